@@ -1,0 +1,1 @@
+"""The recipes: each a program that reads a round folder, trains or measures, and writes its result there."""

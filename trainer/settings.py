@@ -1,0 +1,314 @@
+"""The recipes' settings: frozen dataclasses whose fields carry their help, their source and their limits.
+
+The web form and `--set reward.learning_rate=1e-4` are both made from what stands here, so a setting is written once.
+Standard library only: the web product imports this module and never torch.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+Value = int | float | bool | str
+Preset = Literal["small", "paper"]
+
+SMALL_MODEL_PARAMETERS = 100_000_000  # `small` holds below this many parameters
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, cannot be read, or breaks its rule."""
+
+    code = "bad_setting"
+
+    def __init__(self, setting: str, value: object, rule: str) -> None:
+        super().__init__(f"{setting}={value} {rule}")
+        self.setting, self.value, self.rule = setting, value, rule
+
+
+def setting(
+    default: Value,
+    help: str,
+    *,
+    small: Value | None = None,
+    paper: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field for one setting.
+
+    default: the value of the preset `paper`.  small: the value of the preset `small`, where it differs.
+    paper: where the default comes from.  minimum, maximum: inclusive limits.  above: an exclusive lower limit.
+    """
+    metadata = {
+        "help": help,
+        "paper": paper,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "choices": choices,
+        "presets": {"paper": default, "small": default if small is None else small},
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """What every recipe's settings share: they are checked once, when they are made."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_value(f"{recipe_of(type(self))}.{field.name}", field, getattr(self, field.name))
+
+
+def check_value(name: str, field: "dataclasses.Field[Any]", value: object) -> None:
+    """Raises ConfigError when the value has the wrong type or lies outside the field's limits."""
+    limits = field.metadata
+    if not isinstance(value, field.type if isinstance(field.type, type) else type(field.default)):
+        raise ConfigError(name, value, f"must be {article(type(field.default).__name__)}")
+    if limits["choices"] and value not in limits["choices"]:
+        raise ConfigError(name, value, f"must be one of {', '.join(limits['choices'])}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if not math.isfinite(value):
+        raise ConfigError(name, value, "must be a finite number")
+    if limits["minimum"] is not None and value < limits["minimum"]:
+        raise ConfigError(name, value, f"must be at least {limits['minimum']:g}")
+    if limits["above"] is not None and value <= limits["above"]:
+        raise ConfigError(name, value, f"must be above {limits['above']:g}")
+    if limits["maximum"] is not None and value > limits["maximum"]:
+        raise ConfigError(name, value, f"must be at most {limits['maximum']:g}")
+
+
+def article(kind: str) -> str:
+    return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}[kind]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(RecipeConfig):
+    """Supervised fine-tuning on demonstrations: the loss counts completion tokens only, their EOS included."""
+
+    batch_size: int = setting(
+        32, "Demonstrations per optimiser step.", small=16, paper="InstructGPT, arXiv:2203.02155, C.1", minimum=1
+    )
+    num_epochs: int = setting(
+        3,
+        "Passes over the demonstrations, at most: the pass with the lowest validation loss is kept.",
+        paper="InstructGPT trains 16 and chooses by reward-model score; 1 to 3 is usual since",
+        minimum=1,
+        maximum=100,
+    )
+    learning_rate: float = setting(
+        9.65e-6, "Highest learning rate.", small=5e-4, paper="InstructGPT, arXiv:2203.02155, C.1", above=0, maximum=1
+    )
+    final_learning_rate: float = setting(
+        0.1,
+        "Where the cosine ends, as a share of the learning rate.",
+        paper="InstructGPT, arXiv:2203.02155, C.1",
+        minimum=0,
+        maximum=1,
+    )
+    warmup: float = setting(
+        0.03, "Share of all steps during which the learning rate rises from 0.", minimum=0, maximum=0.5
+    )
+    weight_decay: float = setting(0.0, "AdamW weight decay of the matrices.", minimum=0, maximum=1)
+    max_gradient_norm: float = setting(1.0, "Gradients longer than this are scaled down to it.", above=0)
+    evaluations_per_epoch: int = setting(2, "Looks at the validation split in each pass.", minimum=1)
+    patience: int = setting(
+        2, "Stop after this many looks at the validation split in a row without a lower loss.", minimum=1
+    )
+    micro_batch_tokens: int = setting(
+        16384, "Tokens computed at once; lower it when memory runs out. The gradient stays the same.", minimum=64
+    )
+    checkpoint_every_steps: int = setting(50, "Steps between two resumable checkpoints.", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig(RecipeConfig):
+    """Reward model: fitted to the comparisons implied by rankings, all completions of a slate at once."""
+
+    batch_size: int = setting(
+        64,
+        "Rankings per optimiser step, each with all its K completions.",
+        small=16,
+        paper="InstructGPT, arXiv:2203.02155, C.2",
+        minimum=1,
+    )
+    num_epochs: int = setting(
+        1,
+        "Passes over the rankings, at most: the best look at the validation split is kept.",
+        small=4,
+        paper="InstructGPT, arXiv:2203.02155, C.2: more than one overfits a large model",
+        minimum=1,
+        maximum=100,
+    )
+    learning_rate: float = setting(
+        9e-6, "Highest learning rate.", small=3e-4, paper="InstructGPT, arXiv:2203.02155, C.2", above=0, maximum=1
+    )
+    final_learning_rate: float = setting(
+        0.1,
+        "Where the cosine ends, as a share of the learning rate.",
+        paper="InstructGPT, arXiv:2203.02155, C.2",
+        minimum=0,
+        maximum=1,
+    )
+    warmup: float = setting(
+        0.0,
+        "Share of all steps during which the learning rate rises from 0.",
+        small=0.05,
+        paper="InstructGPT, arXiv:2203.02155, C.2: none",
+        minimum=0,
+        maximum=0.5,
+    )
+    weight_decay: float = setting(0.0, "AdamW weight decay of the matrices.", minimum=0, maximum=1)
+    max_gradient_norm: float = setting(1.0, "Gradients longer than this are scaled down to it.", above=0)
+    ties: str = setting(
+        "skip",
+        "What a tie teaches: nothing (skip), or half a comparison each way (half).",
+        paper="InstructGPT drops ties",
+        choices=("skip", "half"),
+    )
+    use_margins: bool = setting(
+        False,
+        "Ask a ranking's better completion to win by its stated strength.",
+        paper="Llama 2, arXiv:2307.09288, 3.2.2",
+    )
+    evaluations_per_epoch: int = setting(4, "Looks at the validation split in each pass.", minimum=1)
+    patience: int = setting(
+        4, "Stop after this many looks at the validation split in a row without a lower loss.", minimum=1
+    )
+    micro_batch_tokens: int = setting(
+        16384, "Tokens computed at once; lower it when memory runs out. The gradient stays the same.", minimum=64
+    )
+    num_normalisation_completions: int = setting(
+        256,
+        "Completions of the reference policy sampled on validation prompts; their scores' spread goes to PPO.",
+        small=128,
+        minimum=2,
+    )
+    max_completion_tokens: int = setting(
+        256, "Length limit of those completions, in tokens.", small=48, minimum=1, maximum=100_000
+    )
+    checkpoint_every_steps: int = setting(50, "Steps between two resumable checkpoints.", small=25, minimum=1)
+
+
+RECIPES: dict[str, type[RecipeConfig]] = {
+    "sft": SFTConfig,
+    "reward": RewardConfig,
+}
+
+
+def recipe_of(config_class: type[RecipeConfig]) -> str:
+    return next(recipe for recipe, known in RECIPES.items() if known is config_class)
+
+
+def config_class_of(recipe: str) -> type[RecipeConfig]:
+    """Raises ConfigError if there is no such recipe."""
+    if recipe not in RECIPES:
+        raise ConfigError("recipe", recipe, f"must be one of {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+
+def preset_for(num_parameters: int) -> Preset:
+    """The preset that holds for a model of this size: `small` was measured on the starter policy."""
+    return "small" if num_parameters < SMALL_MODEL_PARAMETERS else "paper"
+
+
+def recipe_config(recipe: str, preset: str, overrides: Mapping[str, str | int | float | bool]) -> RecipeConfig:
+    """The settings of a recipe: a preset, and what was set otherwise.
+
+    overrides: setting (without the recipe's name) -> value, as text or as itself.
+    Raises ConfigError for an unknown recipe, preset or setting, or a value that breaks its rule.
+    """
+    config_class = config_class_of(recipe)
+    if preset not in ("small", "paper"):
+        raise ConfigError("preset", preset, "must be one of small, paper")
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    values = {name: field.metadata["presets"][preset] for name, field in fields.items()}
+    for name, given in overrides.items():
+        if name not in fields:
+            raise ConfigError(f"{recipe}.{name}", given, f"is no setting of {recipe}{suggestion(name, fields)}")
+        values[name] = read_value(f"{recipe}.{name}", type(fields[name].default), given)
+    return config_class(**values)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def read_value(name: str, kind: type, given: str | int | float | bool) -> Value:
+    """A value in the field's type; numbers and texts are read, nothing is rounded. Raises ConfigError."""
+    if isinstance(given, str):
+        given = given.strip()
+    if kind is str:
+        return str(given)
+    if kind is bool:
+        known = {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "1": True,
+            "false": False,
+            "no": False,
+            "off": False,
+            "0": False,
+        }
+        if str(given).lower() not in known:
+            raise ConfigError(name, given, "must be true or false")
+        return known[str(given).lower()]
+    try:
+        number = float(given)
+    except ValueError:
+        raise ConfigError(name, given, f"must be {article(kind.__name__)}") from None
+    if kind is float:
+        return number
+    if not number.is_integer():
+        raise ConfigError(name, given, "must be a whole number")
+    return int(number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingDescription:
+    """One setting as a form shows it. kind: int, float, bool or choice."""
+
+    name: str
+    kind: Literal["int", "float", "bool", "choice"]
+    help: str
+    paper: str
+    minimum: float | None
+    maximum: float | None
+    above: float | None
+    choices: tuple[str, ...]
+    presets: Mapping[str, Value]  # preset -> the value it gives
+
+
+def describe(recipe: str) -> list[SettingDescription]:
+    """All settings of a recipe, in the order of its form. Raises ConfigError if there is no such recipe."""
+    return [describe_field(field) for field in dataclasses.fields(config_class_of(recipe))]
+
+
+def describe_field(field: "dataclasses.Field[Any]") -> SettingDescription:
+    kind = "choice" if field.metadata["choices"] else type(field.default).__name__
+    return SettingDescription(
+        name=field.name, kind=cast(Literal["int", "float", "bool", "choice"], kind), **field.metadata
+    )
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, dict[str, str]]:
+    """`["reward.learning_rate=1e-4", ...]` as recipe -> setting -> value, not yet checked against the recipe.
+
+    Raises ConfigError for what is not of the form recipe.setting=value.
+    """
+    overrides: dict[str, dict[str, str]] = {}
+    for assignment in assignments:
+        left, equals, value = assignment.partition("=")
+        recipe, dot, name = left.strip().partition(".")
+        if not (equals and dot and name):
+            raise ConfigError("--set", assignment, "must read recipe.setting=value")
+        config_class_of(recipe)
+        overrides.setdefault(recipe, {})[name] = value.strip()
+    return overrides
