@@ -195,9 +195,174 @@ class RewardConfig(RecipeConfig):
     checkpoint_every_steps: int = setting(50, "Steps between two resumable checkpoints.", small=25, minimum=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(RecipeConfig):
+    """PPO: the policy improved against a frozen reward model, held near the reference policy by a KL penalty."""
+
+    num_steps: int = setting(
+        500,
+        "Steps, each of which samples a batch and learns from it; fewer when a stop rule ends the stage.",
+        small=40,
+        paper="InstructGPT, arXiv:2203.02155, C.4: 256,000 episodes",
+        minimum=1,
+    )
+    batch_size: int = setting(
+        512,
+        "Completions sampled per step.",
+        small=128,
+        paper="InstructGPT, arXiv:2203.02155, C.4",
+        minimum=2,
+    )
+    minibatch_size: int = setting(
+        64,
+        "Completions per gradient update; must divide the batch size.",
+        paper="InstructGPT, arXiv:2203.02155, C.4",
+        minimum=1,
+    )
+    samples_per_prompt: int = setting(
+        1,
+        "Completions sampled of each prompt, which is computed once for all of them; must divide the minibatch size.",
+        small=4,
+        paper="InstructGPT samples one",
+        minimum=1,
+    )
+    num_epochs: int = setting(
+        1,
+        "Passes over each batch of completions.",
+        small=2,
+        paper="InstructGPT and Llama 2: 1; arXiv:2403.17031: 4",
+        minimum=1,
+        maximum=100,
+    )
+    max_completion_tokens: int = setting(
+        256, "Length limit of a completion, in tokens.", small=48, minimum=1, maximum=100_000
+    )
+    temperature: float = setting(
+        1.0, "Sampling temperature; logits are divided by it when learning too.", above=0, maximum=10
+    )
+    top_p: float = setting(
+        1.0, "Share of the probability mass sampled from; below 1 the updates are biased.", above=0, maximum=1
+    )
+    learning_rate: float = setting(
+        3e-6,
+        "Highest learning rate of the policy.",
+        small=3e-4,
+        paper="1e-6 to 3e-6 is usual for full fine-tuning",
+        above=0,
+        maximum=1,
+    )
+    value_learning_rate: float = setting(
+        9e-6,
+        "Highest learning rate of the value model.",
+        small=5e-4,
+        paper="InstructGPT, arXiv:2203.02155, C.4",
+        above=0,
+        maximum=1,
+    )
+    warmup_steps: int = setting(
+        10, "Gradient updates over which the learning rates rise from 0; constant afterwards.", minimum=0
+    )
+    value_warmup_steps: int = setting(0, "Steps at the start in which only the value model learns.", small=1, minimum=0)
+    max_gradient_norm: float = setting(1.0, "Gradients longer than this are scaled down to it.", above=0)
+    gamma: float = setting(1.0, "Discount of later rewards.", paper="InstructGPT: none", minimum=0, maximum=1)
+    gae_lambda: float = setting(
+        0.95,
+        "GAE lambda: 1 trusts the rewards alone, 0 the value model alone.",
+        paper="arXiv:1506.02438",
+        minimum=0,
+        maximum=1,
+    )
+    clip: float = setting(
+        0.2, "How far an update may move a token's probability ratio from 1.", paper="arXiv:1707.06347", above=0
+    )
+    value_clip: float = setting(
+        0.2,
+        "How far an update may move a token's value from what it was.",
+        paper="InstructGPT, arXiv:2203.02155, C.4",
+        above=0,
+    )
+    kl_control: str = setting(
+        "fixed",
+        "Whether the KL coefficient stays, or adapts to hold the KL at its target.",
+        paper="arXiv:1909.08593, 2.2",
+        choices=("fixed", "adaptive"),
+    )
+    kl_coef: float = setting(
+        0.02,
+        "KL penalty per nat, in units of the normalised score; where an adaptive coefficient starts.",
+        small=0.05,
+        paper="InstructGPT, arXiv:2203.02155, C.4",
+        minimum=0,
+    )
+    kl_target: float = setting(
+        6.0, "KL that an adaptive coefficient aims at, in nats per completion.", paper="arXiv:1909.08593", above=0
+    )
+    kl_budget: float = setting(
+        30.0,
+        "KL to the reference policy at which the stage stops, in nats per completion.",
+        small=20.0,
+        paper="arXiv:2403.17031: a run that reached 50 to 85 won less than 20 %",
+        above=0,
+    )
+    missing_eos: str = setting(
+        "penalise",
+        "Score of a completion that was cut off: min(score, batch mean) - 1 (penalise), or a constant (replace).",
+        paper="replacing, as arXiv:2403.17031 does, rewards cutting off a bad answer",
+        choices=("penalise", "replace"),
+    )
+    missing_eos_score: float = setting(-1.0, "That constant, in units of the normalised score.")
+    evaluate_every_steps: int = setting(10, "Steps between two evaluations on validation prompts.", small=5, minimum=1)
+    num_evaluation_prompts: int = setting(256, "Validation prompts used, at most.", small=128, minimum=1)
+    patience: int = setting(5, "Stop after this many evaluations in a row without a better held-out score.", minimum=1)
+    micro_batch_tokens: int = setting(
+        16384,
+        "Tokens computed at once; lower it when memory runs out. The gradient stays the same.",
+        small=4096,
+        minimum=64,
+    )
+    checkpoint_every_steps: int = setting(10, "Steps between two resumable checkpoints.", small=5, minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size % self.minibatch_size:
+            raise ConfigError(
+                "ppo.minibatch_size", self.minibatch_size, f"must divide ppo.batch_size={self.batch_size}"
+            )
+        if self.minibatch_size % self.samples_per_prompt:
+            raise ConfigError(
+                "ppo.samples_per_prompt",
+                self.samples_per_prompt,
+                f"must divide ppo.minibatch_size={self.minibatch_size}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(RecipeConfig):
+    """Evaluation: the candidate against the current policy on test prompts, before people compare them blind."""
+
+    num_prompts: int = setting(500, "Test prompts used, at most.", minimum=1)
+    max_completion_tokens: int = setting(
+        256, "Length limit of a completion, in tokens.", small=48, minimum=1, maximum=100_000
+    )
+    temperature: float = setting(
+        1.0, "Temperature of the sampled completions; each prompt gets a greedy one too.", above=0, maximum=10
+    )
+    top_p: float = setting(1.0, "Share of the probability mass sampled from.", above=0, maximum=1)
+    best_of: int = setting(
+        4,
+        "Completions of the reference policy from which the baseline takes the best by score.",
+        paper="best-of-n, arXiv:2009.01325",
+        minimum=2,
+        maximum=64,
+    )
+    micro_batch_tokens: int = setting(16384, "Tokens computed at once; lower it when memory runs out.", minimum=64)
+
+
 RECIPES: dict[str, type[RecipeConfig]] = {
     "sft": SFTConfig,
     "reward": RewardConfig,
+    "ppo": PPOConfig,
+    "evaluate": EvaluateConfig,
 }
 
 
