@@ -1,0 +1,1 @@
+"""The web product: what people do. Knows nothing of torch."""

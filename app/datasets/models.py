@@ -1,0 +1,63 @@
+"""Snapshots that papers can rest on, and the record of every import."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+
+
+class Snapshot(Base):
+    """An immutable choice of rankings: the filter, what it selected, and the hash of its canonical export."""
+
+    __tablename__ = "snapshot"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    name: Mapped[str]
+    filter: Mapped[dict[str, Any]]
+    num_rankings: Mapped[int]
+    num_comparisons: Mapped[int]
+    counts: Mapped[dict[str, Any]]  # by kind, split, policy version
+    sha256: Mapped[str]  # of the canonical kwise JSONL
+    exporter_version: Mapped[int]
+    created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+
+class SnapshotRanking(Base):
+    """One ranking of a snapshot, with the values derived when it was frozen."""
+
+    __tablename__ = "snapshot_ranking"
+
+    snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshot.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)  # the export's order
+    ranking_id: Mapped[UUID] = mapped_column(ForeignKey("ranking.id"))
+    pseudonym: Mapped[str]
+    weight: Mapped[float] = mapped_column(server_default=text("1.0"))
+
+    __table_args__ = (
+        UniqueConstraint("snapshot_id", "ranking_id"),
+        Index("ix_snapshot_ranking_ranking", "ranking_id"),
+    )
+
+
+class DatasetImport(Base):
+    """One file that was read in, and what each of its lines became."""
+
+    __tablename__ = "dataset_import"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    what: Mapped[str]  # "prompts", "rankings", "demonstrations"
+    format: Mapped[str]
+    file_name: Mapped[str]
+    sha256: Mapped[str]
+    report: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

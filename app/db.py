@@ -1,0 +1,99 @@
+"""Owns the engine, the session and the database's clock. Knows no table of its own."""
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import Depends
+from sqlalchemy import BigInteger, DateTime, Engine, Enum, MetaData, create_engine, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+
+class Base(DeclarativeBase):
+    """Every table. Constraints are named, so that migrations and errors can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[dict[str, Any]]: JSONB,
+        int: BigInteger,
+    }
+
+
+def one_of(states: type[StrEnum], name: str) -> Enum:
+    """A column type that holds the values of an enum, checked by the database too."""
+    return Enum(
+        states,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=24,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+SessionFactory: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
+
+
+def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> Engine:
+    """Make the engine of this process and bind the session factory to it.
+
+    url: `postgresql://…`; the driver is always psycopg 3.  Connections that died are noticed before use.
+    """
+    engine = create_engine(
+        driver_url(url),
+        pool_size=pool_size,
+        max_overflow=0,  # pool size times processes must stay below the server's max_connections
+        pool_pre_ping=True,
+        connect_args={"application_name": f"{application}-{os.getpid()}", "connect_timeout": 10},
+    )
+    SessionFactory.configure(bind=engine)
+    return engine
+
+
+def driver_url(url: str) -> str:
+    """The same database through psycopg 3: people write postgres:// and postgresql:// alike."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
+        raise ValueError(f"DATABASE_URL must begin with postgresql://, not {scheme}")
+    return f"postgresql+psycopg://{rest}"
+
+
+def get_session() -> Iterator[Session]:
+    """One request, one transaction: commit when the handler returns, roll back when it raises."""
+    with SessionFactory.begin() as session:
+        yield session
+
+
+# "function" scope commits before the response is sent; by default a failed commit would still answer 201.
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+
+
+def clock(session: Session) -> datetime:
+    """The database's time, read once a request: deadlines must not depend on a process's own clock."""
+    now: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return now
+
+
+def notify(session: Session, channel: str, payload: str = "") -> None:
+    """Wake whoever listens on the channel, when this transaction commits."""
+    session.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
+
+
+# Who is woken by what: the sampler by slates to fill and model requests, the trainer by stages to run,
+# the web's live pages by metrics and states.
+SAMPLER_CHANNEL = "podium_sampler"
+TRAINER_CHANNEL = "podium_trainer"
+EVENTS_CHANNEL = "podium_events"  # payload: "round:<id>" or "project:<id>"

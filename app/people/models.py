@@ -1,0 +1,163 @@
+"""Who signs in (accounts), what they may do (memberships), and who judged (labelers)."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.db import Base, one_of
+
+
+class Role(StrEnum):
+    """What a member may do in one project; each role may do all that the ones before it may."""
+
+    LABELER = "labeler"
+    RESEARCHER = "researcher"
+    ADMIN = "admin"
+
+
+class Account(Base):
+    """A person who signs in."""
+
+    __tablename__ = "account"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]  # lower case
+    name: Mapped[str]
+    password_hash: Mapped[str | None]  # argon2id; null until the invitation is accepted
+    is_site_admin: Mapped[bool] = mapped_column(server_default=text("false"))  # creates projects, sees all of them
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    disabled_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("uq_account_email", "email", unique=True),
+        CheckConstraint("email = lower(email)", name="email_is_lower_case"),
+    )
+
+
+class Membership(Base):
+    """An account's role in a project."""
+
+    __tablename__ = "membership"
+
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"), primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"), primary_key=True)
+    role: Mapped[Role] = mapped_column(one_of(Role, "role"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    paused_at: Mapped[datetime | None]
+
+    account: Mapped[Account] = relationship()
+
+    __table_args__ = (Index("ix_membership_project", "project_id"),)
+
+
+class Labeler(Base):
+    """Whoever judged in a project, with or without an account: imported annotators have none.
+
+    The pseudonym is random, so that one person's pseudonyms cannot be linked across projects.
+    """
+
+    __tablename__ = "labeler"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
+    external_id: Mapped[str | None]  # the annotator's name in an imported file
+    pseudonym: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("project_id", "account_id"),
+        UniqueConstraint("project_id", "external_id", name="uq_labeler_external"),
+        UniqueConstraint("project_id", "pseudonym", name="uq_labeler_pseudonym"),
+        CheckConstraint("(account_id IS NULL) <> (external_id IS NULL)", name="has_one_origin"),
+    )
+
+
+class Invitation(Base):
+    """A link that makes an account, or gives one a role. Only the hash of its token is stored."""
+
+    __tablename__ = "invitation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    project_id: Mapped[int | None] = mapped_column(ForeignKey("project.id"))
+    role: Mapped[Role | None] = mapped_column(one_of(Role, "role"))
+    makes_site_admin: Mapped[bool] = mapped_column(server_default=text("false"))
+    email: Mapped[str | None]  # when set, only this address may accept
+    created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    accepted_at: Mapped[datetime | None]
+    accepted_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (CheckConstraint("(project_id IS NULL) = (role IS NULL)", name="role_is_in_a_project"),)
+
+
+class SignInSession(Base):
+    """A signed-in browser. The cookie holds the token, the table its hash."""
+
+    __tablename__ = "sign_in_session"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    user_agent: Mapped[str | None]
+
+    account: Mapped[Account] = relationship()
+
+    __table_args__ = (Index("ix_sign_in_session_account", "account_id"),)
+
+
+class SignInAttempt(Base):
+    """One failed sign-in, for the rate limit that holds across processes."""
+
+    __tablename__ = "sign_in_attempt"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    address: Mapped[str]  # where it came from
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_sign_in_attempt_email_at", "email", "at"), Index("ix_sign_in_attempt_at", "at"))
+
+
+class APIKey(Base):
+    """A program's credential: shown once, stored hashed; it may do what its account may."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
+    name: Mapped[str]
+    prefix: Mapped[str]  # the first letters, so that a person can tell keys apart
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    account: Mapped[Account] = relationship()
+
+
+class AuditEvent(Base):
+    """Who did what to which thing, and when. Appended in the transaction of the act itself."""
+
+    __tablename__ = "audit_event"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id"))  # null: the system itself
+    project_id: Mapped[int | None] = mapped_column(ForeignKey("project.id"))
+    action: Mapped[str]  # e.g. "round.start", "policy.promote"
+    subject: Mapped[str]  # e.g. "round:12"
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+    __table_args__ = (Index("ix_audit_event_project_at", "project_id", "at"),)

@@ -1,0 +1,45 @@
+"""What an installation may decide, read from the environment once. See docs/reference/settings.md."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_data_path
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every variable is PODIUM_<NAME>, except DATABASE_URL, which all tools share."""
+
+    model_config = SettingsConfigDict(env_prefix="PODIUM_", extra="ignore")
+
+    database_url: str | None = Field(
+        default=None, validation_alias="DATABASE_URL", description="Postgres to use; the embedded one when unset."
+    )
+    home: Path = Field(
+        default_factory=lambda: user_data_path("podium"),
+        description="Where the embedded database, the artifacts and the logs live.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the web process listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port the web process listens on; 0 picks a free one.")
+    public_url: str | None = Field(
+        default=None, description="Address people use, when a proxy stands in front; links and cookies follow it."
+    )
+    web_workers: int = Field(default=1, ge=1, description="Web processes that `podium serve` starts.")
+    pool_size: int = Field(default=10, ge=1, description="Database connections a process may hold.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the sampler and recipes compute.")
+    threads: int = Field(default=0, ge=0, description="CPU threads for models; 0 uses every core.")
+    engine: Literal["local", "openai"] = Field(default="local", description="What samples completions.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+
+    @property
+    def artifacts(self) -> Path:
+        """Round folders, checkpoints and snapshot files."""
+        return self.home / "artifacts"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process."""
+    return Settings()

@@ -1,0 +1,14 @@
+"""Every table of the product in one metadata: what migrations compare against."""
+
+from app.datasets import models as datasets
+from app.db import Base
+from app.labeling import models as labeling
+from app.people import models as people
+from app.policies import models as policies
+from app.projects import models as projects
+from app.prompts import models as prompts
+from app.rounds import models as rounds
+
+metadata = Base.metadata
+
+__all__ = ["datasets", "labeling", "metadata", "people", "policies", "projects", "prompts", "rounds"]

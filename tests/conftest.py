@@ -1,0 +1,64 @@
+"""What every test may use: a real Postgres, migrated, and empty again after each test."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.orm import Session
+
+from app import db, embedded_postgres, migrate
+from app.tables import metadata
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """A migrated database of this test process alone, on DATABASE_URL's server or on an embedded one."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    folder = None
+    server = os.environ.get("DATABASE_URL")
+    if server is None:
+        folder = Path(tempfile.mkdtemp(prefix="podium test "))  # with a space: such paths must work
+        server = embedded_postgres.start(folder, fsync=False)
+    name = f"podium_test_{worker}_{os.getpid()}"
+    admin = create_engine(db.driver_url(server), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}"'))
+    url = make_url(db.driver_url(server)).set(database=name).render_as_string(hide_password=False)
+    try:
+        yield url
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+        admin.dispose()
+        if folder is not None:
+            embedded_postgres.stop(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def migrated_engine(database_url: str) -> Iterator[Engine]:
+    """The engine that SessionFactory is bound to."""
+    engine = db.connect(database_url, pool_size=20)
+    migrate.upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(migrated_engine: Engine) -> Iterator[Engine]:
+    """The engine, on a database that is empty before the test and emptied after it."""
+    yield migrated_engine
+    with migrated_engine.begin() as connection:
+        names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    """A session to arrange and inspect with; commit what other connections must see."""
+    with db.SessionFactory() as session:
+        yield session
