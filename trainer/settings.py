@@ -9,12 +9,16 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 Value = int | float | bool | str
 Preset = Literal["small", "paper"]
 
 SMALL_MODEL_PARAMETERS = 100_000_000  # `small` holds below this many parameters
+
+# The tiny default policy with its prompts and guidelines: policy/, prompts.jsonl, guidelines.md.
+STARTER = Path(__file__).parent / "starter"
 
 
 class ConfigError(ValueError):
