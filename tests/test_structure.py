@@ -1,0 +1,90 @@
+"""The tree keeps the design: who may import whom, read from the source and not by importing it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DATABASE_PACKAGES = {"sqlalchemy", "psycopg", "alembic"}
+SHELLS = {"trainer.worker", "trainer.sampler"}  # the two processes of trainer/ that may touch the database
+PURE = {"trainer.losses": {"torch"}, "trainer.advantages": {"torch"}, "trainer.kl": {"torch"}}
+ON_ANY_GPU_MACHINE = {
+    *("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "huggingface_hub", "trainer")
+}
+
+
+def modules_of(package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports_of(name: str, path: Path, *, at_import_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = _outside_functions(tree) if at_import_only else ast.walk(tree)
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: imports are absolute"
+            found.add(str(node.module))
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _outside_functions(child)
+
+
+def within(imported: str, package: str) -> bool:
+    return imported == package or imported.startswith(package + ".")
+
+
+def test_the_app_imports_nothing_of_the_trainer_but_its_settings() -> None:
+    for name, path in modules_of("app"):
+        strays = {
+            imported
+            for imported in imports_of(name, path)
+            if within(imported, "trainer") and imported != "trainer" and not within(imported, "trainer.settings")
+        }
+        assert not strays, f"{name} imports {strays}"
+        assert not any(within(imported, "torch") for imported in imports_of(name, path)), f"{name} imports torch"
+
+
+def test_only_the_worker_and_the_sampler_know_the_app_and_the_database() -> None:
+    for name, path in modules_of("trainer"):
+        roots = {imported.partition(".")[0] for imported in imports_of(name, path)}
+        if name not in SHELLS:
+            assert not roots & {"app", *DATABASE_PACKAGES}, f"{name} imports {roots & {'app', *DATABASE_PACKAGES}}"
+
+
+def test_nothing_that_trains_can_see_the_gold_preference() -> None:
+    for name, path in modules_of("trainer"):
+        strays = {imported for imported in imports_of(name, path) if within(imported, "app.simulation")}
+        assert not strays, f"{name} imports {strays}"
+
+
+def test_pure_modules_import_only_torch() -> None:
+    standard = __import__("sys").stdlib_module_names
+    for name, allowed in PURE.items():
+        path = ROOT / (name.replace(".", "/") + ".py")
+        roots = {imported.partition(".")[0] for imported in imports_of(name, path)} - standard
+        assert roots <= allowed, f"{name} imports {roots - allowed}"
+
+
+def test_settings_of_recipes_need_the_standard_library_alone() -> None:
+    roots = {imported.partition(".")[0] for imported in imports_of("settings", ROOT / "trainer/settings.py")}
+    assert roots <= __import__("sys").stdlib_module_names
+
+
+def test_recipes_import_on_a_machine_with_nothing_but_the_model_libraries() -> None:
+    standard = __import__("sys").stdlib_module_names
+    for name, path in modules_of("trainer"):
+        if name in SHELLS:
+            continue
+        roots = {imported.partition(".")[0] for imported in imports_of(name, path, at_import_only=True)}
+        assert roots - standard <= ON_ANY_GPU_MACHINE, f"{name} imports {roots - standard - ON_ANY_GPU_MACHINE}"
