@@ -1,12 +1,9 @@
 """Shared-prompt computation: a prompt is read once, and all its completions attend to it.
 
-K completions of a prompt cost P + K*C tokens instead of K*(P + C), exactly and with gradients. Prompts and completions lie
-one after another in a single packed row without padding; positions are explicit, and an attention function registered with
-Transformers lets each completion see its prompt and itself. Works for every decoder that takes its attention from
-Transformers' `AttentionInterface`. Knows nothing of rewards or of policies.
-
-Measured on two CPU cores (9.4 M parameters, K = 9, 512 + 128 tokens, forward and backward) against repeating the prompt's
-key/value cache K times: see benchmarks/results/reward.md.
+K completions of a prompt cost P + K*C tokens instead of K*(P + C), exactly and with gradients. Prompts and completions
+lie one after another in a single packed row without padding; positions are explicit, and an attention function
+registered with Transformers lets each completion see its prompt and itself. Works for every decoder that takes its
+attention from Transformers' `AttentionInterface`. Knows nothing of rewards or of policies.
 """
 
 from collections.abc import Sequence
@@ -184,9 +181,7 @@ def shared_prompt_attention(
     query: (1, H, N, D).  key, value: (1, G, N, D) with H a multiple of G.  Returns (1, N, H, D).
     """
     if packed_slates is None:
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:  # grouped queries
@@ -203,9 +198,9 @@ def attend_slate(query: Tensor, key: Tensor, value: Tensor, slate: Slate, scalin
     query, key, value = (rows.narrow(2, slate.start, total) for rows in (query, key, value))
     if len(lengths) == 1:  # one completion is a continuation: plain causal attention
         return [F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)]
-    query_of_prompt, *query_of_completions = query.split(spans, dim=2)
-    key_of_prompt, *key_of_completions = key.split(spans, dim=2)
-    value_of_prompt, *value_of_completions = value.split(spans, dim=2)
+    query_of_prompt, *query_of_completions = torch.split(query, spans, dim=2)
+    key_of_prompt, *key_of_completions = torch.split(key, spans, dim=2)
+    value_of_prompt, *value_of_completions = torch.split(value, spans, dim=2)
     prompt = F.scaled_dot_product_attention(
         query_of_prompt, key_of_prompt, value_of_prompt, is_causal=True, scale=scaling
     )
@@ -221,7 +216,7 @@ def attend_slate(query: Tensor, key: Tensor, value: Tensor, slate: Slate, scalin
 
 
 def stack(rows: Sequence[Tensor], length: int) -> Tensor:
-    """(K, H, length, D) of K tensors (1, H, at most length, D): zeros on the right, where the causal mask hides them."""
+    """(K, H, length, D) of K tensors (1, H, at most length, D): zeros on the right, where the mask hides them."""
     return torch.cat([F.pad(row, (0, 0, 0, length - row.shape[2])) for row in rows])
 
 

@@ -1,0 +1,262 @@
+"""Opening and saving models: policies, reward models, tokenizers. Weights come from safetensors alone.
+
+Every model is opened with dropout off and with our attention (trainer.shared_prompt); no code comes with a model.
+What is saved is plain Hugging Face.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from trainer.errors import StageError
+from trainer.shared_prompt import ATTENTION
+
+PAD_TOKEN = "<|pad|>"  # noqa: S105 (a token of text)
+
+# For a tokenizer without a chat template:  User: Hello\n\nAssistant: Hi!<eos>\n\nUser: And you?\n\nAssistant:
+PLAIN_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+DROPOUT_ATTRIBUTES = ("attention_dropout", "activation_dropout", "dropout", "layerdrop")
+
+
+class ModelNotFound(StageError):
+    """There is no model at this path, or no such name on the hub."""
+
+    code = "model_not_found"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"no model was found at {path}",
+            advice="give a folder with config.json and model.safetensors, or a Hugging Face name that is reachable",
+        )
+
+
+class UnsafeWeights(StageError):
+    """The weights are pickled: opening them could run any code."""
+
+    code = "unsafe_weights"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the weights at {path} are not in the safetensors format",
+            advice="save them again with save_pretrained, which writes safetensors",
+        )
+
+
+class UnsupportedModel(StageError):
+    """The model cannot be opened by Transformers alone as what it should be."""
+
+    code = "unsupported_model"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"the model at {path} cannot be used: {reason}",
+            advice="choose a decoder model that Transformers supports without code of its own",
+        )
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal LM and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A sequence classifier with one label, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_policy(path: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Policy:
+    """Open a policy. Raises ModelNotFound, UnsafeWeights, UnsupportedModel."""
+    tokenizer = load_tokenizer(path)
+    with model_errors(path):
+        model = AutoModelForCausalLM.from_pretrained(str(path), **loading_options(dtype))
+    add_pad_row(model, tokenizer)
+    return Policy(prepare(model, tokenizer, device), tokenizer)
+
+
+def load_reward_model(path: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> RewardModel:
+    """Open a reward model. Raises ModelNotFound, UnsafeWeights, UnsupportedModel."""
+    tokenizer = load_tokenizer(path)
+    with model_errors(path):
+        model = AutoModelForSequenceClassification.from_pretrained(str(path), num_labels=1, **loading_options(dtype))
+    return RewardModel(prepare(model, tokenizer, device), tokenizer)
+
+
+def reward_model_from_policy(path: str | Path, seed: int, device: str = "cpu") -> RewardModel:
+    """The policy's trunk with a new head of standard deviation 1/sqrt(d + 1) (arXiv:2009.01325), in fp32.
+
+    Raises ModelNotFound, UnsafeWeights, UnsupportedModel.
+    """
+    tokenizer = load_tokenizer(path)
+    with model_errors(path), quiet_loading():  # a missing head is what we expect
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(path), num_labels=1, **loading_options(torch.float32)
+        )
+    add_pad_row(model, tokenizer)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        width = score_weight(model).shape[1]
+        score_weight(model).copy_(torch.randn(1, width, generator=generator) / math.sqrt(width + 1))
+    return RewardModel(prepare(model, tokenizer, device), tokenizer)
+
+
+def loading_options(dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "dtype": dtype,
+        "attn_implementation": ATTENTION,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
+
+
+@contextmanager
+def model_errors(path: str | Path) -> Iterator[None]:
+    """Look before opening, and turn what Transformers raises into our three errors."""
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFound(str(path))
+        if not any(folder.glob("*.safetensors")):
+            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
+            raise UnsafeWeights(str(path)) if pickled else ModelNotFound(str(path))
+    elif folder.is_absolute():
+        raise ModelNotFound(str(path))
+    try:
+        yield
+    except OSError as error:
+        pickled = "safetensors" in str(error)
+        raise (UnsafeWeights(str(path)) if pickled else ModelNotFound(str(path))) from error
+    except ValueError as error:
+        raise UnsupportedModel(str(path), str(error).splitlines()[0]) from error
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> PreTrainedModel:
+    """Dropout off, the tokenizer's pad in the configuration, weights on the device."""
+    disable_dropout(model)
+    model.config.pad_token_id = tokenizer.pad_token_id  # a plain Hugging Face classifier finds the last token by it
+    model.eval()
+    return model.to(device)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """For good, also in training mode: PPO's ratio would otherwise not start at 1."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in DROPOUT_ATTRIBUTES:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a pad token of its own and a chat template.
+
+    With pad == eos Hugging Face's classifiers would read the score before EOS; a tokenizer without a pad gets one.
+    Raises ModelNotFound, UnsupportedModel.
+    """
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise ModelNotFound(str(path))
+    with tokenizer_errors(path):
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise UnsupportedModel(str(path), "its tokenizer has no end-of-sequence token")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
+    loaded: PreTrainedTokenizerBase = tokenizer
+    return loaded
+
+
+@contextmanager
+def tokenizer_errors(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelNotFound(str(path)) from error
+    except (ValueError, KeyError) as error:
+        raise UnsupportedModel(str(path), f"its tokenizer does not open ({error})") from error
+
+
+def add_pad_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Room in the embeddings for a pad token that the tokenizer was given.
+
+    The new row is the mean of the others: its logit is then their mean, which has at most 1/V of the probability, and
+    log probabilities hardly move. A row of zeros would take nearly all of it in GPT-2, whose logits are near -100.
+    """
+    old_size = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= old_size:
+        return
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    with torch.no_grad():
+        for layer in layers:
+            if layer is not None:
+                layer.weight[old_size:] = layer.weight[:old_size].mean(dim=0)
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of what decides which ids stand for which text: vocabulary, merges, normalisation, added tokens."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    del state["truncation"], state["padding"]  # how it was last called, not what it is
+    return hashlib.sha256(json.dumps(state, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def output_layer(model: PreTrainedModel) -> tuple[Tensor, Tensor | None]:
+    """A policy's output weight (V, D) and bias (V,) or None."""
+    layer = model.get_output_embeddings()
+    return layer.weight, getattr(layer, "bias", None)
+
+
+def score_weight(model: PreTrainedModel) -> Tensor:
+    """(1, D) a reward model's head. It has no bias in any decoder of Transformers; shift_scores says what we do."""
+    weight: Tensor = model.score.weight
+    return weight
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A standard Hugging Face checkpoint: safetensors, configuration, tokenizer."""
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
