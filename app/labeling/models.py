@@ -100,6 +100,8 @@ class Slate(Base):
     ready_at: Mapped[datetime | None]
     done_at: Mapped[datetime | None]
     retired_at: Mapped[datetime | None]
+    # No slot is free before this time: a hint for finding slates, the truth is counted under the row's lock.
+    free_from: Mapped[datetime] = mapped_column(server_default=func.now())
     # The sampler's claim while the slate is being sampled.
     attempt: Mapped[int] = mapped_column(server_default=sql("0"))
     owner: Mapped[str | None]
@@ -116,7 +118,7 @@ class Slate(Base):
         ),
         CheckConstraint("overlap >= 1", name="overlap"),
         CheckConstraint("kind <> 'evaluation' OR round_id IS NOT NULL", name="evaluation_has_a_round"),
-        Index("ix_slate_queue", "project_id", "kind", "created_at", postgresql_where=sql("state = 'ready'")),
+        Index("ix_slate_queue", "project_id", "kind", "free_from", postgresql_where=sql("state = 'ready'")),
         Index("ix_slate_sampling", "project_id", "deadline", postgresql_where=sql("state = 'sampling'")),
         Index("ix_slate_prompt", "prompt_id"),
         Index("ix_slate_round", "round_id", postgresql_where=sql("round_id IS NOT NULL")),
@@ -186,7 +188,6 @@ class Lease(Base):
         ),
         Index("ix_lease_labeler_open", "labeler_id", "granted_at", postgresql_where=sql("closed_at IS NULL")),
         Index("ix_lease_slate_labeler", "slate_id", "labeler_id"),
-        Index("ix_lease_expiry", "expires_at", postgresql_where=sql("closed_at IS NULL")),
         CheckConstraint('(closed_at IS NULL) = ("end" IS NULL)', name="closed_says_how"),
         CheckConstraint("slot >= 1", name="slot"),
     )
@@ -202,6 +203,8 @@ class Draft(Base):
     revision: Mapped[int]  # a save names the one it builds on; a stale tab cannot overwrite a newer draft
     content: Mapped[dict[str, Any]]
     updated_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_draft_labeler", "labeler_id"),)  # unfinished work is offered again first
 
 
 class Ranking(Base):

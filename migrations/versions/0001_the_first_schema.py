@@ -542,6 +542,7 @@ def upgrade() -> None:
         sa.Column("ready_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("retired_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("free_from", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("attempt", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("owner", sa.String(), nullable=True),
         sa.Column("deadline", sa.DateTime(timezone=True), nullable=True),
@@ -563,7 +564,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_slate_queue",
         "slate",
-        ["project_id", "kind", "created_at"],
+        ["project_id", "kind", "free_from"],
         unique=False,
         postgresql_where=sa.text("state = 'ready'"),
     )
@@ -692,6 +693,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["slate_id"], ["slate.id"], name=op.f("fk_draft_slate_id")),
         sa.PrimaryKeyConstraint("slate_id", "labeler_id", name=op.f("pk_draft")),
     )
+    op.create_index("ix_draft_labeler", "draft", ["labeler_id"], unique=False)
     op.create_table(
         "lease",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -723,9 +725,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["labeler_id"], ["labeler.id"], name=op.f("fk_lease_labeler_id")),
         sa.ForeignKeyConstraint(["slate_id"], ["slate.id"], name=op.f("fk_lease_slate_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_lease")),
-    )
-    op.create_index(
-        "ix_lease_expiry", "lease", ["expires_at"], unique=False, postgresql_where=sa.text("closed_at IS NULL")
     )
     op.create_index(
         "ix_lease_labeler_open",
