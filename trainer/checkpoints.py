@@ -1,0 +1,145 @@
+"""Resumable state of a recipe: tensors in safetensors, everything else in JSON, never a pickle.
+
+A checkpoint is written aside, brought to the disk and renamed, so a folder with its final name is whole whatever
+happened; the last two are kept. Knows nothing of what the tensors mean.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainer.errors import StageError
+from trainer.round_folder import disk_errors, sync
+
+KEPT = 2
+RNG_KEY = "rng.torch"
+
+
+class NotFinite(StageError):
+    """A loss, a score or a gradient is NaN or infinite: what would be learned from here on is nothing."""
+
+    code = "not_finite"
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(
+            f"{what} became NaN or infinite at step {step}",
+            advice="lower the learning rate and start the stage again; the last good checkpoint is kept",
+        )
+
+
+def require_finite(step: int, **values: float | Tensor) -> None:
+    """Raises NotFinite for the first value that is NaN or infinite."""
+    for name, value in values.items():
+        finite = bool(torch.isfinite(value).all()) if isinstance(value, Tensor) else math.isfinite(value)
+        if not finite:
+            raise NotFinite(name.replace("_", " "), step)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved after a step: named tensors and JSON values."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for aside in folder.glob("*.tmp"):  # what a killed run had begun
+            shutil.rmtree(aside)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Keep everything under this step, and drop the oldest.
+
+        Raises DiskFull, having removed what was written: the checkpoint before it stands.
+        """
+        final = self.folder / f"step-{step:08d}"
+        aside = final.with_suffix(".tmp")
+        try:
+            with disk_errors(final):
+                aside.mkdir()
+                save_file(
+                    {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                    aside / "tensors.safetensors",
+                )
+                (aside / "state.json").write_text(json.dumps(dict(state), allow_nan=False), encoding="utf-8")
+                for path in (aside / "tensors.safetensors", aside / "state.json", aside):
+                    sync(path)
+                if final.exists():  # the same step again, after a resume: same bits
+                    shutil.rmtree(final)
+                aside.rename(final)
+                sync(self.folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        for old in self.saved()[:-KEPT]:
+            shutil.rmtree(old)
+
+    def load_latest(self) -> Checkpoint | None:
+        """The last checkpoint, or None at the start of a stage."""
+        saved = self.saved()
+        if not saved:
+            return None
+        return Checkpoint(
+            step=int(saved[-1].name.removeprefix("step-")),
+            tensors=load_file(saved[-1] / "tensors.safetensors"),
+            state=json.loads((saved[-1] / "state.json").read_text(encoding="utf-8")),
+        )
+
+    def saved(self) -> list[Path]:
+        return sorted(self.folder.glob("step-????????"))
+
+
+def model_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """A model's parameters, tied ones once."""
+    return {f"{prefix}.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Copy saved parameters into the model, in place."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"{prefix}.{name}"])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """An optimiser's state of each parameter; what its groups hold (rates) is a function of the step and not saved."""
+    return {
+        f"{prefix}.{index}.{name}": value
+        for index, slots in optimizer.state_dict()["state"].items()
+        for name, value in slots.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Give an optimiser over the same parameters the state it was saved with."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(f"{prefix}."):
+            index, name = key.removeprefix(f"{prefix}.").split(".")
+            slots.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+
+
+def random_tensors(generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
+    """The state of the named generators and of torch's own."""
+    own = {f"rng.{name}": generator.get_state() for name, generator in generators.items()}
+    return {RNG_KEY: torch.get_rng_state(), **own}
+
+
+def load_random_tensors(generators: Mapping[str, torch.Generator], tensors: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(tensors[RNG_KEY])
+    for name, generator in generators.items():
+        generator.set_state(tensors[f"rng.{name}"])

@@ -1,0 +1,90 @@
+"""Scores and log probabilities of completions, each prompt read once (trainer.shared_prompt). Knows no recipe.
+
+Everything comes in the order prompt, completion, token: M completions, T completion tokens in all.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trainer.losses import token_logprobs
+from trainer.models import output_layer
+from trainer.shared_prompt import PackedSlates, pack, packed_hidden_states
+
+MICRO_BATCH_TOKENS = 16_384
+
+Prompts = Sequence[Sequence[int]]
+Completions = Sequence[Sequence[Sequence[int]]]  # for each prompt, its completions' token ids
+
+
+def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor:
+    """(M,) fp32 score of each completion, read at its last token: its EOS when it finished. With gradients."""
+    hidden = packed_hidden_states(reward_model, packed)
+    scores: Tensor = reward_model.score(hidden[packed.last_index])[:, 0]
+    return scores.float() if scores.dtype == torch.bfloat16 else scores
+
+
+def packed_logprobs(policy: PreTrainedModel, packed: PackedSlates, *, temperature: float = 1.0) -> Tensor:
+    """(T,) fp32 log probability of each completion token, in nats. With gradients."""
+    hidden = packed_hidden_states(policy, packed)
+    weight, bias = output_layer(policy)
+    return token_logprobs(
+        hidden[packed.previous_index], weight, packed.completion_ids, output_bias=bias, temperature=temperature
+    )
+
+
+@torch.no_grad()
+def score_completions(
+    reward_model: PreTrainedModel,
+    prompts: Prompts,
+    completions: Completions,
+    *,
+    max_tokens: int = MICRO_BATCH_TOKENS,
+) -> Tensor:
+    """(M,) score of each completion. max_tokens: computed at once."""
+    batches = packed_batches(prompts, completions, max_tokens, reward_model.device)
+    return torch.cat([packed_scores(reward_model, packed) for packed in batches])
+
+
+@torch.no_grad()
+def completion_logprobs(
+    policy: PreTrainedModel,
+    prompts: Prompts,
+    completions: Completions,
+    *,
+    temperature: float = 1.0,
+    max_tokens: int = MICRO_BATCH_TOKENS,
+) -> Tensor:
+    """(T,) log probability of each completion token, in nats. max_tokens: computed at once."""
+    batches = packed_batches(prompts, completions, max_tokens, policy.device)
+    return torch.cat([packed_logprobs(policy, packed, temperature=temperature) for packed in batches])
+
+
+def packed_batches(
+    prompts: Prompts, completions: Completions, max_tokens: int, device: torch.device
+) -> Iterator[PackedSlates]:
+    """The slates in packed rows of at most max_tokens; one that is longer stands alone."""
+    costs = [slate_tokens(prompt, own) for prompt, own in zip(prompts, completions, strict=True)]
+    for batch in micro_batches(costs, max_tokens):
+        yield pack([prompts[i] for i in batch], [completions[i] for i in batch], device)
+
+
+def slate_tokens(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> int:
+    """Tokens that a slate costs: its prompt once, and its completions."""
+    return len(prompt) + sum(len(completion) for completion in completions)
+
+
+def micro_batches(costs: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Indices 0, 1, ... in runs that cost at most max_tokens; one that costs more stands alone."""
+    run: list[int] = []
+    tokens = 0
+    for index, cost in enumerate(costs):
+        if run and tokens + cost > max_tokens:
+            yield run
+            run, tokens = [], 0
+        run.append(index)
+        tokens += cost
+    if run:
+        yield run
