@@ -1,0 +1,59 @@
+"""What can go wrong with policy versions."""
+
+from app.errors import PodiumError
+
+
+class PolicyError(PodiumError):
+    """Something is wrong with a policy version."""
+
+    code = "policy_error"
+
+
+class PolicyVersionNotFound(PolicyError):
+    """The project has no policy version of this number."""
+
+    code = "policy_version_not_found"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"This project has no policy version {number}; choose one from the list of versions.")
+
+
+class NotPromotable(PolicyError):
+    """The version is current already, or was rejected."""
+
+    code = "not_promotable"
+
+    def __init__(self, number: int, state: str) -> None:
+        reason = "is the current policy already" if state == "current" else f"is {state}"
+        super().__init__(
+            f"Policy version {number} {reason}, so it cannot be promoted; choose a candidate or a retired one."
+        )
+
+
+class CurrentPolicyChanged(PolicyError):
+    """Someone else promoted a version after this person's page was drawn."""
+
+    code = "current_policy_changed"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"Somebody promoted version {number} in the meantime, so nothing was changed; look at it and decide again."
+        )
+
+
+class NothingToRollBackTo(PolicyError):
+    """No other version has been current."""
+
+    code = "nothing_to_roll_back_to"
+
+    def __init__(self) -> None:
+        super().__init__("No other version has been current, so there is nothing to roll back to.")
+
+
+class NotRejectable(PolicyError):
+    """Only a candidate can be rejected."""
+
+    code = "not_rejectable"
+
+    def __init__(self, number: int, state: str) -> None:
+        super().__init__(f"Policy version {number} is {state}; only a candidate can be rejected.")

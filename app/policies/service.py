@@ -1,0 +1,231 @@
+"""Policy versions: where their files lie, which one is current, and how that changes."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.db import EVENTS_CHANNEL, SAMPLER_CHANNEL, notify
+from app.labeling.queue import retire_unstarted
+from app.people.models import Account
+from app.people.service import audit
+from app.policies.errors import (
+    CurrentPolicyChanged,
+    NothingToRollBackTo,
+    NotPromotable,
+    NotRejectable,
+    PolicyVersionNotFound,
+)
+from app.policies.evaluation import retire_evaluation_slates
+from app.policies.models import PolicyState, PolicyVersion
+from app.projects.models import Project
+from app.rounds.models import Round, RoundState
+from app.settings import Settings
+from trainer.settings import STARTER
+
+STARTER_SOURCE = "starter"
+ROUNDS_PREFIX = "rounds:"  # before a result folder below the artifacts
+
+
+@dataclass(frozen=True)
+class InspectedPolicy:
+    """A policy that was looked at and can be used: what a project starts from.
+
+    source: "starter", a hub name, or an absolute folder.
+    """
+
+    source: str
+    num_parameters: int
+    context_tokens: int
+    tokenizer_sha256: str
+    manifest_sha256: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def policy_path(settings: Settings, version: PolicyVersion) -> str:
+    """What the version opens with: an absolute folder, or a hub name."""
+    if version.source == STARTER_SOURCE:
+        return str(STARTER / "policy")
+    if version.source.startswith(ROUNDS_PREFIX):
+        return str(settings.artifacts / version.source.removeprefix(ROUNDS_PREFIX))
+    return version.source
+
+
+def import_first_version(
+    session: Session, project: Project, policy: InspectedPolicy, *, now: datetime
+) -> PolicyVersion:
+    """The version a project starts from: current at once, and PPO's start until an SFT stage makes a better one."""
+    version = PolicyVersion(
+        project_id=project.id,
+        number=1,
+        state=PolicyState.CURRENT,
+        recipe="imported",
+        source=policy.source,
+        is_sft=True,
+        num_parameters=policy.num_parameters,
+        context_tokens=policy.context_tokens,
+        tokenizer_sha256=policy.tokenizer_sha256,
+        manifest_sha256=policy.manifest_sha256,
+        facts=policy.facts,
+        created_at=now,
+        promoted_at=now,
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def get_version(session: Session, project: Project, number: int) -> PolicyVersion:
+    """Raises PolicyVersionNotFound."""
+    version = session.scalar(
+        select(PolicyVersion).where(PolicyVersion.project_id == project.id, PolicyVersion.number == number)
+    )
+    if version is None:
+        raise PolicyVersionNotFound(number)
+    return version
+
+
+def versions_of(session: Session, project: Project) -> list[PolicyVersion]:
+    """Every version of the project, the first one first."""
+    return list(
+        session.scalars(
+            select(PolicyVersion).where(PolicyVersion.project_id == project.id).order_by(PolicyVersion.number)
+        )
+    )
+
+
+def current_version(session: Session, project: Project) -> PolicyVersion:
+    """The version whose completions labelers see."""
+    return session.scalars(
+        select(PolicyVersion).where(PolicyVersion.project_id == project.id, PolicyVersion.state == PolicyState.CURRENT)
+    ).one()
+
+
+def sft_policy_of(session: Session, version: PolicyVersion) -> PolicyVersion:
+    """What PPO restarts from when `version` is current: the version itself, or the nearest SFT policy it came from."""
+    while not version.is_sft:
+        parent = session.get_one(PolicyVersion, version.parent_id)
+        version = parent
+    return version
+
+
+def promote(
+    session: Session,
+    project: Project,
+    version: PolicyVersion,
+    *,
+    account: Account | None,
+    now: datetime,
+    replacing: int | None = None,
+) -> None:
+    """Make the version the one that labelers see from now on; unstarted slates of the old one are retired.
+
+    account: who promotes; None when the project's rule does.  replacing: the number of the version that the person
+    saw as current; refused when it is not current any more.
+    Raises NotPromotable, CurrentPolicyChanged.
+    """
+    old = lock_current_version(session, project)
+    session.refresh(version)
+    if replacing is not None and replacing != old.number:
+        raise CurrentPolicyChanged(old.number)
+    if version.state not in (PolicyState.CANDIDATE, PolicyState.RETIRED):
+        raise NotPromotable(version.number, version.state)
+    make_current(session, project, old, version, now)
+    audit(
+        session,
+        account.id if account else None,
+        "policy.promote",
+        f"policy_version:{version.number}",
+        project_id=project.id,
+        replaced=old.number,
+    )
+
+
+def roll_back(
+    session: Session, project: Project, *, account: Account | None, now: datetime, replacing: int | None = None
+) -> PolicyVersion:
+    """Return to the version that was current before this one, which is returned.
+
+    Raises NothingToRollBackTo, CurrentPolicyChanged.
+    """
+    old = lock_current_version(session, project)
+    if replacing is not None and replacing != old.number:
+        raise CurrentPolicyChanged(old.number)
+    version = version_before(session, project)
+    if version is None:
+        raise NothingToRollBackTo()
+    make_current(session, project, old, version, now)
+    audit(
+        session,
+        account.id if account else None,
+        "policy.roll_back",
+        f"policy_version:{version.number}",
+        project_id=project.id,
+        replaced=old.number,
+    )
+    return version
+
+
+def version_before(session: Session, project: Project) -> PolicyVersion | None:
+    """The version a roll-back returns to: of those that were current, the one that was so last."""
+    return session.scalar(
+        select(PolicyVersion)
+        .where(
+            PolicyVersion.project_id == project.id,
+            PolicyVersion.state == PolicyState.RETIRED,
+            PolicyVersion.promoted_at.is_not(None),
+        )
+        .order_by(PolicyVersion.promoted_at.desc())
+        .limit(1)
+    )
+
+
+def reject(session: Session, project: Project, version: PolicyVersion, *, account: Account, now: datetime) -> None:
+    """Set a candidate aside for good; a comparison that still runs is called off.
+
+    Raises NotRejectable.
+    """
+    lock_current_version(session, project)
+    session.refresh(version)
+    if version.state != PolicyState.CANDIDATE:
+        raise NotRejectable(version.number, version.state)
+    version.state = PolicyState.REJECTED
+    compared_in = session.scalar(
+        select(Round)
+        .where(Round.candidate_id == version.id, Round.state == RoundState.AWAITING_LABELS)
+        .with_for_update()
+    )
+    if compared_in is not None:
+        retire_evaluation_slates(session, compared_in, now)
+        compared_in.state, compared_in.finished_at = RoundState.SUCCEEDED, now
+        notify(session, EVENTS_CHANNEL, f"round:{compared_in.id}")
+    session.flush()
+    notify(session, EVENTS_CHANNEL, f"project:{project.id}")
+    audit(session, account.id, "policy.reject", f"policy_version:{version.number}", project_id=project.id)
+
+
+def lock_current_version(session: Session, project: Project) -> PolicyVersion:
+    """The current version, with the project locked: whoever promotes next waits and then sees what happened."""
+    session.get_one(Project, project.id, with_for_update={"key_share": True})  # rows that refer to it go on
+    return session.scalars(
+        select(PolicyVersion)
+        .where(PolicyVersion.project_id == project.id, PolicyVersion.state == PolicyState.CURRENT)
+        .execution_options(populate_existing=True)
+    ).one()
+
+
+def make_current(session: Session, project: Project, old: PolicyVersion, version: PolicyVersion, now: datetime) -> None:
+    """The change itself. Raises CurrentPolicyChanged when the database says that another version is current."""
+    old.state = PolicyState.RETIRED
+    session.flush()  # before the new one: at most one is current at any moment
+    version.state, version.promoted_at = PolicyState.CURRENT, now
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise CurrentPolicyChanged(old.number) from error
+    retire_unstarted(session, project)
+    notify(session, SAMPLER_CHANNEL)
+    notify(session, EVENTS_CHANNEL, f"project:{project.id}")

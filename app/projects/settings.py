@@ -1,0 +1,181 @@
+"""What an admin may decide about a project, each setting checked where it is read; the form is made from it too."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.projects.errors import BadProjectSetting
+from app.projects.models import Project
+
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+MIXTURE_SOURCES = ("current", "previous", "sft", "demonstration")
+
+
+@dataclass(frozen=True)
+class ProjectSetting:
+    """One number, share or yes-or-no of a project. optional: empty means none."""
+
+    name: str
+    kind: Literal["int", "float", "bool"]
+    label: str
+    help: str
+    minimum: float = 0
+    maximum: float | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class SettingGroup:
+    """Settings that are decided together."""
+
+    title: str
+    settings: tuple[ProjectSetting, ...]
+
+
+GROUPS = (
+    SettingGroup(
+        "Slates",
+        (
+            ProjectSetting("min_k", "int", "Fewest completions on a slate", "K is drawn from this range.", 4, 9),
+            ProjectSetting(
+                "max_k", "int", "Most completions on a slate", "InstructGPT showed 4 to 9 (arXiv:2203.02155).", 4, 9
+            ),
+            ProjectSetting(
+                "queue_target",
+                "int",
+                "Slates kept ready",
+                "The sampler writes ahead of the labelers, so that nobody waits for a model.",
+                0,
+                100_000,
+            ),
+            ProjectSetting(
+                "overlap",
+                "int",
+                "Rankings per slate",
+                "From so many different labelers. Applies to new slates.",
+                1,
+                100,
+            ),
+            ProjectSetting(
+                "lease_duration_s",
+                "int",
+                "Lease, in seconds",
+                "How long a slate stays with a labeler whose page is closed.",
+                60,
+                86_400,
+            ),
+            ProjectSetting(
+                "max_prompt_tokens", "int", "Longest prompt, in tokens", "Longer prompts are set aside.", 1, 1_000_000
+            ),
+            ProjectSetting(
+                "max_completion_tokens",
+                "int",
+                "Longest completion, in tokens",
+                "Sampling stops there, on slates and in rounds.",
+                1,
+                1_000_000,
+            ),
+        ),
+    ),
+    SettingGroup(
+        "The ranking page",
+        (
+            ProjectSetting(
+                "asks_quality", "bool", "Ask for a quality from 1 to 7", "As InstructGPT did, beside the rank."
+            ),
+            ProjectSetting(
+                "full_form_share",
+                "float",
+                "Share of slates with the full form",
+                "The rest ask for the ranking alone; WebGPT asked everything on 0.1.",
+                0,
+                1,
+            ),
+        ),
+    ),
+    SettingGroup(
+        "Rounds",
+        (
+            ProjectSetting(
+                "evaluation_comparisons",
+                "int",
+                "Blind comparisons at a round's end",
+                "96 give ± 10 points of win rate, 384 give ± 5; 0 asks nobody.",
+                0,
+                100_000,
+            ),
+            ProjectSetting(
+                "promotes_at_lower_bound",
+                "float",
+                "Promote by itself above",
+                "When the lower bound of the win rate's 95 % interval lies above it. Empty: a person promotes.",
+                0,
+                1,
+                optional=True,
+            ),
+        ),
+    ),
+)
+SETTINGS = {setting.name: setting for group in GROUPS for setting in group.settings}
+
+
+def read_setting(setting: ProjectSetting, given: str | float | bool | None) -> int | float | bool | None:
+    """The value in its type. Raises BadProjectSetting with the rule it breaks."""
+    if setting.kind == "bool":
+        return str(given).lower() in ("true", "on", "1", "yes")
+    text = "" if given is None else str(given).strip()
+    if not text and setting.optional:
+        return None
+    kind = "a whole number" if setting.kind == "int" else "a number"
+    try:
+        number = int(text) if setting.kind == "int" else float(text)
+    except ValueError:
+        raise BadProjectSetting(setting.label, f"must be {kind}") from None
+    if not setting.minimum <= number or (setting.maximum is not None and not number <= setting.maximum):
+        limits = f"from {setting.minimum:g} to {setting.maximum:g}" if setting.maximum is not None else "larger"
+        raise BadProjectSetting(setting.label, f"must be {kind} {limits}")
+    return number
+
+
+def read_settings(given: Mapping[str, str | float | bool | None]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of the settings that were given, and what is wrong, by setting."""
+    values: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name, text in given.items():
+        try:
+            values[name] = read_setting(SETTINGS[name], text)
+        except BadProjectSetting as error:
+            problems[name] = error.rule
+    return values, problems
+
+
+def crossed_limits(project: Project) -> dict[str, str]:
+    """Rules between settings, which the database holds too, by the setting that breaks them."""
+    return {"max_k": "must not be below the fewest"} if project.min_k > project.max_k else {}
+
+
+def read_mixture(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Who writes the completions of a slate, and how. rows: source, weight, temperature, top_p as texts.
+
+    A weight of 0, or none, leaves a source out. Raises BadProjectSetting.
+    """
+    mixture = []
+    for row in rows:
+        source = row["source"]
+        if source not in MIXTURE_SOURCES:
+            raise BadProjectSetting("Mixture", f"knows no source {source!r}")
+        weight = read_setting(ProjectSetting("weight", "float", "Mixture", "", 0, 1000), row.get("weight") or "0")
+        if not weight:
+            continue
+        temperature = read_setting(
+            ProjectSetting("t", "float", "Temperature", "", 0, 10), row.get("temperature") or "1"
+        )
+        top_p = read_setting(ProjectSetting("p", "float", "Top-p", "", 0, 1), row.get("top_p") or "1")
+        if not top_p or not temperature:
+            # Greedy completions of one prompt are all the same: no slate could be made of them.
+            raise BadProjectSetting("Mixture", "needs a temperature and a top-p above 0")
+        mixture.append({"source": source, "weight": weight, "temperature": temperature, "top_p": top_p})
+    if not any(entry["source"] != "demonstration" for entry in mixture):
+        raise BadProjectSetting("Mixture", "needs a policy with a weight above 0")
+    return mixture

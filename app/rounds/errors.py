@@ -1,0 +1,131 @@
+"""What can go wrong when a round is started, stopped or taken up again."""
+
+from app.errors import PodiumError
+
+
+class RoundError(PodiumError):
+    """Something is wrong with a round."""
+
+    code = "round_error"
+
+
+class RoundNotFound(RoundError):
+    """The project has no round of this number."""
+
+    code = "round_not_found"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"This project has no round {number}; choose one from the list of rounds.")
+
+
+class RoundIsActive(RoundError):
+    """Another round of the project is under way: at most one is."""
+
+    code = "round_is_active"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Round {number} is under way; wait for its end, or cancel it, before you start another.")
+
+
+class RoundIsOver(RoundError):
+    """A round that has ended cannot be cancelled."""
+
+    code = "round_is_over"
+
+    def __init__(self, number: int, state: str) -> None:
+        super().__init__(f"Round {number} has ended ({state}), so there is nothing to cancel.")
+
+
+class NotResumable(RoundError):
+    """Only a failed or cancelled round can be resumed."""
+
+    code = "not_resumable"
+
+    def __init__(self, number: int, state: str) -> None:
+        super().__init__(f"Round {number} is {state.replace('_', ' ')}; only a failed or cancelled one can be resumed.")
+
+
+class NotAwaitingLabels(RoundError):
+    """The round has no comparison to end."""
+
+    code = "not_awaiting_labels"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Round {number} waits for no comparisons, so there is nothing to end.")
+
+
+class BadStages(RoundError):
+    """The chosen stages do not make a round."""
+
+    code = "bad_stages"
+
+
+class BadRoundSetting(RoundError):
+    """A setting of a stage is unknown or breaks its rule. problems: the message of each, by "recipe.setting"."""
+
+    code = "bad_setting"
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{setting} {rule}" for setting, rule in problems.items()), problems=problems)
+        self.problems = problems
+
+
+class MissingData(RoundError):
+    """A chosen stage has nothing to learn from, or nothing to judge by."""
+
+    code = "missing_data"
+
+
+class NoRankings(MissingData):
+    """No ranking of the train split implies a comparison."""
+
+    code = "no_rankings"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no ranking to fit a reward model to;"
+            " rank some slates (one completion above another), then start again."
+        )
+
+
+class NoValidationRankings(MissingData):
+    """No ranking of the validation split implies a comparison."""
+
+    code = "no_validation_rankings"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No ranking belongs to the validation split, so the reward model could not be judged;"
+            " rank more slates (about one in ten belongs to it), then start again."
+        )
+
+
+class NoDemonstrations(MissingData):
+    """No demonstration on the side of the split that is needed."""
+
+    code = "no_demonstrations"
+
+    def __init__(self, split: str) -> None:
+        super().__init__(
+            f"There is no demonstration on the {split} side of the split; write or import some, or leave sft out."
+        )
+
+
+class NoPrompts(MissingData):
+    """No prompt on the side of the split that is needed."""
+
+    code = "no_prompts"
+
+    def __init__(self, stage: str, split: str) -> None:
+        super().__init__(
+            f"{stage} needs prompts of the {split} split and there are none; import more prompts, then start again."
+        )
+
+
+class NoRewardModel(MissingData):
+    """PPO or an evaluation was asked for, without a reward model to judge by."""
+
+    code = "no_reward_model"
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"{stage} needs a reward model and the project has none yet; choose the stage reward too.")

@@ -1,0 +1,402 @@
+"""Rounds: started with everything they need, called off, taken up again, and ended when people have compared.
+
+What happens inside a running stage is written by the trainer (app.rounds.work). Nothing here waits for it.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from app.datasets.snapshots import create_snapshot
+from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
+from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, RankingItem, Slate
+from app.people.models import Account
+from app.people.service import audit
+from app.policies.evaluation import num_open_comparisons, retire_evaluation_slates, win_rate
+from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
+from app.policies.service import current_version, promote, sft_policy_of
+from app.projects.models import Project
+from app.prompts.models import Prompt, Split, Use
+from app.prompts.service import serves
+from app.rounds.errors import (
+    BadRoundSetting,
+    BadStages,
+    NoDemonstrations,
+    NoPrompts,
+    NoRankings,
+    NoRewardModel,
+    NotAwaitingLabels,
+    NotResumable,
+    NoValidationRankings,
+    RoundIsActive,
+    RoundIsOver,
+    RoundNotFound,
+)
+from app.rounds.models import (
+    ACTIVE_ROUND_STATES,
+    Recipe,
+    Round,
+    RoundState,
+    Stage,
+    StageEvent,
+    StageState,
+)
+from trainer.settings import ConfigError, Preset, Value, describe, preset_for, recipe_config
+
+Overrides = Mapping[str, Mapping[str, Value]]  # recipe -> setting -> value, as text or as itself
+
+DEFAULT_STAGES = (Recipe.REWARD, Recipe.PPO, Recipe.EVALUATE)
+
+
+def start_round(
+    session: Session,
+    project: Project,
+    *,
+    stages: Sequence[str],
+    overrides: Overrides,
+    account: Account | None,
+    now: datetime,
+    seed: int | None = None,
+    evaluation_comparisons: int | None = None,
+) -> Round:
+    """Freeze the labels so far, write down every setting of every stage, and queue the round for a trainer.
+
+    stages: recipes in any order; they run in the order of the loop.  overrides: settings other than the preset's.
+    seed: None derives one from the project's seed and the round's number.  evaluation_comparisons: blind A/B slates
+    wanted at the end; None takes the project's.
+    Raises RoundIsActive, BadStages, BadRoundSetting, and MissingData by the name of what is missing.
+    """
+    session.get_one(Project, project.id, with_for_update={"key_share": True})  # two at once: the second sees the first
+    if (active := active_round(session, project)) is not None:
+        raise RoundIsActive(active.number)
+    recipes = check_stages(stages)
+    check_data(session, project, recipes)
+    baseline = current_version(session, project)
+    sft_policy = sft_policy_of(session, baseline)
+    preset = preset_of(sft_policy)
+    configurations = configure(project, recipes, preset, overrides)
+    number = 1 + (session.scalar(select(func.max(Round.number)).where(Round.project_id == project.id)) or 0)
+    round = Round(
+        project_id=project.id,
+        number=number,
+        seed=derived_seed(project, number) if seed is None else seed,
+        sft_policy_id=sft_policy.id,
+        baseline_id=baseline.id,
+        evaluation_comparisons=wanted_comparisons(project, recipes, evaluation_comparisons),
+        requested_by=account.id if account else None,
+        created_at=now,
+    )
+    if Recipe.REWARD in recipes:
+        snapshot = create_snapshot(session, project, name=f"round-{number:04}", account=account, now=now)
+        round.snapshot_id = snapshot.id
+    round.stages = [
+        Stage(position=position, recipe=recipe, preset=preset, configuration=configurations[recipe], seed=round.seed)
+        for position, recipe in enumerate(recipes, start=1)
+    ]
+    session.add(round)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise RoundIsActive(number) from error
+    notify(session, TRAINER_CHANNEL)
+    announce(session, round)
+    record(session, round, account, "round.start", stages=recipes, overrides=overrides)
+    return round
+
+
+def check_stages(stages: Sequence[str]) -> list[Recipe]:
+    """The chosen recipes in the order of the loop. Raises BadStages."""
+    known = [recipe.value for recipe in Recipe]
+    if unknown := [stage for stage in stages if stage not in known]:
+        raise BadStages(f"There is no stage {unknown[0]!r}; choose from {', '.join(known)}.")
+    recipes = [recipe for recipe in Recipe if recipe in stages]
+    if not recipes:
+        raise BadStages("A round needs a stage; choose at least one.")
+    if len(recipes) < len(stages):
+        raise BadStages("A stage was named twice; name each once.")
+    if Recipe.EVALUATE in recipes and not {Recipe.SFT, Recipe.PPO} & set(recipes):
+        raise BadStages("evaluate judges the policy that the round makes; choose sft or ppo too, or leave it out.")
+    return recipes
+
+
+def check_data(session: Session, project: Project, recipes: Sequence[Recipe]) -> None:
+    """Raises MissingData for the first stage that would have nothing to work on."""
+    if Recipe.SFT in recipes:
+        for split in (Split.TRAIN, Split.VALIDATION):
+            if not has_demonstrations(session, project, split):
+                raise NoDemonstrations(split)
+    if Recipe.REWARD in recipes:
+        if not has_rankings(session, project, Split.TRAIN):
+            raise NoRankings()
+        if not has_rankings(session, project, Split.VALIDATION):
+            raise NoValidationRankings()
+        check_prompts(session, project, Recipe.REWARD, Split.VALIDATION)
+    elif (needs_score := {Recipe.PPO, Recipe.EVALUATE} & set(recipes)) and newest_reward_model(
+        session, project
+    ) is None:
+        raise NoRewardModel(min(needs_score, key=list(Recipe).index))
+    if Recipe.PPO in recipes:
+        check_prompts(session, project, Recipe.PPO, Split.TRAIN, Use.ROLL_OUT)
+        check_prompts(session, project, Recipe.PPO, Split.VALIDATION)
+    if Recipe.EVALUATE in recipes:
+        check_prompts(session, project, Recipe.EVALUATE, Split.TEST)
+
+
+def has_rankings(session: Session, project: Project, split: Split) -> bool:
+    """Whether a ranking that counts, on this side of the split, places one completion above another."""
+    better, worse = aliased(RankingItem), aliased(RankingItem)
+    return bool(
+        session.scalar(
+            select(
+                exists()
+                .where(Ranking.project_id == project.id, Ranking.counted, Ranking.retracted_at.is_(None))
+                .where(Slate.id == Ranking.slate_id, Slate.kind.in_(FITTING_KINDS))
+                .where(Prompt.id == Slate.prompt_id, Prompt.split == split)
+                .where(better.ranking_id == Ranking.id, worse.ranking_id == Ranking.id, better.rank < worse.rank)
+            )
+        )
+    )
+
+
+def has_demonstrations(session: Session, project: Project, split: Split) -> bool:
+    return bool(
+        session.scalar(
+            select(
+                exists().where(
+                    Prompt.project_id == project.id, Prompt.split == split, Demonstration.prompt_id == Prompt.id
+                )
+            )
+        )
+    )
+
+
+def check_prompts(session: Session, project: Project, recipe: Recipe, split: Split, use: Use | None = None) -> None:
+    """Raises NoPrompts."""
+    condition = exists().where(Prompt.project_id == project.id, Prompt.split == split, Prompt.set_aside_at.is_(None))
+    if use is not None:
+        condition = condition.where(serves(project, use))
+    if not session.scalar(select(condition)):
+        raise NoPrompts(recipe, split)
+
+
+def newest_reward_model(session: Session, project: Project) -> RewardModelVersion | None:
+    """The reward model that judges where a round fits none of its own."""
+    return session.scalar(
+        select(RewardModelVersion)
+        .where(RewardModelVersion.project_id == project.id)
+        .order_by(RewardModelVersion.number.desc())
+        .limit(1)
+    )
+
+
+def preset_of(version: PolicyVersion) -> Preset:
+    """The preset that holds for a policy of this size."""
+    return preset_for(version.num_parameters) if version.num_parameters is not None else "paper"
+
+
+def configure(
+    project: Project, recipes: Sequence[Recipe], preset: Preset, overrides: Overrides
+) -> dict[Recipe, dict[str, Any]]:
+    """Every setting of every stage. Raises BadRoundSetting with all that is wrong, not just the first."""
+    problems = {
+        f"{recipe}.{name}": "belongs to a stage that was not chosen"
+        for recipe, values in overrides.items()
+        if recipe not in recipes
+        for name in values
+    }
+    configurations = {}
+    for recipe in recipes:
+        given = {**project_defaults(project, recipe), **overrides.get(recipe, {})}
+        wrong = setting_problems(recipe, preset, given)
+        problems |= wrong
+        if not wrong:
+            configurations[recipe] = dataclasses.asdict(recipe_config(recipe, preset, given))
+    if problems:
+        raise BadRoundSetting(problems)
+    return configurations
+
+
+def project_defaults(project: Project, recipe: str) -> dict[str, Value]:
+    """What the project decides for a recipe: completions are as long in training as on the slates."""
+    known = {setting.name for setting in describe(recipe)}
+    return {"max_completion_tokens": project.max_completion_tokens} if "max_completion_tokens" in known else {}
+
+
+def setting_problems(recipe: str, preset: str, given: Mapping[str, Value]) -> dict[str, str]:
+    """What is wrong with the settings, by "recipe.setting": each alone first, then the rules between them."""
+    problems = {}
+    for name, value in given.items():
+        try:
+            recipe_config(recipe, preset, {name: value})
+        except ConfigError as error:
+            if error.setting == f"{recipe}.{name}" and not is_rule_between_settings(error):
+                problems[error.setting] = error.rule
+    if not problems:
+        try:
+            recipe_config(recipe, preset, given)
+        except ConfigError as error:
+            problems[error.setting] = error.rule
+    return problems
+
+
+def is_rule_between_settings(error: ConfigError) -> bool:
+    """Such a rule names the other setting with its value, which may be given too."""
+    return "=" in error.rule
+
+
+def wanted_comparisons(project: Project, recipes: Sequence[Recipe], given: int | None) -> int:
+    """How many blind comparisons end the round: none without a candidate that was evaluated."""
+    if Recipe.EVALUATE not in recipes:
+        return 0
+    wanted = project.evaluation_comparisons if given is None else given
+    if not 0 <= wanted <= 100_000:
+        raise BadRoundSetting({"evaluation_comparisons": "must be from 0 to 100000"})
+    return wanted
+
+
+def derived_seed(project: Project, number: int) -> int:
+    """31 bits, the same for the same project's seed and round."""
+    return int.from_bytes(hashlib.sha256(f"{project.seed}/round/{number}".encode()).digest()[:4]) >> 1
+
+
+def active_round(session: Session, project: Project) -> Round | None:
+    """The round that is under way, if one is."""
+    return session.scalar(select(Round).where(Round.project_id == project.id, Round.state.in_(ACTIVE_ROUND_STATES)))
+
+
+def get_round(session: Session, project: Project, number: int) -> Round:
+    """Raises RoundNotFound."""
+    round = session.scalar(select(Round).where(Round.project_id == project.id, Round.number == number))
+    if round is None:
+        raise RoundNotFound(number)
+    return round
+
+
+def rounds_of(session: Session, project: Project) -> list[Round]:
+    """Every round of the project, the newest first."""
+    return list(session.scalars(select(Round).where(Round.project_id == project.id).order_by(Round.number.desc())))
+
+
+def cancel_round(session: Session, round: Round, *, account: Account | None, now: datetime) -> None:
+    """Call the round off: at once, or by asking the trainer that runs a stage to stop at its next step.
+
+    Raises RoundIsOver.
+    """
+    lock(session, round)
+    if round.state not in ACTIVE_ROUND_STATES:
+        raise RoundIsOver(round.number, round.state)
+    round.cancel_requested_at = now
+    if not any(is_held(stage, now) for stage in round.stages):
+        close_cancelled(session, round, now)
+    session.flush()
+    notify(session, TRAINER_CHANNEL)
+    announce(session, round)
+    record(session, round, account, "round.cancel")
+
+
+def is_held(stage: Stage, now: datetime) -> bool:
+    """Whether a trainer runs the stage; one whose claim ran out has died, and there is nobody to ask."""
+    return stage.state == StageState.RUNNING and stage.deadline is not None and stage.deadline > now
+
+
+def close_cancelled(session: Session, round: Round, now: datetime) -> None:
+    """The round and whatever of it had not ended are cancelled; what was computed stays for a resume."""
+    for stage in round.stages:
+        if stage.state in (StageState.QUEUED, StageState.RUNNING):
+            stage.state, stage.finished_at, stage.owner, stage.deadline = StageState.CANCELLED, now, None, None
+            session.add(StageEvent(stage_id=stage.id, attempt=stage.attempt, text="Cancelled."))
+    retire_evaluation_slates(session, round, now)
+    round.state, round.finished_at = RoundState.CANCELLED, now
+
+
+def resume_round(session: Session, round: Round, *, account: Account | None, now: datetime) -> None:
+    """Queue a failed or cancelled round again; its stages go on from their last checkpoints.
+
+    Raises NotResumable, RoundIsActive.
+    """
+    project = session.get_one(Project, round.project_id, with_for_update={"key_share": True})
+    lock(session, round)
+    if round.state not in (RoundState.FAILED, RoundState.CANCELLED):
+        raise NotResumable(round.number, round.state)
+    if (active := active_round(session, project)) is not None:
+        raise RoundIsActive(active.number)
+    stopped = [stage for stage in round.stages if stage.state in (StageState.FAILED, StageState.CANCELLED)]
+    # A comparison that was called off: its evaluation is complete, and run again it only asks people again.
+    for stage in stopped or round.stages[-1:]:
+        stage.state, stage.error, stage.finished_at = StageState.QUEUED, None, None
+        stage.owner, stage.deadline = None, None
+        session.add(
+            StageEvent(stage_id=stage.id, attempt=stage.attempt, text="Queued again; goes on from its last checkpoint.")
+        )
+    round.state, round.finished_at, round.cancel_requested_at = RoundState.QUEUED, None, None
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise RoundIsActive(round.number) from error
+    notify(session, TRAINER_CHANNEL)
+    announce(session, round)
+    record(session, round, account, "round.resume")
+
+
+def conclude_if_compared(session: Session, round_id: int, now: datetime) -> None:
+    """End a round whose last blind comparison is in, and promote its candidate if the project's rule says so."""
+    round = session.get_one(Round, round_id, with_for_update=True)
+    if round.state == RoundState.AWAITING_LABELS and num_open_comparisons(session, round) == 0:
+        conclude(session, round, now)
+
+
+def end_comparison(session: Session, round: Round, *, account: Account, now: datetime) -> None:
+    """End the round with the comparisons that are in. Raises NotAwaitingLabels."""
+    lock(session, round)
+    if round.state != RoundState.AWAITING_LABELS:
+        raise NotAwaitingLabels(round.number)
+    retire_evaluation_slates(session, round, now)
+    conclude(session, round, now)
+    record(session, round, account, "round.end_comparison")
+
+
+def conclude(session: Session, round: Round, now: datetime) -> None:
+    round.state, round.finished_at = RoundState.SUCCEEDED, now
+    session.flush()
+    promote_by_rule(session, round, now)
+    announce(session, round)
+
+
+def promote_by_rule(session: Session, round: Round, now: datetime) -> None:
+    """Promote the candidate if the project has a rule, people's verdict meets it, and nobody decided otherwise."""
+    project = session.get_one(Project, round.project_id)
+    candidate = session.get_one(PolicyVersion, round.candidate_id)
+    baseline = session.get_one(PolicyVersion, round.baseline_id)
+    verdict = win_rate(session, round)
+    if (
+        project.promotes_at_lower_bound is not None
+        and verdict is not None
+        and verdict.low > project.promotes_at_lower_bound
+        and candidate.state == PolicyState.CANDIDATE
+        and baseline.state == PolicyState.CURRENT
+    ):
+        promote(session, project, candidate, account=None, now=now)
+
+
+def lock(session: Session, round: Round) -> None:
+    """Read the round and its stages as they are now, and keep the round from changing."""
+    session.refresh(round, with_for_update=True)
+    for stage in round.stages:
+        session.refresh(stage)
+
+
+def announce(session: Session, round: Round) -> None:
+    """Tell the live pages of the round and of its project, when this transaction commits."""
+    notify(session, EVENTS_CHANNEL, f"round:{round.id}")
+    notify(session, EVENTS_CHANNEL, f"project:{round.project_id}")
+
+
+def record(session: Session, round: Round, account: Account | None, action: str, **detail: Any) -> None:
+    account_id = account.id if account else None
+    audit(session, account_id, action, f"round:{round.number}", project_id=round.project_id, **detail)
