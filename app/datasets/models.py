@@ -35,7 +35,10 @@ class SnapshotRanking(Base):
 
     __tablename__ = "snapshot_ranking"
 
-    snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshot.id"), primary_key=True)
+    # Checked at commit: the rankings are chosen and hashed before the snapshot that carries their hash is written.
+    snapshot_id: Mapped[int] = mapped_column(
+        ForeignKey("snapshot.id", deferrable=True, initially="DEFERRED"), primary_key=True
+    )
     position: Mapped[int] = mapped_column(primary_key=True)  # the export's order
     ranking_id: Mapped[UUID] = mapped_column(ForeignKey("ranking.id"))
     pseudonym: Mapped[str]

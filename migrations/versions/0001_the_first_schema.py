@@ -883,7 +883,13 @@ def upgrade() -> None:
         sa.Column("pseudonym", sa.String(), nullable=False),
         sa.Column("weight", sa.Double(), server_default=sa.text("1.0"), nullable=False),
         sa.ForeignKeyConstraint(["ranking_id"], ["ranking.id"], name=op.f("fk_snapshot_ranking_ranking_id")),
-        sa.ForeignKeyConstraint(["snapshot_id"], ["snapshot.id"], name=op.f("fk_snapshot_ranking_snapshot_id")),
+        sa.ForeignKeyConstraint(
+            ["snapshot_id"],
+            ["snapshot.id"],
+            name=op.f("fk_snapshot_ranking_snapshot_id"),
+            deferrable=True,
+            initially="DEFERRED",
+        ),
         sa.PrimaryKeyConstraint("snapshot_id", "position", name=op.f("pk_snapshot_ranking")),
         sa.UniqueConstraint("snapshot_id", "ranking_id", name=op.f("uq_snapshot_ranking_snapshot_id_ranking_id")),
     )

@@ -1,0 +1,55 @@
+"""The format `kwise`: one line of JSON a ranking, nothing lost but who people are.
+
+Left out are names, the ids that other systems gave people and texts, and notes, in which people write names.
+"""
+
+import json
+from typing import Any
+
+from app.datasets.rows import CompletionRow, RankingRow
+
+
+def kwise_line(row: RankingRow) -> bytes:
+    """The canonical line, its newline included: a snapshot's SHA-256 is that of all its lines."""
+    return json.dumps(kwise_record(row), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def kwise_record(row: RankingRow) -> dict[str, Any]:
+    return {
+        "ranking_id": str(row.ranking_id),
+        "slate_id": str(row.slate_id),
+        "kind": row.kind.value,
+        "group": row.group_key,
+        "split": row.split.value,
+        "messages": row.messages,
+        "completions": [
+            completion_record(completion) | {"rank": rank, "quality": quality, "flags": flags}
+            for completion, rank, quality, flags in zip(
+                row.completions, row.ranks, row.qualities, row.flags, strict=True
+            )
+        ],
+        "order_shown": row.order_shown,
+        "labeler": row.pseudonym,
+        "strength": None if row.strength is None else row.strength.value,
+        "margin": row.margin,
+        "weight": row.weight,
+        "active_s": row.active_s,
+        "submitted_at": row.submitted_at.isoformat(),
+    }
+
+
+def completion_record(completion: CompletionRow) -> dict[str, Any]:
+    return {
+        "id": str(completion.id),
+        "text": completion.text,
+        "source": completion.source,
+        "policy_version": completion.policy_number,
+        "seed": completion.seed,
+        "temperature": completion.temperature,
+        "top_p": completion.top_p,
+        "finish_reason": completion.finish_reason,
+        "logprob": completion.logprob,
+        "token_ids": completion.token_ids,
+        "tokenizer_sha256": completion.tokenizer_sha256,
+        "facts": completion.facts,
+    }

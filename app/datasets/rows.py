@@ -1,0 +1,68 @@
+"""One ranking as datasets hold it, with all that was known of it when its snapshot was frozen. Pure values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.labeling.models import SlateKind, Strength
+from app.prompts.models import Split
+
+# Llama 2's margins (arXiv:2307.09288, table 27, "small"), as the view `comparison` has them.
+MARGINS = {Strength.SIGNIFICANTLY: 1.0, Strength.BETTER: 2 / 3, Strength.SLIGHTLY: 1 / 3, Strength.NEGLIGIBLY: 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRow:
+    """One completion of a ranked slate."""
+
+    id: UUID
+    text: str
+    token_ids: list[int] | None  # EOS included when it stopped
+    finish_reason: str | None  # "stop" or "length"
+    tokenizer_sha256: str | None
+    policy_number: int | None
+    source: str
+    seed: int | None
+    temperature: float | None
+    top_p: float | None
+    logprob: float | None  # nats
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RankingRow:
+    """One ranking; completions, ranks, qualities and flags share their order."""
+
+    ranking_id: UUID
+    slate_id: UUID
+    prompt_id: int
+    group_key: str
+    split: Split
+    kind: SlateKind
+    messages: list[dict[str, Any]]
+    completions: list[CompletionRow]
+    ranks: list[int]  # 1 is best, equal ranks are ties
+    qualities: list[int | None]  # 1 to 7
+    flags: list[list[str]]
+    order_shown: list[int]  # positions among the completions
+    pseudonym: str
+    strength: Strength | None
+    weight: float
+    active_s: float | None
+    submitted_at: datetime  # UTC
+
+    @property
+    def num_comparisons(self) -> int:
+        """Pairs of which one is better; ties imply none."""
+        return sum(better < worse for better in self.ranks for worse in self.ranks)
+
+    @property
+    def margin(self) -> float | None:
+        """How much the better of two is better, 0 to 1; None where no strength was asked."""
+        return None if self.strength is None else MARGINS[self.strength]
+
+    @property
+    def is_conversational(self) -> bool:
+        """Whether the prompt is more than one question: turns, or a system text."""
+        return len(self.messages) > 1
