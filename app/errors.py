@@ -1,0 +1,43 @@
+"""What can go wrong, in words: the base of every named error, and the one table that knows its HTTP status."""
+
+from typing import Any, ClassVar
+
+
+class PodiumError(Exception):
+    """Something that a person or a program asked for cannot be done; the message is one sentence with the next move.
+
+    members: further facts for programs, e.g. the newer draft that a stale one met.
+    """
+
+    code: ClassVar[str] = "refused"
+
+    def __init__(self, message: str, **members: Any) -> None:
+        super().__init__(message)
+        self.members = members
+
+
+# By code, so that an area may import PodiumError from here. What is not listed is a conflict with the state of things.
+HTTP_STATUS = {
+    "not_signed_in": 401,
+    "wrong_credentials": 401,
+    "stale_form": 403,
+    "role_too_low": 403,
+    "membership_paused": 403,
+    "not_found": 404,
+    "project_not_found": 404,
+    "invitation_not_found": 404,
+    "lease_not_found": 404,
+    "ranking_not_found": 404,
+    "too_many_attempts": 429,
+    "incomplete_ranking": 422,
+    "invalid_person": 422,
+    "strength_does_not_fit": 422,
+    "weak_password": 422,
+}
+CONFLICT = 409
+
+
+def status_of(error: PodiumError) -> int:
+    """The HTTP status of an error, by the nearest class that names one."""
+    codes = (getattr(ancestor, "code", None) for ancestor in type(error).__mro__)
+    return next((HTTP_STATUS[code] for code in codes if code in HTTP_STATUS), CONFLICT)

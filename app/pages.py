@@ -1,0 +1,138 @@
+"""Renders pages: templates, the navigation, addresses of static files, times and numbers for people."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from app import security
+from app.rendering import markdown_html
+
+FRONTEND = Path(__file__).resolve().parent.parent / "frontend"
+STATIC = FRONTEND / "static"
+A_YEAR = "public, max-age=31536000, immutable"
+
+# What each role finds in the navigation of a project: (label, path below the project, least role).
+LINKS = (
+    ("Rank", "/rank", "labeler"),
+    ("Project", "", "researcher"),
+    ("Rounds", "/rounds", "researcher"),
+    ("Policies", "/policies", "researcher"),
+    ("Prompts", "/prompts", "researcher"),
+    ("Datasets", "/datasets", "researcher"),
+    ("People", "/people", "admin"),
+    ("Settings", "/settings", "admin"),
+)
+ROLES = ("labeler", "researcher", "admin")
+
+
+def render(request: Request, template: str, *, status_code: int = 200, **context: Any) -> HTMLResponse:
+    """A page from frontend/templates with the navigation of whoever asks for it.
+
+    Templates also find `account`, `access`, `csrf_token`, and `csrf_field`: a hidden input for every POST form.
+    """
+    secret = security.browser_secret(request)
+    visitor = None if secret else security.new_visitor()
+    token = security.csrf_token(secret or visitor or "")
+    page = HTMLResponse(
+        templates()
+        .get_template(template)
+        .render(
+            request=request,
+            account=getattr(request.state, "account", None),
+            access=(access := getattr(request.state, "access", None)),
+            my_projects=getattr(request.state, "projects", ()),
+            links=project_links(request, access) if access else (),
+            csrf_token=token,
+            csrf_field=Markup('<input type="hidden" name="csrf_token" value="{}">').format(token),
+            **context,
+        ),
+        status_code=status_code,
+    )
+    if visitor:
+        page.set_cookie(
+            security.visitor_cookie(request),
+            visitor,
+            httponly=True,
+            samesite="lax",
+            secure=security.is_https(request),
+            path="/",
+        )
+    return page
+
+
+def project_links(request: Request, access: Any) -> Sequence[dict[str, Any]]:
+    """The navigation of a project for a role: address, label, and whether the reader is there now."""
+    root = f"/projects/{access.project.slug}"
+    here = request.url.path.removeprefix(root).rstrip("/")
+    return [
+        {"href": root + path, "label": label, "is_here": here == path or (path != "" and here.startswith(path + "/"))}
+        for label, path, least in LINKS
+        if ROLES.index(access.role) >= ROLES.index(least)
+    ]
+
+
+@lru_cache(maxsize=1)
+def templates() -> Environment:
+    """The templates of this process."""
+    environment = Environment(
+        loader=FileSystemLoader(FRONTEND / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,  # a misspelt name is a failing test, not an empty place on a page
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["static"] = static_url
+    environment.filters.update(when=when, number=number, percent=percent, markdown=markdown_html)
+    return environment
+
+
+def when(moment: datetime | None) -> Markup | str:
+    """A time for people: UTC as delivered, in the reader's own zone once the page's script has run."""
+    if moment is None:
+        return "—"
+    return Markup('<time datetime="{}">{}</time>').format(
+        moment.isoformat(timespec="seconds"), moment.strftime("%d %b %Y, %H:%M UTC")
+    )
+
+
+def number(value: float | None, digits: int = 0, unit: str = "") -> str:
+    """A number with thousands apart, and its unit: 12 345, 0.83, 4.1 nats."""
+    if value is None:
+        return "—"
+    return f"{value:,.{digits}f}".replace(",", "\u202f") + (f"\u00a0{unit}" if unit else "")
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share as a percentage: 0.725 is 73 %."""
+    return "—" if share is None else f"{100 * share:.{digits}f}\u00a0%"
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(path: Path, changed_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def static_url(name: str) -> str:
+    """The address of a static file; it changes with the content, so browsers may keep the file for ever."""
+    path = STATIC / name
+    return f"/static/{name}?v={_fingerprint(path, path.stat().st_mtime_ns)}"
+
+
+class StaticFilesForEver(StaticFiles):
+    """Static files: kept for ever when asked for by fingerprint, else asked for again each time."""
+
+    def file_response(self, full_path: Any, stat_result: Any, scope: Scope, status_code: int = 200) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["Cache-Control"] = A_YEAR if b"v=" in scope["query_string"] else "no-cache"
+        return response

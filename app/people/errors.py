@@ -1,0 +1,121 @@
+"""What can go wrong with people: signing in, being invited, being a member."""
+
+from app.errors import PodiumError
+
+
+class PeopleError(PodiumError):
+    """Something about accounts or members cannot be done."""
+
+
+class NotSignedIn(PeopleError):
+    """The request carries no session and no key, or one that has ended."""
+
+    code = "not_signed_in"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "You are not signed in, or your session has ended: sign in in another tab, then send this again."
+        )
+
+
+class TooManyAttempts(PeopleError):
+    """Too many failed sign-ins for this address or from this place."""
+
+    code = "too_many_attempts"
+
+    def __init__(self, retry_after_s: int) -> None:
+        minutes = max(1, round(retry_after_s / 60))
+        super().__init__(
+            f"There were too many failed attempts to sign in: wait {minutes} minutes and try again.",
+            retry_after_s=retry_after_s,
+        )
+
+
+class ProjectNotFound(PeopleError):
+    """No such project, or the account is no member of it: one answer, so that names cannot be probed."""
+
+    code = "project_not_found"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(f"There is no project {slug}, or you are not a member of it: ask its admin for an invitation.")
+
+
+class RoleTooLow(PeopleError):
+    """The member's role does not reach."""
+
+    code = "role_too_low"
+
+    def __init__(self, needed: str) -> None:
+        super().__init__(f"This needs the role {needed}: ask an admin of the project to give it to you.")
+
+
+class NotSiteAdmin(PeopleError):
+    """Only those who run the installation may do this."""
+
+    code = "role_too_low"
+
+    def __init__(self) -> None:
+        super().__init__("Only a site admin may do this: ask whoever runs this installation.")
+
+
+class MembershipPaused(PeopleError):
+    """The member is paused in this project."""
+
+    code = "membership_paused"
+
+    def __init__(self) -> None:
+        super().__init__("Your membership of this project is paused: ask an admin of the project.")
+
+
+class PersonNotFound(PeopleError):
+    """No such member, key, session or invitation."""
+
+    code = "not_found"
+
+
+class InvitationNotFound(PeopleError):
+    """The link is unknown, used, revoked or too old: one answer for all."""
+
+    code = "invitation_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("This invitation is unknown, used or too old: ask whoever sent it for a new link.")
+
+
+class InvitedSomeoneElse(PeopleError):
+    """The invitation names another address than the account that opens it."""
+
+    code = "invited_someone_else"
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"This invitation is for {email}: sign in with that address, or ask for one of your own.")
+
+
+class EmailTaken(PeopleError):
+    """An account with this address exists."""
+
+    code = "email_taken"
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"There is an account for {email} already: sign in with it.")
+
+
+class InvalidPerson(PeopleError):
+    """A name or an address that cannot be one."""
+
+    code = "invalid_person"
+
+
+class WeakPassword(PeopleError):
+    """The password is too short, too long, or the address itself."""
+
+    code = "weak_password"
+
+
+class LastAdmin(PeopleError):
+    """The project would be left without anyone who can run it."""
+
+    code = "last_admin"
+
+    def __init__(self) -> None:
+        super().__init__("This is the project's last active admin: make someone else an admin first.")

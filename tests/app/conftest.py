@@ -1,0 +1,166 @@
+"""The people of every test: signed-in clients of the real app, on the real database.
+
+Each is a browser: it keeps its cookies, and sends the proof that its forms are ours.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
+
+from app import db, security
+from app.main import create_app
+from app.people import service
+from app.people.models import Account, Membership, Role
+from app.policies.models import PolicyState, PolicyVersion
+from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
+from app.settings import Settings
+
+PASSWORD = "correct horse battery"
+PASSWORD_HASH = service.hash_password(PASSWORD)  # argon2 is slow on purpose: once is enough
+
+
+class Person(TestClient):
+    """A browser that is signed in as `account`, or in which nobody is (`account` is None)."""
+
+    def __init__(self, app: FastAPI, account: Account | None = None, token: str | None = None) -> None:
+        super().__init__(app, follow_redirects=False)
+        self.account = account
+        self.token = token
+        if token is not None:
+            self.cookies.set(security.SESSION_COOKIE, token)
+
+    @property
+    def csrf_token(self) -> str | None:
+        secret = self.cookies.get(security.SESSION_COOKIE) or self.cookies.get(security.VISITOR_COOKIE)
+        return security.csrf_token(secret) if secret else None
+
+    def request(self, method: str, url: Any, **options: Any) -> Any:
+        headers = dict(options.pop("headers", None) or {})
+        if method.upper() in security.UNSAFE_METHODS and self.csrf_token and "x-csrf-token" not in headers:
+            headers["x-csrf-token"] = self.csrf_token
+        return super().request(method, url, headers=headers, **options)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An installation of its own for each test."""
+    return Settings(home=tmp_path / "podium home", public_url=None)
+
+
+@pytest.fixture
+def app(engine: Any, settings: Settings) -> FastAPI:
+    """The web product on this test's database."""
+    return create_app(settings)
+
+
+@pytest.fixture
+def project(session: Session) -> Project:
+    """A project with its first policy and guidelines."""
+    project = Project(slug="everyday", name="Everyday requests", flags=list(DEFAULT_FLAGS))
+    session.add(project)
+    session.flush()
+    session.add(
+        PolicyVersion(
+            project_id=project.id,
+            number=1,
+            state=PolicyState.CURRENT,
+            recipe="imported",
+            source="starter",
+            is_sft=True,
+            promoted_at=db.clock(session),
+        )
+    )
+    session.add(Guidelines(project_id=project.id, version=1, markdown="# What we look for\n\nHelpful and honest."))
+    session.commit()
+    return project
+
+
+@pytest.fixture
+def person(app: FastAPI, session: Session) -> Iterator[Callable[..., Person]]:
+    """Makes people: `person("Ada", project, Role.LABELER)`."""
+    people: list[Person] = []
+
+    def make(
+        name: str, project: Project | None = None, role: Role | None = None, *, is_site_admin: bool = False
+    ) -> Person:
+        account = Account(
+            email=f"{name.lower().replace(' ', '.')}@example.org",
+            name=name,
+            password_hash=PASSWORD_HASH,
+            is_site_admin=is_site_admin,
+        )
+        session.add(account)
+        session.flush()
+        if project is not None and role is not None:
+            session.add(Membership(account_id=account.id, project_id=project.id, role=role))
+        token = service.open_session(session, account, user_agent="tests", now=db.clock(session))
+        session.commit()
+        people.append(Person(app, account, token))
+        return people[-1]
+
+    yield make
+    for made in people:
+        made.close()
+
+
+@pytest.fixture
+def labeler(person: Callable[..., Person], project: Project) -> Person:
+    """Ranks in the project."""
+    return person("Lena Labeler", project, Role.LABELER)
+
+
+@pytest.fixture
+def other_labeler(person: Callable[..., Person], project: Project) -> Person:
+    """Ranks in the project too."""
+    return person("Otto Labeler", project, Role.LABELER)
+
+
+@pytest.fixture
+def researcher(person: Callable[..., Person], project: Project) -> Person:
+    """Reads the project's data."""
+    return person("Rosa Researcher", project, Role.RESEARCHER)
+
+
+@pytest.fixture
+def admin(person: Callable[..., Person], project: Project) -> Person:
+    """Runs the project."""
+    return person("Ada Admin", project, Role.ADMIN)
+
+
+@pytest.fixture
+def site_admin(person: Callable[..., Person]) -> Person:
+    """Runs the installation."""
+    return person("Sita Site", is_site_admin=True)
+
+
+@pytest.fixture
+def outsider(person: Callable[..., Person]) -> Person:
+    """Has an account, and is no member of the project."""
+    return person("Olaf Outsider")
+
+
+@pytest.fixture
+def visitor(app: FastAPI) -> Iterator[Person]:
+    """Is not signed in."""
+    with_nobody = Person(app)
+    yield with_nobody
+    with_nobody.close()
+
+
+class Clock:
+    """The database's time, moved on: services and routes read it through `clock`."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def advance(self, by: timedelta) -> None:
+        self.ahead += by
+
+    def __call__(self, session: Session) -> datetime:
+        return db.clock(session) + self.ahead
