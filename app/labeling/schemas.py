@@ -1,0 +1,173 @@
+"""What the labeling API takes and gives. No name or number in here tells which policy wrote what."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
+
+from app.labeling.models import Strength
+from app.labeling.screen import ShownSlate
+from app.labeling.service import Judgement, Receipt
+
+# What a text column cannot hold: NUL, and halves of a surrogate pair (Python strings have no whole ones).
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def _storable(value: Any) -> Any:
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value) if isinstance(value, str) else value
+
+
+Words = Annotated[str, BeforeValidator(_storable), StringConstraints(max_length=100_000)]
+Flag = Annotated[str, BeforeValidator(_storable), StringConstraints(min_length=1, max_length=200)]
+Flags = Annotated[list[Flag], Field(max_length=64)]
+Rank = Annotated[int, Field(ge=1, le=64)]
+Quality = Annotated[int, Field(ge=1, le=7)]
+Seconds = Annotated[FiniteFloat, Field(ge=0)]
+Reason = Annotated[
+    str, BeforeValidator(_storable), StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)
+]
+
+
+class Form(BaseModel):
+    """Forms refuse fields they do not know: a misspelt one would be lost silently."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class LeaseRequest(Form):
+    """How many slates the client would like to hold: the one in work, and one fetched ahead."""
+
+    wanted: Annotated[int, Field(ge=1, le=2)] = 1
+
+
+class DraftContent(Form):
+    """Unfinished work: like a ranking, but anything may be missing."""
+
+    ranks: dict[UUID, Rank] = {}
+    qualities: dict[UUID, Quality] = {}
+    flags: dict[UUID, Flags] = {}
+    notes: dict[UUID, Words] = {}
+    note: Words = ""
+    strength: Strength | None = None
+    active_s: Seconds = 0.0
+
+
+class DraftForm(Form):
+    """A draft and the revision it was made from (0: none)."""
+
+    revision: Annotated[int, Field(ge=0)]
+    content: DraftContent
+
+
+class RankingForm(Form):
+    """A finished ranking: every completion has one rank, 1 is best, equal ranks are ties."""
+
+    ranking_id: UUID
+    ranks: dict[UUID, Rank]
+    qualities: dict[UUID, Quality] = {}
+    flags: dict[UUID, Flags] = {}
+    notes: dict[UUID, Words] = {}
+    note: Words = ""
+    strength: Strength | None = None
+    active_s: Seconds | None = None
+
+    def judgement(self) -> Judgement:
+        """The form's content in the service's words."""
+        return Judgement(
+            ranks=self.ranks,
+            qualities=self.qualities,
+            flags={completion_id: flags for completion_id, flags in self.flags.items() if flags},
+            notes={completion_id: note for completion_id, note in self.notes.items() if note},
+            note=self.note or None,
+            strength=self.strength,
+            active_s=self.active_s,
+        )
+
+
+class SkipForm(Form):
+    """Why a slate is given back."""
+
+    kind: Literal["skip", "cannot_rank"]
+    reason: Reason
+
+
+class RetractionForm(Form):
+    """Whether the labeler wants the slate back at once, as they submitted it."""
+
+    correct: bool = False
+
+
+class MessageOut(BaseModel):
+    role: str
+    content: str
+
+
+class CompletionOut(BaseModel):
+    id: UUID
+    text: str
+
+
+class DraftOut(BaseModel):
+    revision: int
+    content: dict[str, Any]
+
+
+class LeaseOut(BaseModel):
+    """A leased slate, its completions in the order to show them."""
+
+    id: UUID
+    expires_at: datetime
+    prompt: list[MessageOut]
+    completions: list[CompletionOut]
+    asks_full_form: bool
+    draft: DraftOut | None
+
+    @classmethod
+    def of(cls, slate: ShownSlate) -> "LeaseOut":
+        """What of a shown slate goes over the wire."""
+        return cls(
+            id=slate.lease_id,
+            expires_at=slate.expires_at,
+            prompt=[MessageOut(role=message["role"], content=message["content"]) for message in slate.messages],
+            completions=[CompletionOut(id=shown.id, text=shown.text) for shown in slate.completions],
+            asks_full_form=slate.asks_full_form,
+            draft=None if slate.draft is None else DraftOut(revision=slate.draft_revision, content=slate.draft),
+        )
+
+
+class LeasesOut(BaseModel):
+    """Every open lease of the labeler, the one to go on with first. Empty: no slate is free now, ask again later."""
+
+    leases: list[LeaseOut]
+    retry_after_s: int | None
+
+
+class RenewalOut(BaseModel):
+    expires_at: datetime
+
+
+class SavedDraftOut(BaseModel):
+    revision: int
+
+
+class RankingOut(BaseModel):
+    """The receipt. `counted` false: every slot was taken when it came; it is kept, outside the overlap."""
+
+    id: UUID
+    counted: bool
+    submitted_at: datetime
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> "RankingOut":
+        """The receipt's wire form."""
+        ranking = receipt.ranking
+        return cls(id=ranking.id, counted=ranking.counted, submitted_at=ranking.submitted_at)
+
+
+class RetractionOut(BaseModel):
+    """`lease_id`: of the slate, given out again for correction, when that was asked and is possible."""
+
+    ranking_id: UUID
+    lease_id: UUID | None

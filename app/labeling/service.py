@@ -1,0 +1,262 @@
+"""Takes rankings in and, where asked, back. What was acknowledged is kept; what counts is decided under a lock."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.datasets.models import SnapshotRanking
+from app.labeling.errors import (
+    AlreadyRanked,
+    IncompleteRanking,
+    RankingIdTaken,
+    RankingInUse,
+    RankingNotFound,
+    StrengthDoesNotFit,
+)
+from app.labeling.leases import lease_again, lock_slate_of
+from app.labeling.models import (
+    Draft,
+    Lease,
+    LeaseEnd,
+    Ranking,
+    RankingItem,
+    Retraction,
+    Slate,
+    SlateKind,
+    SlateState,
+    Strength,
+)
+from app.labeling.slots import count_slots, settle
+from app.people.models import Labeler
+from app.projects.models import Project
+from app.rounds.models import Round, RoundState
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a labeler said about a slate, by completion id.
+
+    ranks: 1 is best, equal ranks are ties, gaps allowed; every completion of the slate exactly once.
+    strength: how much better the better of two is; None where it was not asked.
+    """
+
+    ranks: Mapping[UUID, int]
+    qualities: Mapping[UUID, int] = field(default_factory=dict)  # 1 to 7
+    flags: Mapping[UUID, list[str]] = field(default_factory=dict)
+    notes: Mapping[UUID, str] = field(default_factory=dict)
+    note: str | None = None
+    strength: Strength | None = None
+    active_s: float | None = None  # seconds of work, idle time left out
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a submit. `is_retry`: the ranking was stored before, and this call changed nothing."""
+
+    ranking: Ranking
+    is_retry: bool
+
+
+def submit_ranking(
+    session: Session, account_id: int, lease_id: UUID, ranking_id: UUID, judgement: Judgement, *, now: datetime
+) -> Receipt:
+    """Store the ranking of the slate that the account's lease is on, and close the lease.
+
+    ranking_id: made by the client, so that a retry finds the first ranking. A lease that has expired still takes the
+    ranking: it counts when a slot is free, and is kept with `counted` false when none is.
+    Raises LeaseNotFound, AlreadyRanked, IncompleteRanking, StrengthDoesNotFit, RankingIdTaken.
+    """
+    lease, slate = lock_slate_of(session, account_id, lease_id)
+    first = session.scalar(select(Ranking).where(Ranking.lease_id == lease.id))
+    if first is not None:
+        if first.id != ranking_id:
+            raise AlreadyRanked(first.id)
+        return Receipt(first, is_retry=True)
+    _check(judgement, lease.order_shown)
+    _close_leases_of(session, lease, now)
+    slots = count_slots(session, slate, now)
+    slot = slots.free_for(lease.labeler_id, preferred=lease.slot)
+    if lease.labeler_id in slots.ranked.values():
+        slot = None  # they ranked it on a later lease: one person counts once
+    ranking = _store(session, lease, slate, ranking_id, slot, judgement, now)
+    session.execute(delete(Draft).where(Draft.slate_id == slate.id, Draft.labeler_id == lease.labeler_id))
+    if slot is not None:
+        slots = slots.with_ranking(slot, lease.labeler_id)
+    settle(slate, slots, now)
+    session.flush()
+    if slate.kind is SlateKind.EVALUATION and slate.state is SlateState.DONE and slate.round_id is not None:
+        from app.rounds.service import conclude_if_compared
+
+        conclude_if_compared(session, slate.round_id, now)
+    return Receipt(ranking, is_retry=False)
+
+
+def retract(
+    session: Session, account_id: int, ranking_id: UUID, *, correct: bool, now: datetime, rng: Random
+) -> UUID | None:
+    """Take the account's own ranking back: its slot is free again, the ranking stays on record.
+
+    correct: lease the slate to the same labeler at once, its draft as it was submitted; returns that lease's id.
+    A second call finds the first and changes nothing.  Raises RankingNotFound, RankingInUse.
+    """
+    slate = session.scalar(
+        select(Slate)
+        .join(Ranking, Ranking.slate_id == Slate.id)
+        .join(Labeler, Labeler.id == Ranking.labeler_id)
+        .where(Ranking.id == ranking_id, Labeler.account_id == account_id)
+        .with_for_update(of=Slate, key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if slate is None:
+        raise RankingNotFound(ranking_id)
+    # A snapshot being frozen holds a share lock on the row: we wait for it, then see what it took.
+    ranking = session.scalars(
+        select(Ranking).where(Ranking.id == ranking_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    if ranking.retracted_at is None:
+        _refuse_when_used(session, ranking, slate)
+        ranking.retracted_at = now
+        session.add(Retraction(ranking_id=ranking.id, account_id=account_id, retracted_at=now))
+        session.flush()
+        settle(slate, count_slots(session, slate, now), now)
+        session.flush()
+    if not correct:
+        return None
+    return _open_for_correction(session, ranking, slate, now, rng)
+
+
+def dense(ranks: Mapping[UUID, int]) -> dict[UUID, int]:
+    """The same order with ranks 1, 2, 3 … and no gaps; equal ranks stay equal."""
+    place = {rank: number for number, rank in enumerate(sorted(set(ranks.values())), start=1)}
+    return {completion_id: place[rank] for completion_id, rank in ranks.items()}
+
+
+def draft_of(judgement_items: Iterable[RankingItem], ranking: Ranking) -> dict[str, object]:
+    """The draft that the page would have saved just before this ranking was submitted."""
+    items = list(judgement_items)
+    return {
+        "ranks": {str(item.completion_id): item.rank for item in items},
+        "qualities": {str(item.completion_id): item.quality for item in items if item.quality is not None},
+        "flags": {str(item.completion_id): item.flags for item in items if item.flags},
+        "notes": {str(item.completion_id): item.note for item in items if item.note},
+        "note": ranking.note or "",
+        "strength": ranking.strength,
+        "active_s": ranking.active_s or 0.0,
+    }
+
+
+def _check(judgement: Judgement, completion_ids: Iterable[UUID]) -> None:
+    expected = set(completion_ids)
+    if missing := len(expected - judgement.ranks.keys()):
+        raise IncompleteRanking(f"{missing} of the {len(expected)} completions have no rank")
+    named = {*judgement.ranks, *judgement.qualities, *judgement.flags, *judgement.notes}
+    if named - expected:
+        raise IncompleteRanking("The ranking names a completion that is not on the slate")
+    if judgement.strength is None:
+        return
+    if len(expected) != 2:
+        raise StrengthDoesNotFit(f"Strength is asked of two completions, not of {len(expected)}")
+    is_tie = len(set(judgement.ranks.values())) == 1
+    if is_tie and judgement.strength is not Strength.NEGLIGIBLY:
+        raise StrengthDoesNotFit(f"Two completions with the same rank cannot differ {judgement.strength}")
+
+
+def _close_leases_of(session: Session, lease: Lease, now: datetime) -> None:
+    """Close the lease; and one the labeler was granted on the same slate since, if this one had expired."""
+    if lease.closed_at is None:
+        lease.closed_at, lease.end = now, LeaseEnd.SUBMITTED
+        return
+    later = session.scalar(
+        select(Lease).where(
+            Lease.slate_id == lease.slate_id, Lease.labeler_id == lease.labeler_id, Lease.closed_at.is_(None)
+        )
+    )
+    if later is not None:
+        later.closed_at, later.end = now, LeaseEnd.SUBMITTED
+
+
+def _store(
+    session: Session,
+    lease: Lease,
+    slate: Slate,
+    ranking_id: UUID,
+    slot: int | None,
+    judgement: Judgement,
+    now: datetime,
+) -> Ranking:
+    ranking = Ranking(
+        id=ranking_id,
+        project_id=slate.project_id,
+        slate_id=slate.id,
+        labeler_id=lease.labeler_id,
+        lease_id=lease.id,
+        slot=slot,
+        counted=slot is not None,
+        order_shown=lease.order_shown,
+        strength=judgement.strength,
+        note=judgement.note,
+        active_s=judgement.active_s,
+        submitted_at=now,
+    )
+    session.add(ranking)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        if "pk_ranking" in str(error.orig):
+            raise RankingIdTaken(ranking_id) from error
+        raise
+    session.execute(
+        insert(RankingItem),
+        [
+            {
+                "ranking_id": ranking_id,
+                "completion_id": completion_id,
+                "slate_id": slate.id,
+                "rank": rank,
+                "quality": judgement.qualities.get(completion_id),
+                "flags": judgement.flags.get(completion_id, []),
+                "note": judgement.notes.get(completion_id),
+            }
+            for completion_id, rank in dense(judgement.ranks).items()
+        ],
+    )
+    return ranking
+
+
+def _refuse_when_used(session: Session, ranking: Ranking, slate: Slate) -> None:
+    if session.scalar(select(SnapshotRanking.snapshot_id).where(SnapshotRanking.ranking_id == ranking.id).limit(1)):
+        raise RankingInUse("a snapshot")
+    if slate.kind is SlateKind.EVALUATION:
+        round_ = session.get(Round, slate.round_id)
+        if round_ is None or round_.state is not RoundState.AWAITING_LABELS:
+            raise RankingInUse("a finished comparison of two policies")
+
+
+def _open_for_correction(session: Session, ranking: Ranking, slate: Slate, now: datetime, rng: Random) -> UUID | None:
+    """Lease the slate again with its old draft; None when it was retired or is taken by now."""
+    own = Lease.slate_id == slate.id, Lease.labeler_id == ranking.labeler_id
+    open_lease = session.scalar(select(Lease.id).where(*own, Lease.closed_at.is_(None)))
+    if open_lease is not None or slate.state is not SlateState.READY:
+        return open_lease
+    project = session.get_one(Project, slate.project_id)
+    deadline = now + timedelta(seconds=project.lease_duration_s)
+    lease = lease_again(session, ranking.labeler_id, slate, deadline, now, rng)
+    if lease is None:
+        return None
+    items = session.scalars(select(RankingItem).where(RankingItem.ranking_id == ranking.id))
+    draft = {"content": draft_of(items, ranking), "updated_at": now, "revision": 1}
+    session.execute(
+        upsert(Draft)
+        .values(slate_id=slate.id, labeler_id=ranking.labeler_id, **draft)
+        .on_conflict_do_update(
+            index_elements=[Draft.slate_id, Draft.labeler_id], set_={**draft, "revision": Draft.revision + 1}
+        )
+    )
+    return lease.id
