@@ -1,0 +1,139 @@
+"""The command line. Each area adds its own commands; here are the processes, and how errors are said.
+
+An area's `commands.py` has `register(cli)`, which adds its commands or groups to the root. An error is one sentence
+on stderr: exit code 2 when the command or its surroundings are wrong, 1 when what it asks for is refused.
+"""
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.exc import OperationalError
+
+from app import db, embedded_postgres, migrate, serving, terminal
+from app.errors import PodiumError
+from app.people.service import first_admin_link
+from app.projects.starter import ensure_starter_project
+from app.settings import Settings, get_settings
+from app.supervision import end_with_parent
+from app.terminal import CannotStart, say
+from app.up import up
+from trainer.settings import ConfigError
+
+AREAS = ("people", "projects", "prompts", "datasets", "rounds", "policies", "simulation")
+
+cli = typer.Typer(
+    name="podium",
+    help="RLHF from ranking to PPO: one installation, two commands.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to answer on; 0 takes a free one.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+
+
+@cli.command("up")
+def up_command(port: Port = None, host: Host = None) -> None:
+    """Run everything on this machine: database, web, sampler and trainer."""
+    up(_settings(host=host, port=port))
+
+
+@cli.command()
+def serve(
+    port: Port = None,
+    host: Host = None,
+    listener: Annotated[int | None, typer.Option(hidden=True, help="A listening socket that is already open.")] = None,
+) -> None:
+    """Run the web process."""
+    end_with_parent()
+    settings = _settings(host=host, port=port)
+    if listener is not None:
+        serving.serve(settings, serving.inherited(listener))
+        return
+    url = _needs_database(settings)
+    with serving.listen(settings) as opened:
+        engine = terminal.reach(url, settings, application="podium-serve")
+        if not migrate.is_current(engine):
+            raise CannotStart("the database has another version's schema: run `podium migrate` first")
+        address = serving.address(settings, opened)
+        with db.SessionFactory.begin() as session:
+            link = first_admin_link(session, address, now=db.clock(session))
+        engine.dispose()
+        say(f"Podium is at {address}")
+        if link is not None:
+            say(f"Open this link once to become its administrator: {link}")
+        serving.serve(settings, opened)
+
+
+@cli.command()
+def sampler() -> None:
+    """Run a sampler: it keeps the projects' queues of slates filled."""
+    _become("trainer.sampler")
+
+
+@cli.command()
+def trainer() -> None:
+    """Run a trainer: it runs the stages of rounds."""
+    _become("trainer.worker")
+
+
+@cli.command("migrate")
+def migrate_command(
+    starter: Annotated[bool, typer.Option("--starter", help="Make the starter project too, if it is missing.")] = False,
+) -> None:
+    """Bring the database to this version's schema."""
+    settings = get_settings()
+    engine = terminal.reach(terminal.database_url(settings), settings, application="podium-migrate")
+    migrate.upgrade(engine)
+    if starter:
+        with db.SessionFactory.begin() as session:
+            ensure_starter_project(session)
+    engine.dispose()
+    say("The database is at this version's schema.")
+
+
+def main() -> None:
+    """The entry point: every error that has a name is one sentence."""
+    try:
+        _registered()()
+    except (CannotStart, ConfigError, embedded_postgres.PostgresDidNotStart) as error:
+        terminal.refuse(str(error), exit_code=terminal.USAGE)
+    except PodiumError as error:
+        terminal.refuse(str(error))
+    except OperationalError as error:
+        terminal.refuse(f"the database did not answer ({str(error.orig).strip().splitlines()[0]}): try again")
+
+
+def _registered() -> typer.Typer:
+    for area in AREAS:
+        if find_spec(f"app.{area}.commands") is not None:
+            import_module(f"app.{area}.commands").register(cli)
+    return cli
+
+
+def _settings(**given: Any) -> Settings:
+    """The installation's settings, with what the command line says otherwise."""
+    return get_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def _needs_database(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`, which brings one")
+    return settings.database_url
+
+
+def _become(module: str) -> None:
+    """Give this process to a module of the model side, which the app does not import."""
+    _needs_database(get_settings())
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606 - our own program
+
+
+if __name__ == "__main__":
+    main()
