@@ -38,6 +38,7 @@ PLAIN_CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")  # in Llama and Qwen, GPT-2, OPT
 DROPOUT_ATTRIBUTES = ("attention_dropout", "activation_dropout", "dropout", "layerdrop")
 
 
@@ -254,6 +255,44 @@ def score_weight(model: PreTrainedModel) -> Tensor:
     """(1, D) a reward model's head. It has no bias in any decoder of Transformers; shift_scores says what we do."""
     weight: Tensor = model.score.weight
     return weight
+
+
+def final_norm_bias(model: PreTrainedModel) -> Tensor | None:
+    """(D,) the bias of the trunk's last layer norm, which the head reads; None in families without one (Llama)."""
+    norms = [module for name, module in model.base_model.named_modules() if name.split(".")[-1] in FINAL_NORMS]
+    bias = getattr(norms[-1], "bias", None) if norms else None
+    projected = getattr(model.config, "word_embed_proj_dim", None) not in (None, model.config.hidden_size)  # OPT-350m
+    return None if projected else bias
+
+
+@torch.no_grad()
+def shift_scores(model: PreTrainedModel, anchors: Tensor, seen: Tensor) -> tuple[float, float]:
+    """Change a reward model so that the mean score of the anchors is 0, and differences of scores stay.
+
+    anchors: (A, D) hidden states that scores are read from; their mean score goes to 0.
+    seen: (S, D) hidden states over which differences are to stay; S may be less than D.
+    Returns what was taken off, and the standard deviation over `seen` of what was done to the scores beyond that.
+
+    Transformers' heads have no bias, and a plain checkpoint can hold none. Where the final norm has a bias (GPT-2, OPT)
+    the shift goes there, along the head, and is exact. Elsewhere (RMSNorm: Llama, Qwen) it goes into the head, along
+    the direction in which hidden states are most nearly constant: v = C^-1 m / (m' C^-1 m), with m their mean and C
+    their covariance, is the vector of least variance with mean 1. The mean is exactly 0 then, the rest is measured.
+    """
+    weight = score_weight(model)
+    anchors, seen, head = anchors.double(), seen.double(), weight[0].double()
+    mean = anchors.mean(dim=0)
+    shift = head @ mean
+    bias = final_norm_bias(model)
+    if bias is not None:
+        bias -= (shift / (head @ head) * head).to(bias.dtype)
+        return shift.item(), 0.0
+    centred = seen - seen.mean(dim=0)
+    covariance = centred.T @ centred / len(seen)
+    ridge = 1e-4 * covariance.diagonal().mean() * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+    direction = torch.linalg.solve(covariance + ridge, mean)
+    direction = direction / (direction @ mean)
+    weight -= (shift * direction).to(weight.dtype)
+    return shift.item(), (shift.abs() * (seen @ direction).std()).item()
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -49,6 +49,19 @@ def score_completions(
 
 
 @torch.no_grad()
+def last_states(
+    reward_model: PreTrainedModel,
+    prompts: Prompts,
+    completions: Completions,
+    *,
+    max_tokens: int = MICRO_BATCH_TOKENS,
+) -> Tensor:
+    """(M, D) the hidden state that each completion's score is read from. max_tokens: computed at once."""
+    batches = packed_batches(prompts, completions, max_tokens, reward_model.device)
+    return torch.cat([packed_hidden_states(reward_model, packed)[packed.last_index] for packed in batches])
+
+
+@torch.no_grad()
 def completion_logprobs(
     policy: PreTrainedModel,
     prompts: Prompts,

@@ -1,0 +1,165 @@
+"""Fitting a model to fixed data: passes, learning rate, early stop on the validation split, checkpoints, exact resume.
+
+What is the same in supervised fine-tuning and in reward modelling. The order of a pass is a function of the seed and
+its number, so a resumed fit goes on with the batch that came next. Knows nothing of what the loss is.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from trainer.checkpoints import (
+    Checkpoints,
+    load_model_tensors,
+    load_optimizer_tensors,
+    model_tensors,
+    optimizer_tensors,
+    require_finite,
+)
+from trainer.recipes.program import Interrupt, Interrupted
+from trainer.round_folder import RoundFolder
+from trainer.settings import RewardConfig, SFTConfig
+
+ADAM_BETAS = (0.9, 0.95)  # InstructGPT, arXiv:2203.02155, C
+
+
+@dataclass
+class Fit:
+    """How far a fit has come, and the best it has seen."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float | None = None  # on the validation split
+    looks_without_gain: int = 0
+    stopped: str = ""  # why it ended before its last step
+    best: dict[str, Tensor] = field(default_factory=dict)  # parameters
+
+
+def fit(
+    model: nn.Module,
+    num_examples: int,
+    learn: Callable[[Sequence[int]], dict[str, float]],
+    look: Callable[[int], dict[str, float]] | None,
+    config: SFTConfig | RewardConfig,
+    seed: int,
+    folder: RoundFolder,
+    interrupt: Interrupt,
+) -> Fit:
+    """Fit the model and leave its best parameters in it.
+
+    learn: adds the gradient of one batch (indices of examples) to the parameters and returns its metrics, with `loss`.
+    look: metrics on the validation split after a step, with `validation_loss`; None if there is no such split.
+    Raises NotFinite, DiskFull, Interrupted.
+    """
+    optimizer = adamw(model, config.weight_decay)
+    checkpoints, metrics, samples = Checkpoints(folder.checkpoints), folder.metrics(), folder.samples()
+    steps_per_epoch = math.ceil(num_examples / config.batch_size)
+    num_steps = steps_per_epoch * config.num_epochs
+    progress = Fit()
+
+    def save() -> None:
+        tensors = {**model_tensors(model, "model"), **optimizer_tensors(optimizer, "optimizer")}
+        tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
+        state = {name: value for name, value in vars(progress).items() if name != "best"}
+        positions = {"metrics": metrics.position, "samples": samples.position}
+        checkpoints.save(progress.step, tensors, {"progress": state, "positions": positions})
+
+    if checkpoint := checkpoints.load_latest():
+        load_model_tensors(model, checkpoint.tensors, "model")
+        load_optimizer_tensors(optimizer, checkpoint.tensors, "optimizer")
+        progress = Fit(**checkpoint.state["progress"], best=with_prefix(checkpoint.tensors, "best.", model))
+    positions = checkpoint.state["positions"] if checkpoint else {"metrics": 0, "samples": 0}
+    metrics.cut_back(positions["metrics"])
+    samples.cut_back(positions["samples"])
+
+    while progress.step < num_steps and not progress.stopped:
+        started = time.perf_counter()
+        epoch, batch_number = divmod(progress.step, steps_per_epoch)
+        batch = batches_of(num_examples, steps_per_epoch, seed, epoch)[batch_number]
+        values = learn(batch)
+        rate = config.learning_rate * rate_share(progress.step, num_steps, config.warmup, config.final_learning_rate)
+        values |= {"learning_rate": rate, "gradient_norm": update(model, optimizer, rate, config.max_gradient_norm)}
+        progress.step += 1
+        require_finite(progress.step, **values)
+        values["step_s"] = time.perf_counter() - started
+        if look and is_look(progress.step, steps_per_epoch, config.evaluations_per_epoch):
+            seen = look(progress.step)
+            require_finite(progress.step, **seen)
+            judge(progress, model, seen["validation_loss"], config.patience)
+            values |= seen
+        metrics.record(progress.step, **values)
+        at_end = progress.step == num_steps or bool(progress.stopped)
+        if at_end or interrupt.requested or progress.step % config.checkpoint_every_steps == 0:
+            save()
+        if interrupt.requested:
+            raise Interrupted
+    if progress.best:
+        load_model_tensors(model, progress.best, "model")
+    return progress
+
+
+def judge(progress: Fit, model: nn.Module, loss: float, patience: int) -> None:
+    """Keep the parameters if the validation loss is the lowest so far; stop after too many looks without that."""
+    if progress.best_loss is None or loss < progress.best_loss:
+        progress.best_loss, progress.best_step, progress.looks_without_gain = loss, progress.step, 0
+        progress.best = {name: tensor.clone() for name, tensor in model_tensors(model, "model").items()}
+        return
+    progress.looks_without_gain += 1
+    if progress.looks_without_gain >= patience:
+        progress.stopped = f"the validation loss was last lowest at step {progress.best_step}"
+
+
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str, model: nn.Module) -> dict[str, Tensor]:
+    device = next(model.parameters()).device
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {name: tensor.to(device) for name, tensor in own.items()}
+
+
+def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW that decays matrices only; the learning rate is set at each update."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=ADAM_BETAS, fused=True)
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: float, max_gradient_norm: float) -> float:
+    """One optimiser step from the gathered gradients. Returns their norm; one that is not finite changes nothing."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
+    if bool(torch.isfinite(norm)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(norm)
+
+
+def rate_share(step: int, num_steps: int, warmup: float, final: float) -> float:
+    """The share of the learning rate at a step (from 0): linear warm-up, then a cosine down to `final`."""
+    num_warmup = round(warmup * num_steps)
+    if step < num_warmup:
+        return (step + 1) / (num_warmup + 1)
+    done = (step - num_warmup) / max(1, num_steps - num_warmup - 1)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def batches_of(num_examples: int, num_batches: int, seed: int, epoch: int) -> list[list[int]]:
+    """All examples in a random order that seed and epoch decide, in batches that differ in size by at most one."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    order = torch.randperm(num_examples, generator=generator)
+    return [batch.tolist() for batch in order.tensor_split(num_batches)]
+
+
+def is_look(step: int, steps_per_epoch: int, evaluations_per_epoch: int) -> bool:
+    """Whether the validation split is looked at after this step (from 1); at the end of every epoch it is."""
+    return (step * evaluations_per_epoch) // steps_per_epoch > ((step - 1) * evaluations_per_epoch) // steps_per_epoch
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """bf16 on a GPU, over weights in fp32; on the CPU everything is fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")

@@ -1,0 +1,150 @@
+"""The shell around every recipe: one folder as argument, one exit code, one way to fail.
+
+Exit codes: 0 the result is there; 1 an error nobody foresaw (the traceback is on stderr); 2 wrong arguments; 3 failed
+for a named reason (error.json); 4 another process runs this stage; 143 stopped by SIGTERM, a checkpoint saved.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import torch
+
+from trainer.errors import StageError
+from trainer.round_folder import DiskFull, FolderLocked, RoundFolder, Stage, disk_errors
+from trainer.settings import ConfigError
+
+EXIT_USAGE, EXIT_NAMED, EXIT_LOCKED, EXIT_TERMINATED = 2, 3, 4, 143
+
+
+class OutOfMemory(StageError):
+    """The machine or the device has no memory left for this model and batch."""
+
+    code = "out_of_memory"
+
+    def __init__(self, device: str) -> None:
+        super().__init__(
+            f"the recipe ran out of memory on {device}",
+            advice="lower micro_batch_tokens, which changes nothing else, or use a smaller model, and resume the round",
+        )
+
+
+class DeviceMissing(StageError):
+    """The stage asks for a device that this machine does not have."""
+
+    code = "device_missing"
+
+    def __init__(self, device: str) -> None:
+        super().__init__(
+            f"this machine has no {device} device", advice="run the stage on the CPU or on another machine"
+        )
+
+
+class Interrupted(Exception):
+    """The recipe was asked to stop and has saved what it needs to go on."""
+
+
+class Interrupt:
+    """Whether somebody asked the recipe to stop: it looks at the border of each step."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def listen(self) -> None:
+        """From now on SIGTERM asks."""
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+
+Recipe = Callable[[RoundFolder, Stage, Interrupt], None]
+
+
+def run_recipe(recipe: Recipe) -> NoReturn:
+    """Run a recipe on the folder named on the command line, and leave with its exit code."""
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "stage.json").is_file():
+        print(
+            f"usage: python -m trainer.recipes.<name> <round folder with a stage.json>; got {sys.argv[1:]}",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_USAGE)
+    interrupt = Interrupt()
+    interrupt.listen()
+    if os.environ.get("PODIUM_WORKER_PIPE") == "1":
+        die_with_worker()
+    sys.exit(run_in_folder(recipe, RoundFolder(sys.argv[1]), interrupt))
+
+
+def run_in_folder(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> int:
+    """Run the recipe, turn its errors into error.json, and return the exit code. A finished stage is left as it is."""
+    try:
+        with folder.locked():
+            if folder.is_finished:
+                return 0
+            folder.clear_error()
+            return run_locked(recipe, folder, interrupt)
+    except FolderLocked as error:
+        print(error.message, file=sys.stderr)
+        return EXIT_LOCKED
+
+
+def run_locked(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> int:
+    device = "the CPU"
+    try:
+        stage = folder.read_stage()
+        device = stage.device
+        prepare_torch(stage)
+        with disk_errors(folder.path):
+            recipe(folder, stage, interrupt)
+    except Interrupted:
+        return EXIT_TERMINATED
+    except ConfigError as error:
+        return fail(folder, error.code, str(error), "change the setting and start the stage again")
+    except StageError as error:
+        return fail(folder, error.code, error.message, error.advice)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        named = OutOfMemory(device)
+        return fail(folder, named.code, named.message, named.advice)
+    return 0
+
+
+def fail(folder: RoundFolder, code: str, message: str, advice: str) -> int:
+    print(f"{message}; {advice}", file=sys.stderr)
+    try:
+        folder.write_error(code, message, advice)
+    except DiskFull as error:  # then stderr has to do
+        print(error.message, file=sys.stderr)
+    return EXIT_NAMED
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    known = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, known) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def prepare_torch(stage: Stage) -> None:
+    """Threads, seed and deterministic kernels: on the CPU the same stage gives the same bits. Raises DeviceMissing."""
+    if stage.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceMissing(stage.device)
+    torch.set_num_threads(stage.num_threads)
+    torch.use_deterministic_algorithms(stage.device == "cpu")
+    torch.manual_seed(stage.seed)
+
+
+def die_with_worker() -> None:
+    """Leave at once when the worker's end of stdin closes: nobody would take the result."""
+
+    def wait_for_end() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait_for_end, daemon=True, name="worker pipe").start()
