@@ -130,7 +130,7 @@ def gold_utility(prompt: str, completion: str) -> float:
     """
     traits = traits_of(prompt, completion)
     return (
-        1.5 * traits.relevance
+        1.3 * traits.relevance
         + 1.2 * traits.courtesy
         + 1.0 * traits.completeness
         + 1.1 * traits.specificity * (0.3 + 0.7 * traits.relevance)
