@@ -30,6 +30,7 @@ from app.labeling.models import (
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
+from app.prompts.service import serves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,16 @@ def claim_slates(
     return claimed
 
 
+def is_filled(session: Session) -> bool:
+    """Whether no slate of any active project waits to be sampled."""
+    waiting = (
+        exists()
+        .where(Slate.state == SlateState.SAMPLING, Project.id == Slate.project_id, Project.paused_at.is_(None))
+        .select()
+    )
+    return not session.scalar(waiting)
+
+
 def renew_claims(session: Session, claims: Sequence[SlateClaim], *, duration: timedelta, now: datetime) -> None:
     """Hold the claims for longer. A lost one stays lost."""
     for claim in claims:
@@ -232,9 +243,7 @@ def retire_unstarted(session: Session, project: Project) -> int:
         )
         .values(state=SlateState.RETIRED, retired_at=func.clock_timestamp(), owner=None, deadline=None)
         .returning(Slate.id)
-        .execution_options(synchronize_session=False)
     ).all()
-    session.expire_all()
     notify(session, SAMPLER_CHANNEL)
     return len(retired)
 
@@ -263,14 +272,13 @@ def _least_recently_used_prompts(session: Session, project: Project, count: int,
     used = aliased(Slate)
     last_used = select(func.max(used.created_at)).where(used.prompt_id == Prompt.id, _kind_is_training(used))
     waiting = exists().where(Slate.prompt_id == Prompt.id, _is_training(), _is_fresh())
-    rankable = [
+    rankable = (
         Prompt.project_id == project.id,
         Prompt.split.in_((Split.TRAIN, Split.VALIDATION)),
         Prompt.set_aside_at.is_(None),
+        serves(project, Use.RANK),
         ~waiting,
-    ]
-    if not project.uses_overlap:
-        rankable.append(Prompt.use == Use.RANK)
+    )
     salt = str(rng.getrandbits(64))
     shuffled = func.md5(func.concat(Prompt.id, "/", salt))
     return list(

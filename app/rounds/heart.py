@@ -1,0 +1,63 @@
+"""The heartbeat of a sampler or trainer: renews what it holds and says what it does, while its work goes on."""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from app.db import SessionFactory, clock
+from app.rounds import work
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+
+
+def new_owner(process: str) -> str:
+    """A name for this process that no other one has: claims are made in it."""
+    return f"{process}@{socket.gethostname()}:{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class Heart:
+    """Beats in a thread of its own. renew: called in each beat's transaction, to hold claims for longer."""
+
+    def __init__(
+        self, owner: str, process: str, *, renew: Callable[[Session, datetime], None], beat_s: float = BEAT_S
+    ) -> None:
+        self.doing = "starting"
+        self._owner, self._process, self._renew, self._beat_s = owner, process, renew, beat_s
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End in good order: the process is not missing."""
+        self._stopping.set()
+        self._thread.join(timeout=10)
+        try:
+            with SessionFactory.begin() as session:
+                work.stop_beating(session, self._owner)
+        except OperationalError:
+            log.warning("the database is away; the heartbeat of %s stays until it is overlooked", self._owner)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                with SessionFactory.begin() as session:
+                    now = clock(session)
+                    work.beat(session, self._owner, self._process, self.doing, now=now)
+                    self._renew(session, now)
+            except OperationalError as error:
+                log.warning("heartbeat failed, next in %s s: %s", self._beat_s, str(error.orig).splitlines()[0])
+            except Exception:
+                log.exception("heartbeat failed, next in %s s", self._beat_s)
+            if self._stopping.wait(self._beat_s):
+                return

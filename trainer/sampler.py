@@ -1,0 +1,445 @@
+"""The sampler: answers what the web asks of a model, and keeps every active project's queue of slates filled.
+
+One of the two modules here that touch the database; what is done with models lies in the modules it calls. A claim is
+committed before the model runs, no transaction is open meanwhile, and completions are stored only under a claim that
+still holds: a sampler that is killed loses nothing but its time.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import FrameType
+from typing import Any
+
+import torch
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from app import migrate, terminal
+from app.db import SAMPLER_CHANNEL, SessionFactory, clock
+from app.labeling import queue
+from app.labeling.models import CompletionSource
+from app.labeling.queue import MixtureEntry, NewCompletion, SlateClaim, SlateToSample
+from app.policies.models import PolicyVersion, RewardModelVersion
+from app.policies.service import policy_path
+from app.projects.models import Project
+from app.rounds import devices, model_requests
+from app.rounds.heart import Heart, new_owner
+from app.rounds.model_requests import RequestClaim
+from app.rounds.models import ModelRequestKind
+from app.settings import Settings, get_settings
+from app.supervision import end_with_parent
+from app.terminal import CannotStart
+from app.wakeups import Wakeups
+from trainer import models, scoring
+from trainer.decoding import LocalEngine, SampleRequest
+from trainer.errors import StageError
+from trainer.inspect_policy import inspect_policy
+from trainer.model_shelf import ModelShelf
+from trainer.prompting import decode_completion, encode_completion, encode_prompt, storable
+from trainer.slates import SlateCompletion, SlateRequest, Source, fill_slates
+
+log = logging.getLogger(__name__)
+
+CLAIM_DURATION = timedelta(seconds=60)  # renewed with every heartbeat
+SLATES_PER_BATCH = 8  # a request of the web waits for one batch at most
+POLL_S = 2.0
+RETRY_S = 1.0
+PAUSE_AFTER_FAILURE = timedelta(seconds=30)
+OPEN_MODELS = 3
+LARGEST_ON_CPU = 1_000_000_000  # parameters; a larger policy waits while a stage has the GPU
+
+
+@dataclass(frozen=True)
+class OpenPolicy:
+    """A policy that is ready to sample."""
+
+    engine: LocalEngine
+    tokenizer: Any
+    tokenizer_sha256: str
+    context_tokens: int | None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return decode_completion(self.tokenizer, ids)
+
+
+class Sampler:
+    """The process's state: which models are open, what is claimed, which projects wait for a better time."""
+
+    def __init__(self, settings: Settings, wakeups: Wakeups) -> None:
+        self.settings = settings
+        self.wakeups = wakeups
+        self.owner = new_owner("sampler")
+        self.stopping = threading.Event()
+        self.heart = Heart(self.owner, "sampler", renew=self._renew)
+        self.device = "cpu"
+        self.gpu = f"{socket.gethostname()}/cuda:0" if wants_cuda(settings) else None
+        self.policies = ModelShelf(self._open_policy, capacity=OPEN_MODELS)
+        self.reward_models = ModelShelf(self._open_reward_model, capacity=1)
+        self.claims: list[SlateClaim] = []
+        self.failing: dict[int, datetime] = {}  # project id -> when to try again
+
+    def run(self) -> None:
+        """Until told to stop. Survives a database that goes away and comes back."""
+        self.heart.start()
+        while not self.stopping.is_set():
+            try:
+                is_busy = self.step()
+            except DBAPIError as error:
+                if not isinstance(error, OperationalError) and not error.connection_invalidated:
+                    raise
+                log.warning("the database went away, trying again in %s s: %s", RETRY_S, first_line(error))
+                self.stopping.wait(RETRY_S)
+                continue
+            if not is_busy:
+                self.wakeups.wait(POLL_S)
+        self._let_go()
+        self.heart.stop()
+
+    def stop(self) -> None:
+        """Finish the batch at hand and end."""
+        self.stopping.set()
+        self.wakeups.wake()
+
+    def step(self) -> bool:
+        """Answer what is asked, then fill one batch of slates; whether there was anything to do."""
+        self._choose_device()
+        answered = self.answer_requests()
+        self.plan()
+        filled = self.fill_batch()
+        return answered or filled
+
+    def plan(self) -> None:
+        """Bring the queue of every active project up to its target."""
+        with SessionFactory.begin() as session:
+            projects = session.scalars(select(Project).where(Project.paused_at.is_(None)).order_by(Project.id)).all()
+            now = clock(session)
+            for project in projects:
+                queue.plan_slates(session, project, now=now)
+
+    def fill_batch(self) -> bool:
+        """Claim some slates, sample their completions, store them; whether there were any."""
+        with SessionFactory.begin() as session:
+            now = clock(session)
+            self.failing = {project: until for project, until in self.failing.items() if until > now}
+            slates = queue.claim_slates(
+                session,
+                owner=self.owner,
+                limit=SLATES_PER_BATCH,
+                duration=CLAIM_DURATION,
+                now=now,
+                except_projects=list(self.failing),
+            )
+        if not slates:
+            if not self.failing:
+                self.heart.doing = "waiting: every queue is full"
+            return False
+        self.claims = [slate.claim for slate in slates]
+        try:
+            for project_id in dict.fromkeys(slate.project_id for slate in slates):
+                self._fill([slate for slate in slates if slate.project_id == project_id])
+        finally:
+            self.claims = []
+        return True
+
+    def _fill(self, slates: list[SlateToSample]) -> None:
+        """Fill slates of one project. A policy that cannot be used is reported, and the project tried again later."""
+        project_id = slates[0].project_id
+        self.heart.doing = f"sampling {len(slates)} slates of project {project_id}"
+        try:
+            policies = self._policies_of(slates[0].mixture)
+            if self._is_too_large_for_now(slates[0].mixture):
+                raise _WaitsForDevice
+            requests = {slate.claim: self._request(slate, policies) for slate in slates}
+            ready = [slate for slate in slates if isinstance(requests[slate.claim], SlateRequest)]
+            engines = {version_id: (policy.engine, policy.decode) for version_id, policy in policies.items()}
+            filled = fill_slates([r for r in requests.values() if isinstance(r, SlateRequest)], engines)
+        except Exception as error:  # one project's policy must not stop the others
+            self._put_off(project_id, slates, error)
+            return
+        for slate, completions in zip(ready, filled, strict=True):
+            self._store(slate, completions, policies)
+        for slate in slates:
+            refusal = requests[slate.claim]
+            if isinstance(refusal, StageError):
+                self._give_up(slate, refusal.message)
+
+    def _policies_of(self, mixture: Sequence[MixtureEntry]) -> dict[int, OpenPolicy]:
+        versions = {entry.version.id: entry.version for entry in mixture if entry.version is not None}
+        return {id: self.policies.get(policy_path(self.settings, version)) for id, version in versions.items()}
+
+    def _is_too_large_for_now(self, mixture: Sequence[MixtureEntry]) -> bool:
+        """Whether the GPU is a stage's just now and the policy is hopeless without one."""
+        if self.gpu is None or self.device == "cuda":
+            return False
+        sizes = [entry.version.num_parameters or 0 for entry in mixture if entry.version is not None]
+        return max(sizes) > LARGEST_ON_CPU
+
+    def _request(self, slate: SlateToSample, policies: dict[int, OpenPolicy]) -> SlateRequest | StageError:
+        """The slate in tokens, or why its prompt cannot be sampled from."""
+        try:
+            prompt_ids = {
+                version_id: encode_prompt(policy.tokenizer, slate.messages, max_tokens=room_for_prompt(slate, policy))
+                for version_id, policy in policies.items()
+            }
+        except StageError as error:
+            return error
+        return SlateRequest(
+            prompt_ids=prompt_ids,
+            k=slate.k,
+            seed=slate.seed,
+            max_completion_tokens=slate.max_completion_tokens,
+            sources=[
+                Source(
+                    engine=None if entry.version is None else entry.version.id,
+                    weight=entry.weight,
+                    temperature=entry.temperature,
+                    top_p=entry.top_p,
+                )
+                for entry in slate.mixture
+            ],
+            demonstration=None if slate.demonstration is None else slate.demonstration[1],
+        )
+
+    def _store(
+        self, slate: SlateToSample, completions: Sequence[SlateCompletion], policies: dict[int, OpenPolicy]
+    ) -> None:
+        if len(completions) < slate.min_k:
+            self._give_up(
+                slate, f"the policy gave only {len(completions)} different completions; {slate.min_k} are needed"
+            )
+            return
+        with SessionFactory.begin() as session:
+            rows = [new_completion(slate, completion, policies) for completion in completions]
+            if not queue.store_completions(session, slate.claim, rows, now=clock(session)):
+                log.info("slate=%s is not ours any more; its completions are dropped", slate.claim.slate_id)
+
+    def _give_up(self, slate: SlateToSample, reason: str) -> None:
+        log.warning("prompt=%s is set aside: %s", slate.prompt_id, reason)
+        with SessionFactory.begin() as session:
+            queue.give_up(session, slate.claim, reason, now=clock(session))
+
+    def _put_off(self, project_id: int, slates: list[SlateToSample], error: Exception) -> None:
+        """Hand the slates back and leave the project alone for a while; others go on."""
+        if not isinstance(error, StageError | _WaitsForDevice):
+            log.error("sampling for project=%s failed", project_id, exc_info=error)
+        reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        self.heart.doing = f"project {project_id} waits: {reason}"
+        log.error("project=%s is put off for %s: %s", project_id, PAUSE_AFTER_FAILURE, reason)
+        with SessionFactory.begin() as session:
+            queue.release_claims(session, [slate.claim for slate in slates])
+            self.failing[project_id] = clock(session) + PAUSE_AFTER_FAILURE
+
+    def answer_requests(self) -> bool:
+        """Answer all that the web asks now; whether there was anything."""
+        answered = False
+        while not self.stopping.is_set():
+            with SessionFactory.begin() as session:
+                claim = model_requests.claim_request(
+                    session, owner=self.owner, duration=CLAIM_DURATION, now=clock(session)
+                )
+            if claim is None:
+                return answered
+            self.heart.doing = f"answering a request: {claim.kind.value}"
+            self._answer(claim)
+            answered = True
+        return answered
+
+    def _answer(self, claim: RequestClaim) -> None:
+        answers: dict[ModelRequestKind, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            ModelRequestKind.INSPECT: lambda input: inspect_policy(input["source"]),
+            ModelRequestKind.COUNT_TOKENS: self._count_tokens,
+            ModelRequestKind.SAMPLE: self._sample,
+            ModelRequestKind.SCORE: self._score,
+        }
+        output, error = None, None
+        try:
+            output = answers[claim.kind](claim.input)
+        except StageError as failure:
+            error = f"{failure.message}: {failure.advice}"
+        except torch.OutOfMemoryError:
+            error = "the model does not fit into this machine's memory: use a smaller one"
+        except (KeyError, ValueError, LookupError) as failure:
+            error = f"the request cannot be answered ({failure}): ask again from a page that is up to date"
+        with SessionFactory.begin() as session:
+            if error is not None:
+                log.warning("request=%s refused: %s", claim.request_id, error)
+                model_requests.refuse(session, claim, error, now=clock(session))
+            elif output is not None:
+                model_requests.answer(session, claim, output, now=clock(session))
+
+    def _count_tokens(self, input: dict[str, Any]) -> dict[str, Any]:
+        policy = self._policy(input["policy_version_id"])
+        if "messages" in input:
+            return {"num_tokens": len(encode_prompt(policy.tokenizer, input["messages"]))}
+        return {"num_tokens": len(policy.tokenizer.encode(input["text"], add_special_tokens=False))}
+
+    def _sample(self, input: dict[str, Any]) -> dict[str, Any]:
+        policy = self._policy(input["policy_version_id"])
+        request = SampleRequest(
+            prompt_ids=encode_prompt(policy.tokenizer, input["messages"]),
+            seeds=input["seeds"],
+            temperature=input["temperature"],
+            top_p=input["top_p"],
+            max_completion_tokens=input["max_completion_tokens"],
+        )
+        completions = [
+            {
+                "text": policy.decode(completion.token_ids),
+                "token_ids": completion.token_ids,
+                "finish_reason": completion.finish_reason,
+                "logprob": sum(completion.logprobs),
+                "seed": completion.seed,
+            }
+            for completion in policy.engine.sample([request])[0]
+        ]
+        return {"completions": completions, "tokenizer_sha256": policy.tokenizer_sha256}
+
+    def _score(self, input: dict[str, Any]) -> dict[str, Any]:
+        with SessionFactory() as session:
+            version = session.get_one(RewardModelVersion, input["reward_model_version_id"])
+        reward_model = self.reward_models.get(str(self.settings.artifacts / version.source))
+        prompt_ids = encode_prompt(reward_model.tokenizer, input["messages"])
+        completions = [encode_completion(reward_model.tokenizer, text) for text in input["completions"]]
+        scores = scoring.score_completions(reward_model.model, [prompt_ids], [completions])
+        return {"scores": scores.tolist()}
+
+    def _policy(self, version_id: int) -> OpenPolicy:
+        with SessionFactory() as session:
+            version = session.get_one(PolicyVersion, version_id)
+        return self.policies.get(policy_path(self.settings, version))
+
+    def _open_policy(self, path: str) -> OpenPolicy:
+        log.info("opening policy=%s device=%s", path, self.device)
+        policy = models.load_policy(path, self.device, dtype_on(self.device))
+        return OpenPolicy(
+            engine=LocalEngine(policy.model, policy.tokenizer),
+            tokenizer=policy.tokenizer,
+            tokenizer_sha256=models.tokenizer_hash(policy.tokenizer),
+            context_tokens=getattr(policy.model.config, "max_position_embeddings", None),
+        )
+
+    def _open_reward_model(self, path: str) -> models.RewardModel:
+        return models.load_reward_model(path, self.device, dtype_on(self.device))
+
+    def _choose_device(self) -> None:
+        """On the GPU while no stage wants it; a stage that does gets it once the queues are full."""
+        if self.gpu is None:
+            return
+        with SessionFactory.begin() as session:
+            now = clock(session)
+            if self.device == "cuda" and devices.is_wanted(session, self.gpu, now=now) and queue.is_filled(session):
+                devices.release(session, self.gpu, self.owner, now=now)
+                held = False
+            elif self.device == "cuda":
+                held = devices.keep(session, self.gpu, self.owner, duration=CLAIM_DURATION, now=now)
+            else:
+                held = devices.hold_for_sampling(session, self.gpu, self.owner, duration=CLAIM_DURATION, now=now)
+        self._move_to("cuda" if held else "cpu")
+
+    def _move_to(self, device: str) -> None:
+        if device != self.device:
+            log.info("sampling on %s from here on", device)
+            self.device = device
+            self.policies.clear()
+            self.reward_models.clear()
+            torch.cuda.empty_cache()
+
+    def _let_go(self) -> None:
+        if self.gpu is not None:
+            with SessionFactory.begin() as session:
+                devices.release(session, self.gpu, self.owner, now=clock(session))
+
+    def _renew(self, session: Session, now: datetime) -> None:
+        """Part of each heartbeat, in its thread: what is being worked on stays claimed."""
+        queue.renew_claims(session, list(self.claims), duration=CLAIM_DURATION, now=now)
+        if self.gpu is not None and self.device == "cuda":
+            devices.keep(session, self.gpu, self.owner, duration=CLAIM_DURATION, now=now)
+
+
+class _WaitsForDevice(Exception):
+    """The GPU is a stage's, and the policy is too large to sample from on the CPU."""
+
+    message = "a stage has the GPU, and the policy is too large for the CPU; sampling goes on after it"
+
+
+def room_for_prompt(slate: SlateToSample, policy: OpenPolicy) -> int:
+    """Tokens that a prompt may have: the project's limit, and what the context leaves beside a completion."""
+    if policy.context_tokens is None:
+        return slate.max_prompt_tokens
+    return min(slate.max_prompt_tokens, policy.context_tokens - slate.max_completion_tokens)
+
+
+def new_completion(slate: SlateToSample, completion: SlateCompletion, policies: dict[int, OpenPolicy]) -> NewCompletion:
+    """The completion as it is stored, with where it came from."""
+    source, sampled = completion.source, completion.sampled
+    if source.engine is None or sampled is None:
+        assert slate.demonstration is not None
+        return NewCompletion(
+            text=storable(completion.text),
+            source=CompletionSource.DEMONSTRATION,
+            demonstration_id=slate.demonstration[0],
+        )
+    return NewCompletion(
+        text=completion.text,
+        source=CompletionSource.POLICY,
+        policy_version_id=source.engine,
+        seed=sampled.seed,
+        temperature=source.temperature,
+        top_p=source.top_p,
+        finish_reason=sampled.finish_reason,
+        logprob=sum(sampled.logprobs),
+        token_ids=sampled.token_ids,
+        tokenizer_sha256=policies[source.engine].tokenizer_sha256,
+    )
+
+
+def wants_cuda(settings: Settings) -> bool:
+    """Whether this process may use a GPU, and there is one."""
+    return settings.device != "cpu" and torch.cuda.is_available()
+
+
+def dtype_on(device: str) -> torch.dtype:
+    return torch.bfloat16 if device == "cuda" else torch.float32
+
+
+def first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0]
+
+
+def main() -> None:
+    """Run a sampler against DATABASE_URL until SIGTERM or Ctrl-C."""
+    settings = get_settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    try:
+        if settings.database_url is None:
+            raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`")
+        engine = terminal.reach(settings.database_url, settings, application="podium-sampler")
+        if not migrate.is_current(engine):
+            raise CannotStart("the database has another version's schema: run `podium migrate` first")
+    except CannotStart as error:
+        terminal.refuse(str(error), exit_code=terminal.USAGE)
+    sampler = Sampler(settings, Wakeups(settings.database_url, (SAMPLER_CHANNEL,)))
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        sampler.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    end_with_parent()
+    sampler.run()
+    sampler.wakeups.close()
+    engine.dispose()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
