@@ -25,7 +25,7 @@ from app.labeling.screen import shown_slates
 from app.people.access import CurrentAccount, LabelerAccess, labeler_of
 
 router = APIRouter()
-api = APIRouter(prefix="/api/v1", tags=["labeling"])
+api = APIRouter(tags=["labeling"])
 
 # Orders shown must not be foreseeable, or a labeler could tell slates apart by them.
 RNG = SystemRandom()

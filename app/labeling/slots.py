@@ -49,10 +49,10 @@ def count_slots(session: Session, slate: Slate, now: datetime) -> Slots:
     counted = select(Ranking.slot, Ranking.labeler_id, type_coerce(null(), DateTime(timezone=True))).where(
         Ranking.slate_id == slate.id, Ranking.counted, Ranking.retracted_at.is_(None)
     )
-    held = session.execute(open_leases.union_all(counted)).tuples().all()
+    held = session.execute(open_leases.union_all(counted)).all()
     if any(expires_at is not None and expires_at <= now for _, _, expires_at in held):
         _close_expired(session, slate.id, now)
-        held = session.execute(open_leases.union_all(counted)).tuples().all()
+        held = session.execute(open_leases.union_all(counted)).all()
     return Slots(
         overlap=slate.overlap,
         leased={slot: labeler for slot, labeler, expires_at in held if slot is not None and expires_at is not None},
