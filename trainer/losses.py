@@ -89,7 +89,8 @@ def token_logprobs(
     """
     if output_bias is None:
         output_bias = output_weight.new_zeros(output_weight.shape[0])
-    logprobs: Tensor = ChunkedLogprobs.apply(hidden, output_weight, output_bias, token_ids, temperature)  # type: ignore[no-untyped-call]
+    with torch.autocast(hidden.device.type, enabled=False):  # it would round the logits to bf16
+        logprobs: Tensor = ChunkedLogprobs.apply(hidden, output_weight, output_bias, token_ids, temperature)  # type: ignore[no-untyped-call]
     return logprobs
 
 

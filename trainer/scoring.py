@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainer.losses import token_logprobs
-from trainer.models import output_layer
+from trainer.losses import accumulation_dtype, token_logprobs
+from trainer.models import output_layer, score_weight
 from trainer.shared_prompt import PackedSlates, pack, packed_hidden_states
 
 MICRO_BATCH_TOKENS = 16_384
@@ -22,8 +22,10 @@ Completions = Sequence[Sequence[Sequence[int]]]  # for each prompt, its completi
 def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor:
     """(M,) fp32 score of each completion, read at its last token: its EOS when it finished. With gradients."""
     hidden = packed_hidden_states(reward_model, packed)
-    scores: Tensor = reward_model.score(hidden[packed.last_index])[:, 0]
-    return scores.float() if scores.dtype == torch.bfloat16 else scores
+    last, head = (
+        values.to(accumulation_dtype(hidden)) for values in (hidden[packed.last_index], score_weight(reward_model))
+    )
+    return (last * head).sum(dim=1)  # not a matrix product: autocast would round the scores to bf16
 
 
 def packed_logprobs(policy: PreTrainedModel, packed: PackedSlates, *, temperature: float = 1.0) -> Tensor:
