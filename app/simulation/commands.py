@@ -10,7 +10,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from app import db, serving, terminal
 from app.projects.service import get_project
-from app.rounds.commands import read_overrides
+from app.rounds.overrides import read_overrides
 from app.settings import get_settings
 from app.simulation.crowd import Crowd
 from app.simulation.demo import DemoPlan, run_demo
