@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+VOCABULARY_STEP = 8_192
 CHUNK_ELEMENTS = 4_194_304  # logits held at once, 16 MB in fp32: larger chunks were not faster on two CPU cores
 
 
@@ -147,7 +148,7 @@ def accumulation_dtype(values: Tensor) -> torch.dtype:
 
 def chunks(num_tokens: int, vocabulary_size: int) -> list[tuple[slice, list[slice]]]:
     """Slices of tokens, each with the slices of the vocabulary, such that no block exceeds CHUNK_ELEMENTS."""
-    vocabulary_step = min(vocabulary_size, 8192)
+    vocabulary_step = min(vocabulary_size, VOCABULARY_STEP)
     token_step = CHUNK_ELEMENTS // vocabulary_step
     vocabulary = [
         slice(v, min(v + vocabulary_step, vocabulary_size)) for v in range(0, vocabulary_size, vocabulary_step)

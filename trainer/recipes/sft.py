@@ -1,8 +1,8 @@
 """Supervised fine-tuning: teach the policy to write demonstrations (InstructGPT, arXiv:2203.02155, 3.5 and C.1).
 
 Reads data/demonstrations and a policy; writes the policy with the lowest loss on the validation split. The loss counts
-completion tokens alone, their EOS included: earlier turns of a conversation are read and not learned from. Dropout stays
-off, as PPO starts from the result.
+completion tokens alone, their EOS included: earlier turns of a conversation are read and not learned from. Dropout
+stays off, as PPO starts from the result.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,133 @@
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer import losses
+from trainer.losses import kwise_loss, kwise_losses, masked_mean, token_logprobs
+
+
+def log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+@pytest.mark.parametrize("k", [4, 9])
+def test_loss_is_log_2_when_the_reward_model_cannot_tell_completions_apart(k):
+    loss = kwise_loss(scores=torch.zeros(1, k), ranks=torch.arange(1, k + 1)[None])
+    torch.testing.assert_close(loss, torch.tensor(math.log(2)))
+
+
+def test_loss_of_three_completions_follows_the_paper():
+    # ranking B > A > C with scores A 1, B 0.5, C -2: comparisons (B, A), (B, C), (A, C)
+    expected = -(log_sigmoid(0.5 - 1) + log_sigmoid(0.5 + 2) + log_sigmoid(1 + 2)) / 3
+    loss = kwise_loss(torch.tensor([[1.0, 0.5, -2.0]]), torch.tensor([[2, 1, 3]]))
+    torch.testing.assert_close(loss, torch.tensor(expected))
+
+
+def test_each_ranking_weighs_the_same_whatever_its_k():
+    scores = torch.tensor([[1.0, 0.0, float("nan"), float("nan")], [0.0, 0.0, 0.0, 0.0]])
+    ranks = torch.tensor([[2, 1, 0, 0], [1, 2, 3, 4]])
+    expected = (-log_sigmoid(-1.0) + math.log(2)) / 2
+    torch.testing.assert_close(kwise_loss(scores, ranks), torch.tensor(expected))
+
+
+@given(
+    st.lists(st.integers(1, 4), min_size=2, max_size=6).filter(lambda ranks: len(set(ranks)) > 1), st.integers(0, 99)
+)
+@settings(max_examples=25, deadline=None)
+def test_loss_equals_a_loop_over_pairs_with_ties_left_out(ranks, seed):
+    scores = torch.randn(len(ranks), generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    pairs = [(i, j) for i, j in itertools.permutations(range(len(ranks)), 2) if ranks[i] < ranks[j]]
+    expected = -sum(log_sigmoid(float(scores[i] - scores[j])) for i, j in pairs) / len(pairs)
+    torch.testing.assert_close(kwise_loss(scores[None], torch.tensor([ranks])).item(), expected)
+
+
+def test_half_ties_count_half_a_comparison_each_way():
+    scores, ranks = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[1, 1, 2]])
+    tie = 0.5 * log_sigmoid(2.0) + 0.5 * log_sigmoid(-2.0)
+    expected = -(tie + log_sigmoid(3.0) + log_sigmoid(1.0)) / 3
+    torch.testing.assert_close(kwise_loss(scores, ranks, ties="half"), torch.tensor(expected))
+
+
+def test_a_margin_is_taken_off_the_lead_of_the_better_completion():
+    loss = kwise_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), margins=torch.tensor([0.75]))
+    torch.testing.assert_close(loss, torch.tensor(-log_sigmoid(0.25)))
+
+
+def test_a_ranking_of_weight_three_counts_as_three_rankings():
+    scores, ranks = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1, 2], [1, 2]])
+    weighted = kwise_loss(scores, ranks, label_weights=torch.tensor([3.0, 1.0]))
+    repeated = kwise_loss(scores[[0, 0, 0, 1]], ranks[[0, 0, 0, 1]])
+    torch.testing.assert_close(weighted, repeated)
+
+
+@pytest.mark.parametrize("ranks", [[1, 1, 1], [1, 0, 0]])
+def test_a_ranking_without_a_comparison_is_refused(ranks):
+    with pytest.raises(ValueError, match="above another"):
+        kwise_losses(torch.zeros(1, 3), torch.tensor([ranks]))
+
+
+def test_nan_in_padding_reaches_neither_loss_nor_gradient():
+    scores = torch.tensor([[1.0, 0.0, float("nan")]], requires_grad=True)
+    kwise_loss(scores, torch.tensor([[1, 2, 0]])).backward()
+    slope = 1 / (1 + math.e)  # sigma(-1)
+    torch.testing.assert_close(scores.grad, torch.tensor([[-slope, slope, 0.0]]))
+
+
+def test_loss_stays_finite_where_the_exponential_overflows():
+    loss = kwise_loss(torch.tensor([[-1e4, 1e4]]), torch.tensor([[1, 2]]))
+    torch.testing.assert_close(loss, torch.tensor(2e4))
+
+
+def test_masked_mean_counts_every_token_of_the_step_the_same():
+    values = torch.tensor([[1.0, 2.0, 3.0], [10.0, float("nan"), float("nan")]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    torch.testing.assert_close(masked_mean(values, mask), torch.tensor(4.0))
+    parts = masked_mean(values[:1], mask[:1], 4) + masked_mean(values[1:], mask[1:], 4)
+    torch.testing.assert_close(parts, torch.tensor(4.0))
+
+
+def naive_logprobs(hidden, weight, bias, ids, temperature):
+    return torch.log_softmax((hidden @ weight.T + bias) / temperature, dim=-1)[torch.arange(len(ids)), ids]
+
+
+@pytest.mark.parametrize("chunk_elements", [40, 4_194_304])
+def test_chunked_logprobs_and_their_gradients_equal_the_naive_ones(monkeypatch, chunk_elements):
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk_elements)
+    monkeypatch.setattr(losses, "VOCABULARY_STEP", 8)
+    generator = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(*shape, generator=generator, requires_grad=True) for shape in [(13, 6), (30, 6), (30,)]]
+    ids = torch.randint(0, 30, (13,), generator=generator)
+    upstream = torch.randn(13, generator=generator)
+    ours = token_logprobs(leaves[0], leaves[1], ids, output_bias=leaves[2], temperature=0.7)
+    naive = naive_logprobs(*leaves, ids, 0.7)
+    torch.testing.assert_close(ours, naive, rtol=1e-5, atol=1e-5)
+    for own, expected in zip(
+        torch.autograd.grad(ours @ upstream, leaves), torch.autograd.grad(naive @ upstream, leaves), strict=True
+    ):
+        torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_logprobs_of_bf16_states_are_accumulated_in_fp32():
+    hidden, weight = (torch.randn(5, 16).mul(4).bfloat16(), torch.randn(40, 16).bfloat16())
+    ids = torch.arange(5)
+    exact = naive_logprobs(hidden.double(), weight.double(), 0.0, ids, 1.0)
+    ours = token_logprobs(hidden, weight, ids)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def largest_block(num_tokens: int, vocabulary: int) -> int:
+    return max(
+        (tokens.stop - tokens.start) * (part.stop - part.start)
+        for tokens, parts in losses.chunks(num_tokens, vocabulary)
+        for part in parts
+    )
+
+
+@pytest.mark.parametrize("vocabulary", [100, 8_192, 152_064])
+def test_no_block_of_logits_grows_with_the_vocabulary(vocabulary):
+    assert largest_block(100_000, vocabulary) <= losses.CHUNK_ELEMENTS
