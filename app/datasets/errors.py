@@ -1,5 +1,8 @@
 """What can go wrong with snapshots, exports and imports."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from app.errors import PodiumError
 
 
@@ -44,3 +47,49 @@ class BadExport(DatasetError):
     """The format, file or option does not exist, or does not fit the snapshot."""
 
     code = "bad_export"
+
+
+class UnknownFormat(DatasetError):
+    """The format asked for is none that can be imported."""
+
+    code = "unknown_format"
+
+    def __init__(self, what: str, format: str, known: Sequence[str]) -> None:
+        super().__init__(f"{what} cannot be imported as {format}; the formats are {', '.join(known)}.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one line of a file. line: counted from 1; None: the file as a whole."""
+
+    line: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.line is None else f"line {self.line}: {self.reason}"
+
+
+class ImportRefused(DatasetError):
+    """A file holds something that cannot be imported, so nothing of it was."""
+
+    code = "import_refused"
+
+    def __init__(self, file_name: str, problems: Sequence[Problem]) -> None:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(
+            f"{file_name}: {problems[0]}{more}. Nothing was imported; correct the file and import it again.",
+            problems=[{"line": problem.line, "reason": problem.reason} for problem in problems],
+        )
+        self.file_name, self.problems = file_name, list(problems)
+
+
+class BadFile(Exception):
+    """A file cannot be read on from this line."""
+
+    def __init__(self, line: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.problem = Problem(line, reason)
+
+
+class BadRecord(Exception):
+    """A record is not what its format says; the message is the reason."""
