@@ -263,7 +263,7 @@ class PPOConfig(RecipeConfig):
         above=0,
         maximum=1,
     )
-    warmup_steps: int = setting(
+    warmup_updates: int = setting(
         10, "Gradient updates over which the learning rates rise from 0; constant afterwards.", minimum=0
     )
     value_warmup_steps: int = setting(0, "Steps at the start in which only the value model learns.", small=1, minimum=0)
