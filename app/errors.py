@@ -27,11 +27,18 @@ HTTP_STATUS = {
     "project_not_found": 404,
     "invitation_not_found": 404,
     "lease_not_found": 404,
+    "prompt_not_found": 404,
     "ranking_not_found": 404,
+    "snapshot_not_found": 404,
     "too_many_attempts": 429,
+    "bad_export": 422,
+    "bad_filter": 422,
+    "bad_prompt": 422,
+    "import_refused": 422,
     "incomplete_ranking": 422,
     "invalid_person": 422,
     "strength_does_not_fit": 422,
+    "unknown_format": 422,
     "weak_password": 422,
 }
 CONFLICT = 409
