@@ -129,3 +129,21 @@ class NoRewardModel(MissingData):
 
     def __init__(self, stage: str) -> None:
         super().__init__(f"{stage} needs a reward model and the project has none yet; choose the stage reward too.")
+
+
+class StageNotFound(RoundError):
+    """The round has no such stage."""
+
+    code = "stage_not_found"
+
+    def __init__(self, number: int, recipe: str) -> None:
+        super().__init__(f"Round {number} has no stage {recipe!r}; go back to the round and choose one of its stages.")
+
+
+class ChartNotFound(RoundError):
+    """The stage has reported none of the chart's numbers."""
+
+    code = "chart_not_found"
+
+    def __init__(self, recipe: str, key: str) -> None:
+        super().__init__(f"The stage {recipe} has no numbers called {key!r}; go back to the round and choose a chart.")

@@ -1,0 +1,208 @@
+"""Charts of what a stage measures: which numbers stand together, drawn as SVG on the server.
+
+An SVG in an <img> needs no script and no style of the page, prints, and follows light and dark by itself.
+See docs/decisions/0003-charts.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree  # to write, never to read
+
+import pygal
+from pygal.style import Style
+
+Series = Sequence[tuple[int, float]]  # (step, value), by step
+
+MOST_POINTS = 400  # a line: more than a chart has pixels for, and slow to draw
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Numbers of one unit that are read together. series: metric -> what its line is called."""
+
+    key: str
+    title: str
+    unit: str
+    series: Mapping[str, str]
+    help: str = ""
+
+
+# In the order in which a stage is judged by them.
+CHARTS = (
+    Chart(
+        "accuracy",
+        "Accuracy",
+        "share of pairs",
+        {"train_accuracy": "train", "validation_accuracy": "validation"},
+        "How often the better completion scores higher. InstructGPT's labelers agree with each other on 0.73.",
+    ),
+    Chart(
+        "score",
+        "Score",
+        "reward model, normalised",
+        {"score": "rollouts", "validation_score": "validation"},
+        "Should rise. The validation line chooses the checkpoint that is kept.",
+    ),
+    Chart(
+        "kl",
+        "KL to the reference policy",
+        "nats per completion",
+        {"kl": "rollouts", "validation_kl": "validation"},
+        "How far the policy has moved. The stage stops at its KL budget.",
+    ),
+    Chart("loss", "Loss", "nats", {"loss": "train", "validation_loss": "validation"}),
+    Chart("policy_loss", "Policy loss", "", {"policy_loss": "policy"}),
+    Chart("value_loss", "Value loss", "", {"value_loss": "value"}),
+    Chart(
+        "explained_variance",
+        "Value explained variance",
+        "share",
+        {"explained_variance": "value model"},
+        "1: the value model foresees the returns; 0 or below: it is no help.",
+    ),
+    Chart(
+        "entropy",
+        "Entropy",
+        "nats per token",
+        {"entropy": "rollouts"},
+        "A fall towards 0 is a policy that repeats itself.",
+    ),
+    Chart(
+        "clip_fraction",
+        "Clip fraction",
+        "share of tokens",
+        {"clip_fraction": "policy", "value_clip_fraction": "value"},
+        "Above 0.3 the updates are too large: lower the learning rate.",
+    ),
+    Chart("approx_kl", "KL within a step", "nats per token", {"approx_kl": "old to new policy"}),
+    Chart("length", "Completion length", "tokens", {"length": "rollouts", "validation_length": "validation"}),
+    Chart("eos_rate", "Finished completions", "share", {"eos_rate": "rollouts", "validation_eos_rate": "validation"}),
+    Chart("kl_coef", "KL coefficient", "", {"kl_coef": "coefficient"}),
+    Chart("learning_rate", "Learning rate", "", {"learning_rate": "policy", "value_learning_rate": "value model"}),
+    Chart(
+        "gradient_norm",
+        "Gradient norm",
+        "before clipping",
+        {"gradient_norm": "model", "policy_gradient_norm": "policy", "value_gradient_norm": "value model"},
+    ),
+    Chart("tokens_per_s", "Speed", "tokens/s", {"tokens_per_s": "all phases"}),
+    Chart("memory_gb", "Memory", "GB", {"memory_gb": "peak"}),
+    Chart(
+        "seconds",
+        "Time per phase",
+        "s",
+        {
+            "sample_s": "sample",
+            "score_s": "score",
+            "update_s": "update",
+            "evaluate_s": "evaluate",
+            "save_s": "save",
+            "step_s": "whole step",
+        },
+    ),
+)
+
+WIDTH, HEIGHT = 560, 300
+LEGEND_COLUMNS = {2: 2, 3: 3, 4: 2, 5: 5, 6: 3}  # by lines; pygal leaves room for whole rows only
+
+# Colours that keep 3:1 against both papers are few: each theme has its own.
+LIGHT = ("#2d51c4", "#b3541e", "#14693f", "#8a3ffc", "#a92019", "#565d69")
+DARK = ("#93abff", "#f0a270", "#74d3a0", "#c8a2ff", "#ff9188", "#a6adba")
+
+
+def charts_of(metrics: Sequence[str]) -> list[Chart]:
+    """The charts that these metrics fill, then one of its own for each number that belongs to none."""
+    present = set(metrics)
+    known = [chart for chart in CHARTS if present & set(chart.series)]
+    placed = {name for chart in known for name in chart.series}
+    others = [
+        Chart(name, name.replace("_", " ").capitalize(), "", {name: name}) for name in metrics if name not in placed
+    ]
+    return known + others
+
+
+def chart_named(key: str, metrics: Sequence[str]) -> Chart | None:
+    """The chart of this key among those that the metrics fill."""
+    return next((chart for chart in charts_of(metrics) if chart.key == key), None)
+
+
+def draw(chart: Chart, series: Mapping[str, Series]) -> bytes:
+    """The chart as an SVG document. series: metric -> its points; metrics without points are left out."""
+    lines = [(label, series[name]) for name, label in chart.series.items() if series.get(name)]
+    drawing = pygal.XY(
+        width=WIDTH,
+        height=HEIGHT,
+        css=["file://style.css", "file://graph.css", f"inline:{colours(len(lines))}"],
+        js=[],  # its tooltips would be a script from elsewhere
+        no_prefix=True,
+        style=Style(font_family="system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif", transition="none"),
+        show_dots=max((len(points) for _, points in lines), default=0) < 2,
+        show_legend=len(lines) > 1,
+        legend_at_bottom=True,
+        legend_at_bottom_columns=LEGEND_COLUMNS.get(len(lines), 1),
+        legend_box_size=10,
+        x_title="step",
+        truncate_legend=-1,
+        margin=8,
+        margin_bottom=16,
+        spacing=8,
+        show_y_guides=True,
+        x_labels_major_count=6,
+        show_minor_x_labels=False,
+        y_labels_major_count=5,
+        show_minor_y_labels=False,
+        value_formatter=short,
+        x_value_formatter=short,
+        no_data_text="Nothing yet",
+    )
+    for label, points in lines:
+        drawing.add(label, thinned(points))
+    tree = drawing.render_tree()
+    for parent in tree.iter():
+        for script in parent.findall("script"):  # its settings, for a script that we do not load
+            parent.remove(script)
+    svg: bytes = ElementTree.tostring(tree, encoding="utf-8", xml_declaration=True)
+    return svg
+
+
+def thinned(points: Series) -> list[tuple[int, float]]:
+    """Every n-th point and the last one, MOST_POINTS or a few more."""
+    stride = -(-len(points) // MOST_POINTS)
+    chosen = list(points[::stride]) if stride else []
+    return chosen if not points or chosen[-1] == points[-1] else [*chosen, points[-1]]
+
+
+def short(value: float) -> str:
+    """Few digits: 12, 0.25, 3e-06."""
+    if value and (abs(value) < 0.001 or abs(value) >= 1_000_000):
+        return f"{value:.1e}"
+    return f"{value:.4g}"
+
+
+def colours(num_lines: int) -> str:
+    """The styles of both themes, for the embedded document alone."""
+    return theme("#ffffff", "#1a1c21", "#565d69", "#dfe1e6", LIGHT, num_lines) + (
+        "@media (prefers-color-scheme: dark) {"
+        + theme("#1a1d23", "#e8eaef", "#a6adba", "#30353f", DARK, num_lines)
+        + "}"
+    )
+
+
+def theme(paper: str, ink: str, quiet: str, guide: str, lines: Sequence[str], num_lines: int) -> str:
+    rules = [
+        f"svg {{ background-color: {paper}; }}",
+        f".graph > .background, .plot > .background {{ fill: {paper}; }}",
+        f".title, .legends .legend text, text.no_data {{ fill: {ink}; font-size: 13px; }}",
+        f".axis text, .axis text.major {{ fill: {quiet}; font-size: 12px; font-weight: 400; }}",
+        f".axis .line, .axis .major.line {{ stroke: {guide}; }}",
+        f".axis .guide.line, .axis .major.guide.line {{ stroke: {guide}; stroke-dasharray: none; }}",
+        ".reactive { fill-opacity: 1; stroke-opacity: 1; }",
+    ]
+    for position in range(num_lines):
+        colour = lines[position % len(lines)]
+        rules.append(
+            f".color-{position}, .color-{position} a:visited {{ stroke: {colour}; fill: {colour}; }}"
+            f" .series.serie-{position} .line {{ stroke-width: 2; fill: none; }}"
+            f" .legends .legend .color-{position} {{ stroke: none; }}"
+        )
+    return "\n".join(rules)

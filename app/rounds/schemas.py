@@ -1,0 +1,84 @@
+"""What the API of rounds reads and answers."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.policies.evaluation import WinRate
+from app.rounds.models import Recipe, Round, RoundState, StageState
+from app.rounds.service import DEFAULT_STAGES
+
+
+class RoundStart(BaseModel):
+    """A round to start. overrides: {"ppo": {"kl_coef": 0.02}}."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stages: list[str] = Field(default_factory=lambda: [recipe.value for recipe in DEFAULT_STAGES])
+    overrides: dict[str, dict[str, int | float | bool | str]] = {}
+    evaluation_comparisons: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+
+class StageOut(BaseModel):
+    """A stage of a round."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    recipe: Recipe
+    state: StageState
+    preset: str
+    configuration: dict[str, Any]
+    seed: int
+    attempt: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+class WinRateOut(BaseModel):
+    """What people's blind comparisons say of the candidate; ties count half."""
+
+    wins: int
+    ties: int
+    losses: int
+    rate: float
+    low: float
+    high: float
+
+
+class RoundOut(BaseModel):
+    """A round. versions are the project's numbers."""
+
+    number: int
+    state: RoundState
+    seed: int
+    baseline: int
+    candidate: int | None
+    snapshot_id: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    stages: list[StageOut]
+    comparisons_wanted: int
+    win_rate: WinRateOut | None
+
+
+def round_out(round: Round, baseline: int, candidate: int | None, verdict: WinRate | None) -> RoundOut:
+    """The round as the API answers it."""
+    return RoundOut(
+        number=round.number,
+        state=round.state,
+        seed=round.seed,
+        baseline=baseline,
+        candidate=candidate,
+        snapshot_id=round.snapshot_id,
+        created_at=round.created_at,
+        started_at=round.started_at,
+        finished_at=round.finished_at,
+        stages=[StageOut.model_validate(stage) for stage in round.stages],
+        comparisons_wanted=round.evaluation_comparisons,
+        win_rate=WinRateOut(**vars(verdict)) if verdict else None,
+    )

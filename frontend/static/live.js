@@ -1,0 +1,77 @@
+// Keeps [data-live] up to date: the server says "changed", the page asks for its part anew. All state lies in the
+// database, so a connection that breaks and comes back shows everything that happened meanwhile.
+import { localTimes } from "./base.js";
+
+const part = document.querySelector("[data-live]");
+const status = document.getElementById("live-status");
+const connection = document.getElementById("live-connection");
+let running = false;
+let again = false;
+
+async function refresh() {
+  if (running) {
+    again = true;
+    return;
+  }
+  running = true;
+  try {
+    const response = await fetch(`${part.dataset.live}/live`, { headers: { Accept: "text/html" } });
+    if (response.ok && !response.redirected) await replace(await response.text());
+    else if (response.status < 500) location.reload(); // signed out, or no member any more: the page says so
+  } catch {
+    // The connection's own banner tells; the next "changed" asks again.
+  }
+  running = false;
+  if (again) {
+    again = false;
+    refresh();
+  }
+}
+
+async function replace(html) {
+  const fresh = document.createElement("template");
+  fresh.innerHTML = html;
+  keepDetails(fresh.content);
+  // Pictures are fetched before they are shown, so that a chart never blinks.
+  const shown = new Set([...part.querySelectorAll("details[open] img")].map((image) => image.getAttribute("src")));
+  const waiting = [...fresh.content.querySelectorAll("details[open] img")].filter((image) => !shown.has(image.getAttribute("src")));
+  await Promise.race([
+    Promise.allSettled(waiting.map((image) => Object.assign(new Image(), { src: image.getAttribute("src") }).decode())),
+    new Promise((resolve) => setTimeout(resolve, 2000)),
+  ]);
+  if (part.contains(document.activeElement) && document.activeElement.closest("form")) {
+    again = true; // never take a button away from under a finger
+    await new Promise((resolve) => document.activeElement.addEventListener("blur", resolve, { once: true }));
+    return;
+  }
+  const before = says();
+  const focused = pathTo(document.activeElement);
+  part.replaceChildren(fresh.content);
+  if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
+  localTimes(part);
+  if (says() !== before) status.textContent = says();
+}
+
+const says = () => part.querySelector("[data-says]")?.dataset.says ?? "";
+
+function keepDetails(fresh) {
+  for (const details of part.querySelectorAll("details[id]")) {
+    const twin = fresh.querySelector(`#${CSS.escape(details.id)}`);
+    if (twin) twin.open = details.open;
+  }
+}
+
+function pathTo(element) {
+  if (!part.contains(element)) return null;
+  if (element.matches("summary")) return `#${CSS.escape(element.parentElement.id)} > summary`;
+  return element.href ? `a[href="${CSS.escape(element.getAttribute("href"))}"]` : null;
+}
+
+const events = new EventSource(`${part.dataset.live}/events`);
+events.addEventListener("changed", refresh);
+events.addEventListener("open", () => (connection.hidden = true));
+events.addEventListener("error", () => {
+  connection.textContent = "The connection is gone; this page shows the last known state and goes on by itself when the server is back.";
+  connection.hidden = false;
+  if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+});
