@@ -4,10 +4,10 @@ An area's `commands.py` has `register(cli)`, which adds its commands or groups t
 on stderr: exit code 2 when the command or its surroundings are wrong, 1 when what it asks for is refused.
 """
 
+import contextlib
 import os
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -112,7 +112,7 @@ def main() -> None:
 
 def _registered() -> typer.Typer:
     for area in AREAS:
-        if find_spec(f"app.{area}.commands") is not None:
+        with contextlib.suppress(ModuleNotFoundError):
             import_module(f"app.{area}.commands").register(cli)
     return cli
 

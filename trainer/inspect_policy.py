@@ -6,6 +6,7 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +28,49 @@ def policy_source(source: str) -> str:
     return str(STARTER / "policy") if source == "starter" else source
 
 
-def inspect_policy(source: str) -> dict[str, Any]:
-    """{"source", "num_parameters", "context_tokens", "tokenizer_sha256", "facts"}: the files are on this machine after.
+@dataclass(frozen=True, kw_only=True)
+class PolicyFacts:
+    """What can be known of a policy without reading its weights."""
 
-    Raises ModelNotFound, UnsafeWeights, UnsupportedModel. No weight is read: the architecture alone is built.
-    """
-    path = policy_source(source)
-    folder = Path(path).expanduser()
+    num_parameters: int
+    context_tokens: int
+    tokenizer_sha256: str
+    architecture: str
+
+
+def describe_policy(path: str | Path) -> PolicyFacts:
+    """Look at a folder or a Hugging Face name. Raises ModelNotFound, UnsafeWeights, UnsupportedModel."""
+    folder = Path(path)
     if not folder.is_dir():
-        folder = _download(source)
+        folder = _download(str(path))
     with model_errors(folder):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        with torch.device("meta"):
+        with torch.device("meta"):  # the architecture alone
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     context = getattr(config, "max_position_embeddings", None)
     if context is None:
-        raise UnsupportedModel(source, "its configuration does not say how long its context is")
-    own_template = (folder / "chat_template.jinja").exists() or _has_template(folder)
+        raise UnsupportedModel(str(path), "its configuration does not say how long its context is")
+    return PolicyFacts(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        context_tokens=int(context),
+        tokenizer_sha256=tokenizer_hash(load_tokenizer(folder)),
+        architecture=type(model).__name__,
+    )
+
+
+def inspect_policy(source: str) -> dict[str, Any]:
+    """{"source", "num_parameters", "context_tokens", "tokenizer_sha256", "facts"}; a hub's files are fetched.
+
+    Raises ModelNotFound, UnsafeWeights, UnsupportedModel.
+    """
+    path = Path(policy_source(source)).expanduser()
+    found = describe_policy(path if path.is_dir() else source)
     return {
-        "source": source if source == "starter" or not Path(path).is_dir() else str(folder.resolve()),
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "context_tokens": int(context),
-        "tokenizer_sha256": tokenizer_hash(load_tokenizer(folder)),
-        "facts": {
-            "architecture": type(model).__name__,
-            "has_chat_template": own_template,
-        },
+        "source": str(path.resolve()) if path.is_dir() and source != "starter" else source,
+        "num_parameters": found.num_parameters,
+        "context_tokens": found.context_tokens,
+        "tokenizer_sha256": found.tokenizer_sha256,
+        "facts": {"architecture": found.architecture},
     }
 
 
@@ -64,14 +82,6 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=NEEDED_FILES))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelNotFound(name) from error
-
-
-def _has_template(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(config.get("chat_template"))
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ import torch
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
+from transformers.utils import logging as transformers_logging
 
 from app import migrate, terminal
 from app.db import SAMPLER_CHANNEL, SessionFactory, clock
@@ -418,6 +419,8 @@ def main() -> None:
     """Run a sampler against DATABASE_URL until SIGTERM or Ctrl-C."""
     settings = get_settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     try:
         if settings.database_url is None:

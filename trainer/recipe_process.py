@@ -1,0 +1,126 @@
+"""A recipe as a process of its own: started, followed, stopped, and its end explained. Knows no database.
+
+The recipe reads a pipe that only this process holds, so it dies with it; what it prints goes into the round folder.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from trainer.recipes.program import EXIT_LOCKED, EXIT_NAMED, EXIT_TERMINATED
+from trainer.round_folder import BrokenRoundFolder, RoundFolder, read_json
+
+NICENESS = 10  # labelers come before a round
+NUM_LAST_LINES = 20
+LOG_BYTES_READ = 20_000
+CHECKED_BYTES = 64  # before the position of a tail: the file was cut back and written anew if they differ
+
+__all__ = ["EXIT_LOCKED", "EXIT_NAMED", "EXIT_TERMINATED", "RecipeProcess", "Tail", "explain", "is_worth_another_try"]
+
+
+class RecipeProcess:
+    """One run of a recipe on a folder."""
+
+    def __init__(self, recipe: str, folder: RoundFolder) -> None:
+        self.log_file = folder.path / "recipe.log"
+        with self.log_file.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"trainer.recipes.{recipe}", str(folder.path)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PODIUM_WORKER_PIPE": "1", "TOKENIZERS_PARALLELISM": "false"},
+                start_new_session=True,  # Ctrl-C is for the worker, which passes on what it wants
+            )
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """It saves a checkpoint at the next step's border and ends with EXIT_TERMINATED."""
+        if self.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it now; its last checkpoint stands."""
+        if self.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """After its end: let the pipe go."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def last_lines(self) -> str:
+        """The end of what it printed."""
+        with self.log_file.open("rb") as file:
+            file.seek(max(0, self.log_file.stat().st_size - LOG_BYTES_READ))
+            text = file.read().decode(errors="replace").replace("\x00", "")
+        return "\n".join(text.splitlines()[-NUM_LAST_LINES:])
+
+
+def is_worth_another_try(status: int) -> bool:
+    """Whether a signal ended it: somebody's kill, or memory that another process took; the checkpoint stands."""
+    return status < 0 or status == EXIT_TERMINATED
+
+
+def explain(status: int, folder: RoundFolder, last_lines: str) -> dict[str, Any]:
+    """Why a recipe failed, as the stage stores it: {"code", "message", "advice", "last_lines"}."""
+    if status == EXIT_NAMED:
+        try:
+            return {**read_json(folder.path / "error.json"), "last_lines": last_lines}
+        except BrokenRoundFolder:  # a full disk may have left no room for it
+            message = last_lines.splitlines()[-1] if last_lines else "the recipe failed"
+            advice = "look at the last lines, make room on the disk, and resume the round"
+            return {"code": "recipe_failed", "message": message, "advice": advice, "last_lines": last_lines}
+    if status == -signal.SIGKILL:
+        return {
+            "code": "killed",
+            "message": "the recipe was killed, most likely because the machine's memory ran out",
+            "advice": "lower micro_batch_tokens, stop what else runs there, or use a smaller model; then resume",
+            "last_lines": last_lines,
+        }
+    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+    return {
+        "code": "recipe_crashed",
+        "message": f"the recipe {how}",
+        "advice": "look at the last lines; resume the round once their cause is gone",
+        "last_lines": last_lines,
+    }
+
+
+class Tail:
+    """Reads a growing file of JSON lines; notices when it was cut back, and then reads it again from its start."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+        self._before = b""  # the last bytes before the position
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole lines that are new since the last call."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return []
+        with file:
+            file.seek(self._position - len(self._before))
+            if file.read(len(self._before)) != self._before:
+                self._position, self._before = 0, b""
+                file.seek(0)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        self._position += len(new)
+        self._before = (self._before + new)[-CHECKED_BYTES:]
+        return [json.loads(line) for line in new.splitlines()]

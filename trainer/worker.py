@@ -1,0 +1,533 @@
+"""The trainer's worker: claims one stage at a time, writes its folder, runs its recipe, registers the result.
+
+One of the two modules here that touch the database. A recipe is a process of its own, and its crash is an event to
+report. The claim (attempt, owner, deadline) is committed before work starts and renewed by a heartbeat; a worker that
+is killed leaves a recipe that dies by its pipe, and another worker goes on from the last checkpoint.
+"""
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from app import migrate, terminal
+from app.datasets.models import Snapshot
+from app.datasets.snapshots import snapshot_rows
+from app.db import TRAINER_CHANNEL, SessionFactory, clock
+from app.prompts.models import Split, Use
+from app.rounds import devices, work
+from app.rounds.heart import BEAT_S, Heart, new_owner
+from app.rounds.models import Recipe
+from app.rounds.work import ClaimLost, MissingParent, StageClaim, StageInputs, StageResult
+from app.settings import Settings, get_settings
+from app.supervision import end_with_parent
+from app.terminal import CannotStart
+from app.wakeups import Wakeups
+from trainer import models
+from trainer.errors import StageError
+from trainer.inspect_policy import describe_policy
+from trainer.recipe_process import (
+    EXIT_LOCKED,
+    RecipeProcess,
+    Tail,
+    explain,
+    is_worth_another_try,
+)
+from trainer.round_folder import (
+    MANIFEST,
+    DemonstrationRow,
+    PromptRow,
+    RankingRow,
+    RoundFolder,
+    file_sha256,
+    read_result,
+    read_table,
+)
+from trainer.round_folder import Stage as StageFile
+from trainer.settings import recipe_config
+from trainer.stage_data import ALL_TIES, Encoder, Written, display_text, held_out_labelers
+
+log = logging.getLogger(__name__)
+
+CLAIM_DURATION = timedelta(seconds=30)  # renewed with every heartbeat
+POLL_S = 2.0
+FOLLOW_S = 0.3  # between two looks at what a recipe wrote
+RETRY_S = 1.0
+STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
+MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
+LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
+# What a recipe reads of the prompts.
+PROMPT_SPLITS: dict[Recipe, tuple[Split, ...]] = {
+    Recipe.REWARD: (Split.VALIDATION,),
+    Recipe.PPO: (Split.TRAIN, Split.VALIDATION),
+    Recipe.EVALUATE: (Split.TEST,),
+}
+
+Answer = TypeVar("Answer")
+
+
+class Stopping(Exception):
+    """The worker was told to stop while the database was away."""
+
+
+class Worker:
+    """The process's state: what it holds, and what it was told."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        wakeups: Wakeups,
+        *,
+        claim_duration: timedelta = CLAIM_DURATION,
+        beat_s: float = BEAT_S,
+    ) -> None:
+        self.settings = settings
+        self.wakeups = wakeups
+        self.owner = new_owner("trainer")
+        self.claim_duration = claim_duration
+        self.stopping = threading.Event()
+        self.heart = Heart(self.owner, "trainer", renew=self._renew, beat_s=beat_s)
+        self.device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+        self.gpu = f"{socket.gethostname()}/cuda:0" if self.device == "cuda" else None
+        self.claim: StageClaim | None = None
+        self.is_cancelled = False
+        self.is_lost = False
+
+    def run(self) -> None:
+        """Until told to stop. Survives a database that goes away and comes back."""
+        self.heart.start()
+        try:
+            while not self.stopping.is_set():
+                if not self.step():
+                    self.heart.doing = "waiting for a stage"
+                    self.wakeups.wait(POLL_S)
+        except Stopping:
+            log.warning("stopping while the database is away; what was claimed is free after its deadline")
+        self.heart.stop()
+
+    def stop(self) -> None:
+        """Let the recipe save a checkpoint, put its stage back into the queue, and end."""
+        self.stopping.set()
+        self.wakeups.wake()
+
+    def step(self) -> bool:
+        """Run one stage, if one waits; whether one did."""
+        self.is_cancelled = self.is_lost = False
+        claim = self._transact(self._claim)
+        if claim is None:
+            return False
+        log.info("stage=%s attempt=%s claimed", claim.stage_id, claim.attempt)
+        self.claim = claim
+        try:
+            self._run_stage(claim)
+        except ClaimLost as lost:
+            log.warning("%s; going on with what is next", lost)
+        finally:
+            self.claim = None
+            self._release_device()
+        return True
+
+    def _claim(self, session: Session) -> StageClaim | None:
+        now = clock(session)
+        work.end_cancelled(session, now=now)
+        return work.claim_stage(session, owner=self.owner, duration=self.claim_duration, now=now)
+
+    def _run_stage(self, claim: StageClaim) -> None:
+        try:
+            inputs = self._transact(lambda session: work.stage_inputs(session, self.settings, claim))
+            self.heart.doing = f"round {inputs.round_number}, stage {inputs.recipe.value}"
+            folder = RoundFolder(self.settings.artifacts / inputs.folder)
+            self._write_folder(claim, inputs, folder)
+            if not self._wait_for_device(claim):
+                return
+            if not self._run_recipe(claim, inputs, folder):
+                return
+            result = read_stage_result(inputs.recipe, folder)
+        except StageError as error:
+            self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
+            return
+        except MissingParent as error:
+            self._fail(claim, missing_parent(error))
+            return
+        self._transact(lambda session: work.complete_stage(session, claim, result, now=clock(session)))
+        log.info("stage=%s attempt=%s succeeded", claim.stage_id, claim.attempt)
+
+    def _fail(self, claim: StageClaim, error: dict[str, Any]) -> None:
+        log.error("stage=%s attempt=%s failed: %s", claim.stage_id, claim.attempt, error["message"])
+        self._transact(lambda session: work.fail_stage(session, claim, error, now=clock(session)))
+
+    def _put_back(self, claim: StageClaim) -> None:
+        why = "The trainer was stopped; the stage goes on from its last checkpoint."
+        self._transact(lambda session: work.release_stage(session, claim, why))
+
+    # The folder
+
+    def _write_folder(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder) -> None:
+        """Write the recipe's inputs, stage.json last. A folder that has it is whole: an earlier attempt wrote it."""
+        if (folder.path / "stage.json").exists():
+            return
+        folder.path.mkdir(parents=True, exist_ok=True)
+        notes = self._transact(lambda session: write_data(session, inputs, folder))
+        stage = StageFile(
+            recipe=inputs.recipe.value,
+            config=recipe_config(inputs.recipe.value, inputs.preset, inputs.configuration),
+            preset=inputs.preset,
+            seed=inputs.seed,
+            num_threads=self.settings.threads or os.cpu_count() or 1,
+            device=self.device,
+            models=inputs.models,
+            parents=inputs.parents,
+            snapshot_sha256=inputs.snapshot_sha256,
+            code_version=code_version(),
+            library_versions=library_versions(),
+        )
+        folder.write_stage(stage)
+        versions = {"code": stage.code_version, **stage.library_versions}
+
+        def describe(session: Session) -> None:
+            work.record_versions(session, claim, versions)
+            for note in notes:
+                work.report(session, claim, note)
+
+        self._transact(describe)
+
+    # The recipe
+
+    def _run_recipe(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder) -> bool:
+        """Run the recipe to its end, through kills; whether there is a result. All other ends are written down."""
+        num_kills = 0
+        while not folder.is_finished:
+            recipe = RecipeProcess(inputs.recipe.value, folder)
+            try:
+                status = self._follow(claim, recipe, folder)
+            finally:
+                recipe.kill()  # nothing that goes wrong here leaves a recipe behind
+                recipe.close()
+            if status == 0:
+                continue
+            if self.is_cancelled:
+                self._transact(lambda session: work.cancel_stage(session, claim, now=clock(session)))
+                return False
+            if self.stopping.is_set():
+                self._put_back(claim)
+                return False
+            if status == EXIT_LOCKED:  # the recipe of an earlier attempt is still on its way out
+                self.stopping.wait(RETRY_S)
+                continue
+            num_kills += 1
+            if not is_worth_another_try(status) or num_kills > MAX_KILLS:
+                self._fail(claim, explain(status, folder, recipe.last_lines()))
+                return False
+            story = f"The recipe was killed ({status}); it goes on from its last checkpoint."
+            self._transact(lambda session, story=story: work.report(session, claim, story))  # type: ignore[misc]
+        return True
+
+    def _follow(self, claim: StageClaim, recipe: RecipeProcess, folder: RoundFolder) -> int:
+        """Relay what the recipe measures until it ends; its exit status. Raises ClaimLost, having killed it."""
+        metrics, samples = Tail(folder.path / "metrics.jsonl"), Tail(folder.path / "samples.jsonl")
+        positions = Positions()
+        asked_at: float | None = None
+        waited = 0.0
+        while True:
+            status = recipe.poll()  # before reading: what it wrote last is read after its end
+            new_metrics, new_samples = metrics.read(), positions.number(samples.read())
+            if new_metrics or new_samples:
+                self._relay(claim, new_metrics, new_samples)
+            if self.is_lost:
+                recipe.kill()
+                raise ClaimLost(claim)
+            if status is not None:
+                return status
+            if (self.stopping.is_set() or self.is_cancelled) and asked_at is None:
+                recipe.ask_to_stop()
+                asked_at = waited
+            if asked_at is not None and waited - asked_at > STOP_TIMEOUT_S:
+                recipe.kill()
+            if self.wakeups.wait(FOLLOW_S):
+                self._look_at_claim()
+            waited += FOLLOW_S
+
+    def _relay(self, claim: StageClaim, metrics: list[dict[str, Any]], samples: list[dict[str, Any]]) -> None:
+        def store(session: Session) -> None:
+            work.record_metrics(session, claim, metrics)
+            work.record_samples(session, claim, samples)
+
+        self._transact(store)
+
+    # The claim
+
+    def _renew(self, session: Session, now: datetime) -> None:
+        """Part of each heartbeat, in its thread."""
+        claim = self.claim
+        if claim is None:
+            return
+        try:
+            self.is_cancelled = work.renew_stage(session, claim, duration=self.claim_duration, now=now)
+        except ClaimLost:
+            self.is_lost = self.claim is claim  # it may have been completed a moment ago
+            return
+        if self.gpu is not None:
+            devices.keep(session, self.gpu, self.owner, duration=self.claim_duration, now=now)
+
+    def _look_at_claim(self) -> None:
+        """Somebody called: it may be to cancel."""
+        self._transact(lambda session: self._renew(session, clock(session)))
+
+    def _wait_for_device(self, claim: StageClaim) -> bool:
+        """Hold the GPU, once whoever has it lets go; False if the wait was ended."""
+        is_told = False
+        while self.gpu is not None:
+            gpu = self.gpu
+
+            def hold(session: Session, gpu: str = gpu) -> bool:
+                return devices.hold_for_stage(
+                    session, gpu, self.owner, claim.stage_id, duration=self.claim_duration, now=clock(session)
+                )
+
+            if self._transact(hold):
+                return True
+            if self.is_lost:
+                raise ClaimLost(claim)
+            if self.is_cancelled:
+                self._transact(lambda session: work.cancel_stage(session, claim, now=clock(session)))
+                return False
+            if self.stopping.is_set():
+                self._put_back(claim)
+                return False
+            if not is_told:
+                self._transact(lambda session: work.report(session, claim, "Waits for the GPU."))
+                is_told = True
+            self.wakeups.wait(RETRY_S)
+        return True
+
+    def _release_device(self) -> None:
+        gpu = self.gpu
+        if gpu is not None:
+            self._transact(lambda session: devices.release(session, gpu, self.owner, now=clock(session)))
+
+    def _transact(self, action: Callable[[Session], Answer]) -> Answer:
+        """Run the action in a transaction; again from its start whenever the database goes away meanwhile.
+
+        Raises Stopping if the worker is to stop before the database is back.
+        """
+        while True:
+            try:
+                with SessionFactory.begin() as session:
+                    return action(session)
+            except DBAPIError as error:
+                if not isinstance(error, OperationalError) and not error.connection_invalidated:
+                    raise
+                first_line = str(error.orig).strip().splitlines()[0]
+                log.warning("the database went away, trying again in %s s: %s", RETRY_S, first_line)
+            if self.stopping.wait(RETRY_S):
+                raise Stopping
+
+
+class Positions:
+    """Numbers the sample rows of each step, across reads."""
+
+    def __init__(self) -> None:
+        self._step: int | None = None
+        self._next = 0
+
+    def number(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for row in rows:
+            if row["step"] != self._step:
+                self._step, self._next = row["step"], 0
+            row["position"] = self._next
+            self._next += 1
+        return rows
+
+
+def write_data(session: Session, inputs: StageInputs, folder: RoundFolder) -> list[str]:
+    """The tables that the recipe reads; what was left out, in sentences."""
+    tokenizer_of = inputs.models.get("policy") or inputs.models["candidate"]
+    found = describe_policy(tokenizer_of)
+    encoder = Encoder(models.load_tokenizer(tokenizer_of), found.tokenizer_sha256, found.context_tokens)
+    notes: list[str] = []
+    if inputs.recipe == Recipe.REWARD:
+        folder.write_rankings(ranking_rows(session, inputs, encoder))
+        notes += take_report(encoder, "rankings")
+    if inputs.recipe in (Recipe.SFT, Recipe.REWARD):
+        folder.write_demonstrations(demonstration_rows(session, inputs, encoder))
+        notes += take_report(encoder, "demonstrations")
+    if inputs.recipe in PROMPT_SPLITS:
+        folder.write_prompts(prompt_rows(session, inputs, encoder))
+        notes += take_report(encoder, "prompts")
+    return notes
+
+
+def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[RankingRow]:
+    """Every ranking of the round's snapshot that says something and fits."""
+    if inputs.snapshot_id is None:
+        return []
+    snapshot = session.get_one(Snapshot, inputs.snapshot_id)
+    rankings = list(snapshot_rows(session, snapshot))
+    held_out = held_out_labelers({ranking.pseudonym for ranking in rankings})
+    rows = []
+    for ranking in rankings:
+        if len(set(ranking.ranks)) == 1:
+            encoder.left_out[ALL_TIES] += 1  # written all the same: the recipe leaves them out and counts them too
+        prompt_ids = encoder.prompt(ranking.prompt_id, ranking.messages)
+        if prompt_ids is None:
+            continue
+        written = [
+            Written(
+                text=completion.text,
+                token_ids=completion.token_ids,
+                tokenizer_sha256=completion.tokenizer_sha256,
+                finish_reason=completion.finish_reason,
+            )
+            for completion in ranking.completions
+        ]
+        completion_ids = encoder.completions(prompt_ids, written)
+        if completion_ids is None:
+            continue
+        rows.append(
+            RankingRow(
+                ranking_id=str(ranking.ranking_id),
+                prompt_id=ranking.prompt_id,
+                group=ranking.group_key,
+                split=ranking.split.value,
+                labeler=ranking.pseudonym,
+                held_out_labeler=ranking.pseudonym in held_out,
+                prompt_ids=prompt_ids,
+                completion_ids=completion_ids,
+                completion_texts=[completion.text for completion in ranking.completions],
+                ranks=ranking.ranks,
+                margin=ranking.margin,
+                weight=ranking.weight,
+            )
+        )
+    return rows
+
+
+def demonstration_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[DemonstrationRow]:
+    """The project's demonstrations that fit."""
+    rows = []
+    for demonstration, prompt in work.demonstrations_of(session, inputs.project_id):
+        prompt_ids = encoder.prompt(prompt.id, prompt.messages)
+        if prompt_ids is None:
+            continue
+        encoded = encoder.completions(prompt_ids, [Written(text=demonstration.text)])
+        if encoded is not None:
+            rows.append(
+                DemonstrationRow(
+                    prompt_id=prompt.id,
+                    group=prompt.group_key,
+                    split=prompt.split.value,
+                    prompt_ids=prompt_ids,
+                    completion_ids=encoded[0],
+                    text=demonstration.text,
+                )
+            )
+    return rows
+
+
+def prompt_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[PromptRow]:
+    """The prompts that the recipe samples from: those that leave room for its longest completion."""
+    use = Use.ROLL_OUT if inputs.recipe == Recipe.PPO else None
+    room = int(inputs.configuration["max_completion_tokens"])
+    rows = []
+    for prompt in work.prompts_for(session, inputs.project_id, PROMPT_SPLITS[inputs.recipe], use=use):
+        prompt_ids = encoder.prompt(prompt.id, prompt.messages, room_for=room)
+        if prompt_ids is not None:
+            rows.append(
+                PromptRow(
+                    prompt_id=prompt.id,
+                    split=prompt.split.value,
+                    prompt_ids=prompt_ids,
+                    text=display_text(prompt.messages),
+                )
+            )
+    return rows
+
+
+def take_report(encoder: Encoder, what: str) -> list[str]:
+    notes = encoder.report(what)
+    encoder.left_out.clear()
+    return notes
+
+
+def read_stage_result(recipe: Recipe, folder: RoundFolder) -> StageResult:
+    """What a finished recipe left, its files compared with their manifest. Raises BrokenRoundFolder."""
+    result = read_result(folder.result)
+    figures = {**result.pop("figures"), **result}
+    manifest_sha256 = file_sha256(folder.result / MANIFEST)
+    if recipe == Recipe.EVALUATE:
+        completions = read_table(folder.result / "completions.parquet")
+        return StageResult(figures=figures, manifest_sha256=manifest_sha256, completions=completions)
+    if recipe == Recipe.REWARD:
+        return StageResult(figures=figures, manifest_sha256=manifest_sha256)
+    policy = describe_policy(folder.result)
+    return StageResult(
+        figures=figures,
+        manifest_sha256=manifest_sha256,
+        num_parameters=policy.num_parameters,
+        context_tokens=policy.context_tokens,
+        tokenizer_sha256=policy.tokenizer_sha256,
+    )
+
+
+def missing_parent(error: MissingParent) -> dict[str, Any]:
+    message, _, advice = str(error).partition(": ")
+    return {"code": error.code, "message": message, "advice": advice, "last_lines": ""}
+
+
+def code_version() -> str:
+    """The package's version, and a hash of the code that trains."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return f"{importlib.metadata.version('podium')}+{digest.hexdigest()[:12]}"
+
+
+def library_versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **versions}
+
+
+def main() -> None:
+    """Run a worker against DATABASE_URL until SIGTERM or Ctrl-C."""
+    settings = get_settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        if settings.database_url is None:
+            raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`")
+        engine = terminal.reach(settings.database_url, settings, application="podium-trainer")
+        if not migrate.is_current(engine):
+            raise CannotStart("the database has another version's schema: run `podium migrate` first")
+    except CannotStart as error:
+        terminal.refuse(str(error), exit_code=terminal.USAGE)
+    worker = Worker(settings, Wakeups(settings.database_url, (TRAINER_CHANNEL,)))
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    end_with_parent()
+    worker.run()
+    worker.wakeups.close()
+    engine.dispose()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
