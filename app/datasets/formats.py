@@ -1,5 +1,6 @@
 """What a record of each importable format means. Pure: a record in, slates or demonstrations out, or BadRecord."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,14 +109,24 @@ def given_completion(place: int, item: Record) -> GivenCompletion:
     }
     check_columns(place, known)
     origin = {name: item[name] for name in ("source", "policy_version", "synthetic") if item.get(name) is not None}
-    given_facts = item.get("facts")
-    facts = origin | (given_facts if isinstance(given_facts, dict) else {})  # of two origins the first one counts
+    facts = origin | facts_of(place, item)  # of two origins the first one counts
     return GivenCompletion(
         text_of(item, "text", f"completion {place}"),
         optional_text(item, "id"),
         facts,
         {name: value for name, value in known.items() if value is not None},
     )
+
+
+def facts_of(place: int, item: Record) -> dict[str, Any]:
+    facts = item.get("facts")
+    try:
+        facts = json.loads(facts) if isinstance(facts, str) else facts  # our Parquet files hold them as JSON
+    except ValueError:
+        facts = "?"
+    if facts is not None and not isinstance(facts, dict):
+        raise BadRecord(f"completion {place}: facts are not an object")
+    return facts or {}
 
 
 def check_columns(place: int, known: Mapping[str, Any]) -> None:
@@ -301,7 +312,8 @@ def pair_of(messages: Messages, chosen: str, rejected: str, record: Record) -> G
     if chosen == rejected:
         return Given([], ["same_text"])
     margin = record.get("margin")
-    strength = strength_of(margin)
+    stated = choice(record, "strength", tuple(Strength))
+    strength = strength_of(margin) if stated is None else Strength(stated)
     ranking = GivenRanking(
         [1, 1] if record.get("tie") is True else [1, 2], labeler=optional_text(record, "labeler"), strength=strength
     )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import ColumnElement, Select, exists, func, insert, literal, select, text
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
@@ -47,6 +47,25 @@ class SnapshotFilter(BaseModel):
 EVERYTHING_THAT_FITS = SnapshotFilter()
 
 
+def filter_of(**given: Any) -> SnapshotFilter:
+    """A filter from what a form or a command line gives; what is empty is left to the default.
+
+    Dates are ISO texts, UTC unless they say otherwise.  Raises BadFilter.
+    """
+    said = {name: value for name, value in given.items() if value}
+    try:
+        for name in ("since", "until"):
+            if name in said:
+                moment = datetime.fromisoformat(said[name])
+                said[name] = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return SnapshotFilter.model_validate(said)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise BadFilter(f"{problem['loc'][0]} cannot be {problem['input']!r}: {problem['msg']}.") from error
+    except ValueError as error:
+        raise BadFilter(f"A date is not an ISO date: {error}.") from error
+
+
 @dataclass
 class Counts:
     """What a snapshot holds, counted while its rows pass."""
@@ -54,6 +73,7 @@ class Counts:
     rankings: int = 0
     comparisons: int = 0
     conversational: int = 0  # rankings whose prompt has turns
+    with_strength: int = 0  # rankings that say how much better the better one is
     kinds: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)  # K -> rankings
@@ -64,6 +84,7 @@ class Counts:
         self.rankings += 1
         self.comparisons += row.num_comparisons
         self.conversational += row.is_conversational
+        self.with_strength += row.strength is not None
         self.kinds[row.kind.value] += 1
         self.splits[row.split.value] += 1
         self.sizes[len(row.ranks)] += 1
@@ -80,6 +101,7 @@ class Counts:
             "policy_version": {str(number): count for number, count in sorted(self.policies.items())},
             "labelers": len(self.labelers),
             "conversational": self.conversational,
+            "with_strength": self.with_strength,
         }
 
 
@@ -207,6 +229,12 @@ def rows_of(session: Session, snapshot_id: int) -> Iterator[RankingRow]:
     with result:  # a reader who stops early leaves no open cursor
         for record in result:
             yield ranking_row(record)
+
+
+def rows_between(session: Session, snapshot_id: int, first: int, last: int) -> Iterator[RankingRow]:
+    """The rows at these positions, both included, counted from 1."""
+    query = rows_query(snapshot_id).where(SnapshotRanking.position.between(first, last))
+    return map(ranking_row, session.execute(query))
 
 
 def rows_query(snapshot_id: int) -> Select[Any]:

@@ -1,0 +1,58 @@
+"""What an import did, in sentences for people."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.datasets.formats import REMARKS
+
+# What the counts of a report mean, in the order in which people read them: (name, one of it, many of it).
+COUNTED = (
+    ("prompts", "prompt", "prompts"),
+    ("slates", "slate", "slates"),
+    ("rankings", "ranking", "rankings"),
+    ("comparisons", "comparison", "comparisons"),
+    ("demonstrations", "demonstration", "demonstrations"),
+    ("labelers", "labeler", "labelers"),
+)
+SKIPPED = {
+    "duplicate": "are prompts that the project has",
+    "near_duplicate": "are prompts that the project has in almost the same words",
+    "known": "were imported before",
+}
+LINES_SHOWN = 8
+
+
+def summary(report: dict[str, Any]) -> str:
+    """What was added: "108 prompts, 108 slates, 108 rankings"; "nothing" when the file brought nothing new."""
+    counts = report["counts"]
+    added = [
+        f"{counts[name]:,} {one if counts[name] == 1 else many}" for name, one, many in COUNTED if counts.get(name)
+    ]
+    return ", ".join(added) or "nothing"
+
+
+def remarks(report: dict[str, Any]) -> list[str]:
+    """What else is to be said of the file, with the lines it is said of."""
+    counts, lines = report["counts"], report["lines"]
+    said = [
+        f"{counts[code]:,} of {counts['lines']:,} records {meaning} ({lines_in_words(lines[code], counts[code])})"
+        for code, meaning in SKIPPED.items()
+        if counts.get(code)
+    ]
+    said += [
+        f"{counts[code]:,} records: {meaning} ({lines_in_words(lines[code], counts[code])})"
+        for code, meaning in REMARKS.items()
+        if counts.get(code)
+    ]
+    if len(report["k"]) > 1:
+        said.append("slates by size: " + ", ".join(f"K = {k}: {count:,}" for k, count in by_size(report["k"])))
+    return said
+
+
+def by_size(sizes: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(sizes.items(), key=lambda size: int(size[0]))  # JSONB keeps no order of its own
+
+
+def lines_in_words(lines: Sequence[int], total: int) -> str:
+    shown = ", ".join(map(str, lines[:LINES_SHOWN]))
+    return f"line{'s' if total > 1 else ''} {shown}{' …' if total > LINES_SHOWN else ''}"
