@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
 
 from fastapi import Depends, FastAPI
 
-from app import db, error_answers
+from app import db, error_answers, health
 from app.pages import STATIC, StaticFilesForEver
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
@@ -30,10 +30,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.mount("/static", StaticFilesForEver(directory=STATIC), name="static")
     for area in AREAS:
-        if find_spec(f"app.{area}.routes") is not None:
+        if (Path(__file__).parent / area / "routes.py").exists():
             routes = import_module(f"app.{area}.routes")
             app.include_router(routes.router)
             app.include_router(routes.api, prefix="/api/v1")
+    app.include_router(health.router)
     error_answers.install(app)
     app.add_middleware(SecurityHeaders, is_https=(settings.public_url or "").startswith("https://"))
     return app

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +41,7 @@ def render(request: Request, template: str, *, status_code: int = 200, **context
     """A page from frontend/templates with the navigation of whoever asks for it.
 
     Templates also find `account`, `access`, `csrf_token`, and `csrf_field`: a hidden input for every POST form.
+    A page about an error reads `reader` only: a rollback has emptied account and access.
     """
     secret = security.browser_secret(request)
     visitor = None if secret else security.new_visitor()
@@ -49,10 +51,10 @@ def render(request: Request, template: str, *, status_code: int = 200, **context
         .get_template(template)
         .render(
             request=request,
+            reader=(reader := getattr(request.state, "reader", None)),
+            links=project_links(request, reader) if reader else (),
             account=getattr(request.state, "account", None),
-            access=(access := getattr(request.state, "access", None)),
-            my_projects=getattr(request.state, "projects", ()),
-            links=project_links(request, access) if access else (),
+            access=getattr(request.state, "access", None),
             csrf_token=token,
             csrf_field=Markup('<input type="hidden" name="csrf_token" value="{}">').format(token),
             **context,
@@ -71,14 +73,28 @@ def render(request: Request, template: str, *, status_code: int = 200, **context
     return page
 
 
-def project_links(request: Request, access: Any) -> Sequence[dict[str, Any]]:
-    """The navigation of a project for a role: address, label, and whether the reader is there now."""
-    root = f"/projects/{access.project.slug}"
+@dataclass
+class Reader:
+    """Whoever reads the page, in plain values."""
+
+    name: str
+    is_site_admin: bool
+    projects: Sequence[tuple[str, str]] = ()  # (slug, name) of those in the project switcher
+    slug: str | None = None  # of the project that the page belongs to
+    project: str = ""
+    role: str = ROLES[0]
+
+
+def project_links(request: Request, reader: Reader) -> Sequence[dict[str, Any]]:
+    """The navigation of the project for the reader's role: address, label, and whether they are there now."""
+    if reader.slug is None:
+        return ()
+    root = f"/projects/{reader.slug}"
     here = request.url.path.removeprefix(root).rstrip("/")
     return [
         {"href": root + path, "label": label, "is_here": here == path or (path != "" and here.startswith(path + "/"))}
         for label, path, least in LINKS
-        if ROLES.index(access.role) >= ROLES.index(least)
+        if ROLES.index(reader.role) >= ROLES.index(least)
     ]
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app import security
 from app.db import SessionDep
+from app.pages import Reader
 from app.people.errors import MembershipPaused, NotSignedIn, NotSiteAdmin, ProjectNotFound, RoleTooLow
 from app.people.models import Account, APIKey, Labeler, Membership, Role, SignInSession
 from app.people.passwords import token_hash
@@ -52,10 +53,16 @@ def signed_in(request: Request, session: SessionDep) -> Account:
     account = find_account(request, session)
     if account is None:
         raise NotSignedIn
-    request.state.account = account
     if not request.url.path.startswith("/api/"):
-        request.state.projects = projects_of(session, account)
+        show_navigation(request, session, account)
     return account
+
+
+def show_navigation(request: Request, session: Session, account: Account) -> None:
+    """Let the page that is rendered for this request say who reads it."""
+    request.state.account = account
+    projects = [(project.slug, project.name) for project in projects_of(session, account)]
+    request.state.reader = Reader(account.name, account.is_site_admin, projects)
 
 
 def find_account(request: Request, session: Session) -> Account | None:
@@ -126,7 +133,10 @@ def access_to(session: Session, account: Account, slug: str) -> Access:
 def _at_least(role: Role) -> Callable[..., Access]:
     def access(request: Request, slug: str, account: CurrentAccount, session: SessionDep) -> Access:
         access = access_to(session, account, slug)
-        request.state.access = access  # even when refused: the page that says so keeps its navigation
+        request.state.access = access
+        reader: Reader | None = getattr(request.state, "reader", None)
+        if reader is not None:  # even when refused: the page that says so keeps its navigation
+            reader.slug, reader.project, reader.role = access.project.slug, access.project.name, access.role.value
         if not access.may(role):
             raise RoleTooLow(role)
         if access.is_paused and role is not Role.LABELER:

@@ -1,57 +1,65 @@
-"""`podium user` and `podium key`: people and programs without the browser."""
+"""`podium user` and `podium key`: setting people up without the browser."""
 
-import json
 from typing import Annotated
 
 import typer
+from sqlalchemy import select
 
-from app import db, serving, terminal
+from app.db import clock
 from app.people import service
+from app.people.errors import PersonNotFound, ProjectNotFound
 from app.people.models import Role
-from app.projects.service import get_project
+from app.projects.models import Project
+from app.serving import public_address
 from app.settings import get_settings
+from app.terminal import open_session, say
 
-user = typer.Typer(help="People of a project.", no_args_is_help=True, rich_markup_mode=None)
-key = typer.Typer(help="API keys for programs.", no_args_is_help=True, rich_markup_mode=None)
+users = typer.Typer(help="Invite people.", no_args_is_help=True)
+keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
 
 
 def register(cli: typer.Typer) -> None:
     """Add this area's commands."""
-    cli.add_typer(user, name="user")
-    cli.add_typer(key, name="key")
+    cli.add_typer(users, name="user")
+    cli.add_typer(keys, name="key")
 
 
-@user.command("invite")
+@users.callback()
+def _users() -> None:
+    pass
+
+
+@keys.callback()
+def _keys() -> None:
+    pass
+
+
+@users.command("invite")
 def invite(
-    project: Annotated[str, typer.Argument(help="The project's slug.")],
-    role: Annotated[Role, typer.Option(help="What the person may do.")] = Role.LABELER,
-    email: Annotated[str | None, typer.Option(help="Only this address may accept the link.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    project: Annotated[str, typer.Option("--project", "-p", help="The project's short name.")],
+    email: Annotated[
+        str | None, typer.Argument(help="Only this address may accept; anyone with the link if left out.")
+    ] = None,
+    role: Annotated[Role, typer.Option(help="What they may do.")] = Role.LABELER,
 ) -> None:
-    """Make a link that lets one person join a project."""
-    with terminal.open_session() as session:
-        token = service.invite(
-            session,
-            project=get_project(session, project),
-            role=role,
-            email=email,
-            created_by=None,
-            now=db.clock(session),
-        )
-    link = f"{serving.public_address(get_settings())}/invitations/{token}"
-    terminal.say(json.dumps({"link": link, "role": role.value}) if as_json else link)
+    """Print a one-time invitation link."""
+    with open_session() as session:
+        found = session.scalar(select(Project).where(Project.slug == project))
+        if found is None:
+            raise ProjectNotFound(project)
+        token = service.invite(session, project=found, role=role, email=email, created_by=None, now=clock(session))
+    say(f"{public_address(get_settings())}/invitations/{token}")
 
 
-@key.command("create")
+@keys.command("create")
 def create(
-    email: Annotated[str, typer.Argument(help="The account that the program acts for.")],
+    email: Annotated[str, typer.Argument(help="The account that the key belongs to.")],
     name: Annotated[str, typer.Option(help="What the key is for.")] = "command line",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make an API key; it is shown this once."""
-    with terminal.open_session() as session:
+    """Print a new API key; it cannot be shown again."""
+    with open_session() as session:
         account = service.find_by_email(session, email)
         if account is None:
-            terminal.refuse(f"no account has the address {email}: see the people page for those there are")
+            raise PersonNotFound(f"There is no account for {email}: invite them first with `podium user invite`.")
         secret = service.create_key(session, account, name)
-    terminal.say(json.dumps({"key": secret, "name": name}) if as_json else secret)
+    say(secret)

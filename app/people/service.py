@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, or_, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.people.access import RANK_OF_ROLE, SESSION_DURATION
@@ -86,8 +87,11 @@ def create_account(
         password_hash=None if password is None else hash_password(password),
         is_site_admin=is_site_admin,
     )
-    session.add(account)
-    session.flush()
+    try:
+        with session.begin_nested():
+            session.add(account)
+    except IntegrityError as error:  # the same form was sent twice at once
+        raise EmailTaken(email) from error
     audit(session, account.id, "account.create", f"account:{account.id}")
     return account
 
@@ -274,6 +278,23 @@ def open_invitation(session: Session, token: str, *, now: datetime, lock: bool =
     if invitation.makes_site_admin and _has_site_admin(session):
         raise InvitationNotFound
     return invitation
+
+
+def account_for_invitation(
+    session: Session, invitation: Invitation, *, email: str, name: str, password: str
+) -> Account:
+    """The new account of someone who follows a link without being signed in.
+
+    Whoever was given an account without a password gets one here, if the link was made for their address.
+    Raises InvalidPerson, WeakPassword, EmailTaken.
+    """
+    email = normal_email(invitation.email or email)
+    existing = find_by_email(session, email)
+    if existing is None or existing.password_hash is not None or invitation.email is None:
+        return create_account(session, email=email, name=name, password=password)
+    check_password(password, email)
+    existing.name, existing.password_hash = normal_name(name), hash_password(password)
+    return existing
 
 
 def accept_invitation(session: Session, token: str, account: Account, *, now: datetime) -> Invitation:

@@ -1,0 +1,30 @@
+"""What a proxy or an orchestrator asks: does the process live, and may it be sent people."""
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import migrate
+from app.db import SessionFactory
+from app.people.access import Anyone
+
+router = APIRouter(dependencies=[Anyone], include_in_schema=False)
+
+
+@router.get("/healthz")
+async def lives() -> PlainTextResponse:
+    """The process answers. Touches nothing, so that a database's trouble does not make anyone kill us."""
+    return PlainTextResponse("alive\n")
+
+
+@router.get("/readyz")
+def is_ready() -> PlainTextResponse:
+    """The database answers and has this version's schema."""
+    engine: Engine = SessionFactory.kw["bind"]
+    try:
+        if migrate.is_current(engine):
+            return PlainTextResponse("ready\n")
+    except SQLAlchemyError:
+        return PlainTextResponse("the database cannot be reached\n", status_code=503)
+    return PlainTextResponse("the database has another version's schema: run `podium migrate`\n", status_code=503)

@@ -1,0 +1,60 @@
+"""What the JSON API says and takes about people."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from app.people.models import Role
+
+
+class ProjectOut(BaseModel):
+    """A project that the account is a member of."""
+
+    slug: str
+    name: str
+
+
+class MeOut(BaseModel):
+    """The account behind a key or a session."""
+
+    email: str
+    name: str
+    is_site_admin: bool
+    projects: list[ProjectOut]
+
+
+class MemberOut(BaseModel):
+    """A member of a project, with what they did there."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    account_id: int
+    name: str
+    email: str
+    role: Role
+    paused_at: datetime | None
+    joined_at: datetime
+    num_rankings: int
+    num_last_week: int
+    last_ranking_at: datetime | None
+
+
+class MemberChange(BaseModel):
+    """What an admin changes about a member; what is left out stays."""
+
+    role: Role | None = None
+    is_paused: bool | None = None
+
+
+class InvitationIn(BaseModel):
+    """Whom to invite."""
+
+    role: Role = Role.LABELER
+    email: str | None = None
+
+
+class InvitationOut(BaseModel):
+    """The link to send; it cannot be shown again."""
+
+    url: str
+    expires_at: datetime

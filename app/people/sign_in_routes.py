@@ -1,0 +1,159 @@
+"""Signing in and out, and accepting an invitation: the pages that people see before we know them."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import security
+from app.db import SessionDep, clock
+from app.pages import render
+from app.people import service
+from app.people.access import SESSION_DURATION, Anyone, find_account, show_navigation
+from app.people.errors import EmailTaken, InvalidPerson, TooManyAttempts, WeakPassword
+from app.people.models import Account, Invitation, Role
+from app.projects.models import Project
+
+router = APIRouter()
+
+
+@router.get("/sign-in", dependencies=[Anyone])
+def sign_in_page(request: Request, session: SessionDep, next: str = "/") -> Response:
+    """The form to sign in; whoever is signed in goes on to where they wanted to be."""
+    if find_account(request, session) is not None:
+        return RedirectResponse(local(next), status_code=303)
+    return render(request, "people/sign_in.html", next=local(next), email="", problem=None)
+
+
+@router.post("/sign-in", dependencies=[Anyone])
+def sign_in(
+    request: Request,
+    session: SessionDep,
+    email: Annotated[str, Form()],
+    password: Annotated[str, Form()],
+    next: Annotated[str, Form()] = "/",
+) -> Response:
+    """Open a session. A wrong pair answers with the form and not with an error: the failed attempt is to be stored."""
+    now = clock(session)
+    address = request.client.host if request.client else "unknown"
+    try:
+        account = service.authenticate(session, email=email, password=password, address=address, now=now)
+    except TooManyAttempts as error:
+        page = _sign_in_again(request, 429, next, email, str(error))
+        page.headers["Retry-After"] = str(error.members["retry_after_s"])
+        return page
+    if account is None:
+        problem = "This address and password do not fit together. Check both, or ask an admin for a new invitation."
+        return _sign_in_again(request, 401, next, email, problem)
+    response = RedirectResponse(local(next), status_code=303)
+    _remember(request, response, session, account)
+    return response
+
+
+@router.post("/sign-out", dependencies=[Anyone])
+def sign_out(request: Request, session: SessionDep) -> Response:
+    """End this browser's session, whether it is still good or not."""
+    token = request.cookies.get(security.session_cookie(request))
+    if token is not None:
+        service.close_session(session, token, now=clock(session))
+    response = RedirectResponse("/sign-in", status_code=303)
+    response.delete_cookie(
+        security.session_cookie(request), path="/", secure=security.is_https(request), httponly=True, samesite="lax"
+    )
+    return response
+
+
+@router.get("/invitations/{token}", dependencies=[Anyone])
+def invitation_page(request: Request, session: SessionDep, token: str) -> Response:
+    """What the link offers, and the form to take it."""
+    invitation = service.open_invitation(session, token, now=clock(session))
+    account = find_account(request, session)
+    if account is not None:
+        show_navigation(request, session, account)
+    return _invitation_form(request, session, invitation)
+
+
+@router.post("/invitations/{token}", dependencies=[Anyone])
+def accept_invitation(
+    request: Request,
+    session: SessionDep,
+    token: str,
+    name: Annotated[str, Form()] = "",
+    email: Annotated[str, Form()] = "",
+    password: Annotated[str, Form()] = "",
+) -> Response:
+    """Join with the account that is signed in, or with a new one."""
+    now = clock(session)
+    invitation = service.open_invitation(session, token, now=now)
+    account = find_account(request, session)
+    is_new_here = account is None
+    if account is None:
+        try:
+            account = service.account_for_invitation(session, invitation, email=email, name=name, password=password)
+        except (InvalidPerson, WeakPassword, EmailTaken) as error:
+            return _invitation_form(request, session, invitation, name=name, email=email, problem=error)
+    service.accept_invitation(session, token, account, now=now)
+    response = RedirectResponse(_first_page(session, invitation), status_code=303)
+    if is_new_here:
+        _remember(request, response, session, account)
+    return response
+
+
+def _sign_in_again(request: Request, status: int, next: str, email: str, problem: str) -> Response:
+    return render(request, "people/sign_in.html", status_code=status, next=local(next), email=email, problem=problem)
+
+
+def _invitation_form(
+    request: Request,
+    session: Session,
+    invitation: Invitation,
+    *,
+    name: str = "",
+    email: str = "",
+    problem: Exception | None = None,
+) -> Response:
+    inviter = session.get(Account, invitation.created_by) if invitation.created_by else None
+    project = session.get(Project, invitation.project_id) if invitation.project_id else None
+    return render(
+        request,
+        "people/invitation.html",
+        status_code=422 if problem else 200,
+        invitation=invitation,
+        inviter=inviter,
+        project=project,
+        name=name,
+        email=invitation.email or email,
+        problem=problem,
+        problem_is=getattr(problem, "code", None),
+    )
+
+
+def _first_page(session: Session, invitation: Invitation) -> str:
+    """Where a new member begins: a labeler with a slate, everyone else with the project."""
+    if invitation.project_id is None:  # the first admin: the starter project is the one that is there
+        project = session.scalar(select(Project).order_by(Project.id).limit(1))
+        return f"/projects/{project.slug}" if project else "/"
+    project = session.get_one(Project, invitation.project_id)
+    return f"/projects/{project.slug}" + ("/rank" if invitation.role is Role.LABELER else "")
+
+
+def _remember(request: Request, response: Response, session: Session, account: Account) -> None:
+    """Open a session and set its cookie. A script cannot read it, another site's form does not send it."""
+    user_agent = request.headers.get("user-agent")
+    response.set_cookie(
+        security.session_cookie(request),
+        service.open_session(session, account, user_agent=user_agent, now=clock(session)),
+        max_age=int(SESSION_DURATION.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=security.is_https(request),
+        path="/",
+    )
+
+
+def local(address: str) -> str:
+    """The address if it is one of ours, else the home page: a sign-in link must not lead away."""
+    is_ours = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
+    return address if is_ours else "/"
