@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session
 
+import trainer  # noqa: F401 - before any test loads torch: it sets how its threads wait
 from app import db, embedded_postgres, migrate
 from app.tables import metadata
 
