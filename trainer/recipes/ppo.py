@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -27,7 +26,6 @@ from trainer.checkpoints import (
     require_finite,
 )
 from trainer.decoding import LocalEngine, SampleRequest
-from trainer.errors import StageError
 from trainer.fitting import autocast
 from trainer.kl import KLController, k1, k3, sequence_kl
 from trainer.models import Policy, load_policy, load_reward_model, save_model
@@ -50,35 +48,12 @@ from trainer.ppo import (
 from trainer.prompting import decode_completion
 from trainer.recipes.program import Interrupt, Interrupted, run_recipe
 from trainer.rollouts import Rollouts, gather_rollouts
-from trainer.round_folder import JsonLines, PromptRow, RoundFolder, Stage, read_json
+from trainer.round_folder import JsonLines, PromptRow, RoundFolder, Stage
 from trainer.scoring import completion_logprobs
 from trainer.settings import PPOConfig
+from trainer.stage_inputs import prompts_that_fit, score_std_of
 
 NUM_SHOWN = 8  # completions of each held-out evaluation that samples.jsonl keeps
-
-
-class NoPrompts(StageError):
-    """A split that the recipe needs has no prompt."""
-
-    code = "no_prompts"
-
-    def __init__(self, split: str, num_too_long: int) -> None:
-        super().__init__(
-            f"the {split} split has no prompt that fits into the policy's context ({num_too_long} are too long)",
-            advice="import more prompts, or allow shorter completions, and start the round again",
-        )
-
-
-class FlatScores(StageError):
-    """The reward model gives every completion the same score."""
-
-    code = "flat_scores"
-
-    def __init__(self, path: str) -> None:
-        super().__init__(
-            f"the reward model at {path} gives every completion the same score: there is nothing to learn from it",
-            advice="fit a reward model to more rankings first",
-        )
 
 
 @dataclass
@@ -182,7 +157,9 @@ def run_ppo(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     config = cast(PPOConfig, stage.config)
     policy = load_policy(stage.models["policy"], stage.device)
     models = load_models(stage, policy)
-    prompts, held_out, num_left_out = load_prompts(folder, policy, config)
+    prompts, num_too_long = prompts_that_fit(folder, policy.model, config.max_completion_tokens, "train")
+    held_out, _ = prompts_that_fit(folder, policy.model, config.max_completion_tokens, "validation")
+    held_out = held_out[: config.num_evaluation_prompts]
     run = Run(
         Learner(models.policy, config.learning_rate, config.warmup_updates, config.max_gradient_norm),
         Learner(models.value, config.value_learning_rate, config.warmup_updates, config.max_gradient_norm),
@@ -198,7 +175,7 @@ def run_ppo(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
         **{f"start_{name}": value for name, value in progress.start.items()},
         "num_steps": progress.step,
         "best_step": progress.best_step,
-        "num_prompts_left_out": num_left_out,  # too long for the policy's context
+        "num_prompts_too_long": num_too_long,  # for the policy's context: left out
     }
     folder.publish_result(
         lambda path: save_model(models.policy, policy.tokenizer, path),
@@ -390,35 +367,15 @@ def pass_order(num_prompts: int, seed: int, number: int) -> list[int]:
 
 
 def load_models(stage: Stage, policy: Policy) -> Models:
-    """The four models. A reward model of ours says how far its scores spread; one from elsewhere is taken as it is."""
+    """The four models, the policy's among them."""
     path = stage.models["reward_model"]
-    described = Path(path) / "result.json"
-    score_std = read_json(described)["figures"]["score_std"] if described.is_file() else 1.0
-    models = Models(
+    return Models(
         policy=policy.model,
         reference=load_policy(stage.models["policy"], stage.device).model.requires_grad_(False),
         reward_model=load_reward_model(path, stage.device).model.requires_grad_(False),
         value=load_reward_model(path, stage.device).model,
-        score_std=score_std,
+        score_std=score_std_of(path),
     )
-    if not score_std > 0:
-        raise FlatScores(path)
-    return models
-
-
-def load_prompts(
-    folder: RoundFolder, policy: Policy, config: PPOConfig
-) -> tuple[list[PromptRow], list[PromptRow], int]:
-    """The prompts to learn on and those held out, and how many were left out as too long for the context."""
-    context = getattr(policy.model.config, "max_position_embeddings", None)
-    room = math.inf if context is None else context - config.max_completion_tokens
-    rows = folder.read_prompts()
-    fitting = [row for row in rows if len(row.prompt_ids) <= room]
-    split = {name: [row for row in fitting if row.split == name] for name in ("train", "validation")}
-    for name, own in split.items():
-        if not own:
-            raise NoPrompts(name, num_too_long=len(rows) - len(fitting))
-    return split["train"], split["validation"][: config.num_evaluation_prompts], len(rows) - len(fitting)
 
 
 if __name__ == "__main__":
