@@ -119,4 +119,4 @@ def _needs(glance: Glance, sampler_is_silent: bool) -> Iterable[Need]:
     if last is not None and last.state is RoundState.SUCCEEDED and last.candidate_id in glance.candidate_ids:
         yield Need(f"Round {last.number} made a candidate: promote it or reject it", f"{root}/policies")
     if glance.num_ready == 0 and glance.project.paused_at is None and sampler_is_silent:
-        yield Need("No slate is ready and no sampler has been heard of: start one with `podium sampler`", root)
+        yield Need("No slate is ready and no sampler has been heard of: start one with “podium sampler”", root)
