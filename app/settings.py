@@ -30,7 +30,6 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=10, ge=1, description="Database connections a process may hold.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the sampler and recipes compute.")
     threads: int = Field(default=0, ge=0, description="CPU threads for models; 0 uses every core.")
-    engine: Literal["local", "openai"] = Field(default="local", description="What samples completions.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
     @property
