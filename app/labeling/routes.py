@@ -1,12 +1,16 @@
 """The ranking page and the labeling API: parse, call one service, answer."""
 
 from random import SystemRandom
-from uuid import UUID
+from typing import Annotated, Any
+from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.datastructures import FormData
 
 from app.db import SessionDep, clock
 from app.labeling import drafts, leases, service
+from app.labeling.errors import IncompleteRanking
 from app.labeling.models import LeaseEnd
 from app.labeling.schemas import (
     DraftForm,
@@ -19,10 +23,21 @@ from app.labeling.schemas import (
     RetractionForm,
     RetractionOut,
     SavedDraftOut,
+    ScreensRequest,
     SkipForm,
+    ranking_of_fields,
 )
-from app.labeling.screen import shown_slates
-from app.people.access import CurrentAccount, LabelerAccess, labeler_of
+from app.labeling.screen import (
+    KEYS,
+    SKIP_REASONS,
+    VERDICTS,
+    ShownSlate,
+    newest_guidelines,
+    num_submitted_since,
+    shown_slates,
+)
+from app.pages import render
+from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
 
 router = APIRouter()
 api = APIRouter(tags=["labeling"])
@@ -31,6 +46,64 @@ api = APIRouter(tags=["labeling"])
 RNG = SystemRandom()
 RETRY_AFTER_S = 2
 ENDS = {"skip": LeaseEnd.SKIPPED, "cannot_rank": LeaseEnd.CANNOT_RANK}
+
+
+async def _fields(request: Request) -> FormData:
+    return await request.form()
+
+
+Fields = Annotated[FormData, Depends(_fields)]
+
+
+@router.get("/projects/{slug}/rank")
+def rank_page(request: Request, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
+    """The slate to go on with; it can be read, and ranked, before any script has run."""
+    leases.refuse_when_paused(access)
+    labeler = labeler_of(session, access)
+    now = clock(session)
+    ids = leases.take_leases(session, labeler, access.project, wanted=1, now=now, rng=RNG)
+    return render(
+        request,
+        "labeling/rank.html",
+        **_screens(access, shown_slates(session, ids)[:1]),
+        today=num_submitted_since(session, labeler.id, now.replace(hour=0, minute=0, second=0, microsecond=0)),
+        guidelines=newest_guidelines(session, access.project.id),
+        skip_reasons=SKIP_REASONS,
+        keys=KEYS.items(),
+    )
+
+
+@router.post("/projects/{slug}/rank")
+def submit_page(fields: Fields, access: LabelerAccess, session: SessionDep) -> RedirectResponse:
+    """The page's form, sent without a script."""
+    try:
+        lease_id = UUID(str(fields.get("lease_id")))
+        lease = leases.find_lease(session, access.account.id, lease_id)
+        form = ranking_of_fields(fields.multi_items(), lease.order_shown)
+    except ValueError as error:
+        raise IncompleteRanking("The form lacks a rank, or holds what is none") from error
+    service.submit_ranking(session, access.account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session))
+    return RedirectResponse(f"/projects/{access.project.slug}/rank", status_code=303)
+
+
+@api.post("/projects/{slug}/leases/screens", include_in_schema=False)
+def take_screens(request: Request, form: ScreensRequest, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
+    """The slates that the page does not have yet, drawn: the next one is shown the moment one is submitted."""
+    leases.refuse_when_paused(access)
+    labeler = labeler_of(session, access)
+    ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=clock(session), rng=RNG)
+    new = shown_slates(session, [lease_id for lease_id in ids if lease_id not in form.have])
+    return render(
+        request,
+        "labeling/_slates.html",
+        **_screens(access, new),
+        today=num_submitted_since(session, labeler.id, form.since),
+    )
+
+
+def _screens(access: Access, slates: list[ShownSlate]) -> dict[str, Any]:
+    words = [(key, words) for key, (_, _, words) in VERDICTS.items()]
+    return {"project": access.project, "slates": slates, "verdicts": words, "new_id": uuid4}
 
 
 @api.post("/projects/{slug}/leases")

@@ -1,14 +1,15 @@
 """What the labeling API takes and gives. No name or number in here tells which policy wrote what."""
 
 import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from app.labeling.models import Strength
-from app.labeling.screen import ShownSlate
+from app.labeling.screen import ShownSlate, verdict
 from app.labeling.service import Judgement, Receipt
 
 # What a text column cannot hold: NUL, and halves of a surrogate pair (Python strings have no whole ones).
@@ -19,14 +20,14 @@ def _storable(value: Any) -> Any:
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value) if isinstance(value, str) else value
 
 
-Words = Annotated[str, BeforeValidator(_storable), StringConstraints(max_length=100_000)]
-Flag = Annotated[str, BeforeValidator(_storable), StringConstraints(min_length=1, max_length=200)]
+Words = Annotated[str, StringConstraints(max_length=100_000), BeforeValidator(_storable)]
+Flag = Annotated[str, StringConstraints(min_length=1, max_length=200), BeforeValidator(_storable)]
 Flags = Annotated[list[Flag], Field(max_length=64)]
 Rank = Annotated[int, Field(ge=1, le=64)]
 Quality = Annotated[int, Field(ge=1, le=7)]
 Seconds = Annotated[FiniteFloat, Field(ge=0)]
 Reason = Annotated[
-    str, BeforeValidator(_storable), StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000), BeforeValidator(_storable)
 ]
 
 
@@ -40,6 +41,14 @@ class LeaseRequest(Form):
     """How many slates the client would like to hold: the one in work, and one fetched ahead."""
 
     wanted: Annotated[int, Field(ge=1, le=2)] = 1
+
+
+class ScreensRequest(Form):
+    """The same for the page's script: which slates it has already, and when the labeler's day began."""
+
+    wanted: Annotated[int, Field(ge=1, le=2)] = 2
+    have: Annotated[list[UUID], Field(max_length=100)] = []
+    since: AwareDatetime
 
 
 class DraftContent(Form):
@@ -84,6 +93,30 @@ class RankingForm(Form):
             strength=self.strength,
             active_s=self.active_s,
         )
+
+
+def ranking_of_fields(fields: Iterable[tuple[str, Any]], order_shown: Sequence[UUID]) -> RankingForm:
+    """The ranking in the page's own form, sent before any script has run: `rank:<completion id>` and so on.
+
+    Raises ValueError for fields that make no ranking.
+    """
+    form: dict[str, Any] = {"ranks": {}, "qualities": {}, "flags": {}, "notes": {}}
+    for name, value in fields:
+        what, _, completion_id = name.partition(":")
+        if what == "rank":
+            form["ranks"][completion_id] = value
+        elif what == "quality":
+            form["qualities"][completion_id] = value
+        elif what == "flags":
+            form["flags"].setdefault(completion_id, []).append(value)
+        elif what == "note" and completion_id:
+            form["notes"][completion_id] = value
+        elif what in {"note", "ranking_id"}:
+            form[what] = value
+        elif what == "verdict" and len(order_shown) == 2:
+            ranks, form["strength"] = verdict(int(value))
+            form["ranks"] = dict(zip(order_shown, ranks, strict=True))
+    return RankingForm.model_validate(form)
 
 
 class SkipForm(Form):

@@ -8,11 +8,64 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.labeling.models import Completion, Draft, Lease, Ranking, Slate
+from app.labeling.models import Completion, Draft, Lease, Ranking, Slate, Strength
 from app.projects.models import Guidelines
 from app.prompts.models import Prompt
 
 LETTERS = "ABCDEFGHI"
+# The seven answers about two completions: ranks of A and B, strength, words. rank.js has the same numbers.
+VERDICTS = {
+    1: ((1, 2), Strength.SIGNIFICANTLY, "A is significantly better"),
+    2: ((1, 2), Strength.BETTER, "A is better"),
+    3: ((1, 2), Strength.SLIGHTLY, "A is slightly better"),
+    4: ((1, 1), Strength.NEGLIGIBLY, "About equal, or unsure"),
+    5: ((2, 1), Strength.SLIGHTLY, "B is slightly better"),
+    6: ((2, 1), Strength.BETTER, "B is better"),
+    7: ((2, 1), Strength.SIGNIFICANTLY, "B is significantly better"),
+}
+SKIP_REASONS = {
+    "skip": (
+        "Outside my knowledge",
+        "A language I do not read well",
+        "I would rather not read this",
+        "Too long for now",
+    ),
+    "cannot_rank": (
+        "The prompt makes no sense",
+        "All completions are equally unusable",
+        "The prompt lacks what it refers to",
+        "It shows someone's private data",
+    ),
+}
+KEYS = {
+    "Ranking": (
+        (("1", "–", "9"), "give the highlighted completion that rank; the first time, go on to the next one"),
+        (("↑", "↓"), "highlight the completion above or below (also K and J)"),
+        (("A", "–", "I"), "highlight that completion"),
+        (("←", "→"), "one place better or worse"),
+        (("Enter",), "best, next best, …: take the next free rank"),
+        (("T",), "tie with the one placed last"),
+        (("Backspace",), "back to those to be ranked"),
+    ),
+    "Comparing two": (
+        (("1", "–", "7"), "from A significantly better, over 4 about equal, to B significantly better"),
+        (("←", "→"), "one step towards A or B"),
+    ),
+    "Saying more": (
+        (("Shift", "1", "–", "7"), "quality of the highlighted completion (also Q, then the digit)"),
+        (("X",), "flags"),
+        (("N",), "note"),
+        (("Esc",), "back to the completion"),
+    ),
+    "The slate": (
+        (("Ctrl", "Enter"), "submit, once everything is ranked (⌘ on a Mac)"),
+        (("Ctrl", "Z"), "undo (also U); with Shift redo (also R)"),
+        (("S",), "skip, with a reason"),
+        (("V",), "stack or columns"),
+        (("P",), "to the prompt"),
+        (("?",), "these keys"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +129,14 @@ def shown_slates(session: Session, lease_ids: list[UUID]) -> list[ShownSlate]:
         )
         for row in rows
     ]
+
+
+def verdict(key: int) -> tuple[tuple[int, int], Strength]:
+    """The ranks of A and B and the strength that one of the seven answers means.  Raises ValueError."""
+    if key not in VERDICTS:
+        raise ValueError(f"{key} is none of the seven answers")
+    ranks, strength, _ = VERDICTS[key]
+    return ranks, strength
 
 
 def num_submitted_since(session: Session, labeler_id: int, since: datetime) -> int:
