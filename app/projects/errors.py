@@ -26,3 +26,9 @@ class BadProjectSetting(ProjectError):
     def __init__(self, setting: str, rule: str) -> None:
         super().__init__(f"{setting}: {rule}; nothing was changed.")
         self.setting, self.rule = setting, rule
+
+
+class PolicyNotUsable(ProjectError):
+    """The policy that a project is to start from cannot be opened, or nobody could look at it."""
+
+    code = "policy_not_usable"

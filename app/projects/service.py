@@ -18,6 +18,7 @@ from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
 from app.projects.settings import SLUG, crossed_limits
 
 LONGEST_NAME = 100  # characters
+RESERVED_SLUGS = {"new"}  # /projects/new is a page
 
 
 def create_project(
@@ -36,12 +37,7 @@ def create_project(
     created_by: None when the installation makes it by itself.  settings: columns of Project.
     Raises SlugTaken, BadProjectSetting.
     """
-    if not SLUG.fullmatch(slug):
-        raise BadProjectSetting("Short name", "takes lower-case letters, digits and hyphens, 63 at most")
-    if not 0 < len(name.strip()) <= LONGEST_NAME:
-        raise BadProjectSetting("Name", f"takes 1 to {LONGEST_NAME} characters")
-    if session.scalar(select(Project.id).where(Project.slug == slug)) is not None:
-        raise SlugTaken(slug)
+    check_new(session, slug=slug, name=name, guidelines=guidelines)
     project = Project(slug=slug, name=name.strip(), flags=list(DEFAULT_FLAGS), created_at=now, **settings)
     session.add(project)
     try:
@@ -64,6 +60,18 @@ def create_project(
     audit(session, created_by.id if created_by else None, "project.create", f"project:{slug}", project_id=project.id)
     notify(session, SAMPLER_CHANNEL)
     return project
+
+
+def check_new(session: Session, *, slug: str, name: str, guidelines: str) -> None:
+    """Raises BadProjectSetting, SlugTaken for what can be known to be wrong before a policy is looked at."""
+    if not SLUG.fullmatch(slug) or slug in RESERVED_SLUGS:
+        raise BadProjectSetting("slug", "takes lower-case letters, digits and hyphens, 63 at most, and not `new`")
+    if not 0 < len(name.strip()) <= LONGEST_NAME:
+        raise BadProjectSetting("name", f"takes 1 to {LONGEST_NAME} characters")
+    if not guidelines.strip():
+        raise BadProjectSetting("guidelines", "must say what labelers look for")
+    if session.scalar(select(Project.id).where(Project.slug == slug)) is not None:
+        raise SlugTaken(slug)
 
 
 def get_project(session: Session, slug: str) -> Project:

@@ -131,10 +131,10 @@ def read_setting(setting: ProjectSetting, given: str | float | bool | None) -> i
     try:
         number = int(text) if setting.kind == "int" else float(text)
     except ValueError:
-        raise BadProjectSetting(setting.label, f"must be {kind}") from None
+        raise BadProjectSetting(setting.name, f"must be {kind}") from None
     if not setting.minimum <= number or (setting.maximum is not None and not number <= setting.maximum):
         limits = f"from {setting.minimum:g} to {setting.maximum:g}" if setting.maximum is not None else "larger"
-        raise BadProjectSetting(setting.label, f"must be {kind} {limits}")
+        raise BadProjectSetting(setting.name, f"must be {kind} {limits}")
     return number
 
 
@@ -164,7 +164,7 @@ def read_mixture(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     for row in rows:
         source = row["source"]
         if source not in MIXTURE_SOURCES:
-            raise BadProjectSetting("Mixture", f"knows no source {source!r}")
+            raise BadProjectSetting("mixture", f"knows no source {source!r}")
         weight = read_setting(ProjectSetting("weight", "float", "Mixture", "", 0, 1000), row.get("weight") or "0")
         if not weight:
             continue
@@ -174,8 +174,8 @@ def read_mixture(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
         top_p = read_setting(ProjectSetting("p", "float", "Top-p", "", 0, 1), row.get("top_p") or "1")
         if not top_p or not temperature:
             # Greedy completions of one prompt are all the same: no slate could be made of them.
-            raise BadProjectSetting("Mixture", "needs a temperature and a top-p above 0")
+            raise BadProjectSetting("mixture", "needs a temperature and a top-p above 0")
         mixture.append({"source": source, "weight": weight, "temperature": temperature, "top_p": top_p})
     if not any(entry["source"] != "demonstration" for entry in mixture):
-        raise BadProjectSetting("Mixture", "needs a policy with a weight above 0")
+        raise BadProjectSetting("mixture", "needs a policy with a weight above 0")
     return mixture

@@ -55,10 +55,16 @@ def inspect_starter() -> InspectedPolicy:
         source=STARTER_SOURCE,
         num_parameters=num_parameters(folder / "model.safetensors"),
         context_tokens=config["max_position_embeddings"],
-        tokenizer_sha256=hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
-        manifest_sha256=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        tokenizer_sha256=tokenizer_sha256(folder / "tokenizer.json"),
         facts={"architecture": config["architectures"][0]},
     )
+
+
+def tokenizer_sha256(file: Path) -> str:
+    """As trainer.models.tokenizer_hash has it, which a test compares."""
+    state = json.loads(file.read_text(encoding="utf-8"))
+    del state["truncation"], state["padding"]  # how it was last called, not what it is
+    return hashlib.sha256(json.dumps(state, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
 def num_parameters(weights: Path) -> int:
