@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -33,7 +34,8 @@ PAD_TOKEN = "<|pad|>"  # noqa: S105 (a token of text)
 PLAIN_CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{{ '\\n\\n' }}"  # a bare newline after a block would be trimmed
     "{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
@@ -155,6 +157,8 @@ def model_errors(path: str | Path) -> Iterator[None]:
     except OSError as error:
         pickled = "safetensors" in str(error)
         raise (UnsafeWeights(str(path)) if pickled else ModelNotFound(str(path))) from error
+    except SafetensorError as error:
+        raise UnsupportedModel(str(path), f"its weights are damaged ({error})") from error
     except ValueError as error:
         raise UnsupportedModel(str(path), str(error).splitlines()[0]) from error
 
@@ -259,8 +263,9 @@ def score_weight(model: PreTrainedModel) -> Tensor:
 
 def final_norm_bias(model: PreTrainedModel) -> Tensor | None:
     """(D,) the bias of the trunk's last layer norm, which the head reads; None in families without one (Llama)."""
-    norms = [module for name, module in model.base_model.named_modules() if name.split(".")[-1] in FINAL_NORMS]
-    bias = getattr(norms[-1], "bias", None) if norms else None
+    norms = {name: norm for name, norm in model.base_model.named_modules() if name.split(".")[-1] in FINAL_NORMS}
+    outermost = min(norms, key=lambda name: name.count("."), default="")  # OPT's layers have one of that name each
+    bias = getattr(norms.get(outermost), "bias", None)
     projected = getattr(model.config, "word_embed_proj_dim", None) not in (None, model.config.hidden_size)  # OPT-350m
     return None if projected else bias
 

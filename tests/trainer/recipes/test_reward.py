@@ -1,0 +1,269 @@
+import dataclasses
+import json
+import random
+import statistics
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from tests.trainer.killing import run_until_killed
+from tests.trainer.tiny import EOS, GOOD, some_demonstration, some_ranking
+from trainer import fitting
+from trainer.models import load_policy, load_reward_model, reward_model_from_policy
+from trainer.recipes.program import Interrupt, run_in_folder
+from trainer.recipes.reward import add_gradients, fit_reward_model, look_at, slates_of
+from trainer.round_folder import read_result
+from trainer.scoring import score_completions
+from trainer.settings import recipe_config
+
+LEARNS = {"learning_rate": 1e-2, "num_epochs": 3}
+
+
+def run(folder, interrupt=None):
+    return run_in_folder(fit_reward_model, folder, interrupt or Interrupt())
+
+
+def result_of(folder):
+    return read_result(folder.result)
+
+
+def weights_of(folder):
+    return (folder.result / "model.safetensors").read_bytes()
+
+
+def error_of(folder):
+    return json.loads((folder.path / "error.json").read_text())
+
+
+def without_times(rows):
+    return [{name: value for name, value in row.items() if name not in ("at", "step_s")} for row in rows]
+
+
+def test_the_reward_model_learns_what_the_labelers_prefer(reward_folder):
+    folder = reward_folder(120, **LEARNS)
+    assert run(folder) == 0
+    figures = result_of(folder)["figures"]
+    assert figures["accuracy"] > 0.9
+    plain = AutoModelForSequenceClassification.from_pretrained(folder.result).eval()
+    good, bad = (plain(torch.tensor([[5, 6, word, 9, EOS]])).logits.item() for word in (GOOD, GOOD + 1))
+    assert good > bad + 1
+
+
+def test_metrics_and_samples_say_what_happened(reward_folder):
+    folder = reward_folder(24, num_epochs=1, batch_size=6, evaluations_per_epoch=1)
+    run(folder)
+    rows = folder.metrics().read()
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert {"loss", "train_accuracy", "learning_rate", "gradient_norm"} <= rows[0].keys()
+    assert [row["step"] for row in rows if "validation_loss" in row] == [3]
+    samples = folder.samples().read()
+    assert {row["step"] for row in samples} == {3}
+    assert samples[0].keys() >= {"prompt", "completion", "score"}
+
+
+def test_demonstrations_score_0_on_average_when_there_are_fifty(reward_folder):
+    folder = reward_folder(24, num_epochs=1)
+    rng = random.Random(5)
+    demonstrations = [some_demonstration(i, rng, split="validation") for i in range(50)]
+    folder.write_demonstrations(demonstrations)
+    run(folder)
+    assert result_of(folder)["normalised_by"] == "demonstrations"
+    model = load_reward_model(folder.result).model
+    scores = score_completions(
+        model, [row.prompt_ids for row in demonstrations], [[row.completion_ids] for row in demonstrations]
+    )
+    assert scores.mean().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_with_fewer_demonstrations_the_reference_completions_score_0_and_it_is_said(reward_folder):
+    folder = reward_folder(24, num_epochs=1)
+    rng = random.Random(5)
+    folder.write_demonstrations([some_demonstration(i, rng, split="validation") for i in range(49)])
+    run(folder)
+    assert result_of(folder)["normalised_by"] == "reference completions"
+
+
+def test_the_spread_of_the_reference_completions_is_stored_for_ppo(reward_folder, monkeypatch):
+    from trainer.recipes import reward as module
+
+    folder = reward_folder(24, num_epochs=1)
+    seen = {}
+    original = module.reference_completions
+
+    def remember(*arguments):
+        seen["it"] = original(*arguments)
+        return seen["it"]
+
+    monkeypatch.setattr(module, "reference_completions", remember)
+    run(folder)
+    prompts, completions = seen["it"]
+    plain = AutoModelForSequenceClassification.from_pretrained(folder.result).eval()
+    scores = [
+        plain(torch.tensor([prompt + ids])).logits.item()
+        for prompt, own in zip(prompts, completions, strict=True)
+        for ids in own
+    ]
+    result = result_of(folder)
+    assert len(scores) == 8
+    assert result["score_std"] == pytest.approx(statistics.stdev(scores), rel=1e-4)
+    assert statistics.fmean(scores) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_ranking_that_is_all_ties_is_left_out_and_counted(reward_folder):
+    folder = reward_folder(24, num_epochs=1)
+    rows = folder.read_rankings()
+    rows[1] = dataclasses.replace(rows[1], ranks=[1, 1, 1, 1])
+    folder.write_rankings(rows)
+    run(folder)
+    figures = result_of(folder)["figures"]
+    assert (figures["num_all_ties"], figures["num_train_rankings"]) == (1, 17)
+
+
+def test_held_out_labelers_are_measured_and_never_fitted(reward_folder):
+    folder = reward_folder(24, num_epochs=1)
+    rows = [dataclasses.replace(row, held_out_labeler=row.labeler == "labeler-0") for row in folder.read_rankings()]
+    folder.write_rankings(rows)
+    run(folder)
+    figures = result_of(folder)["figures"]
+    held_out = [row for row in rows if row.held_out_labeler]
+    assert figures["held_out_labeler_num_rankings"] == len(held_out)
+    assert figures["num_train_rankings"] == len([row for row in rows if row.split == "train"]) - len(
+        [row for row in held_out if row.split == "train"]
+    )
+
+
+def test_the_test_split_is_not_looked_at(reward_folder):
+    folder, other = reward_folder(24, num_epochs=1), reward_folder(24, num_epochs=1)
+    rng = random.Random(9)
+    other.write_rankings([*other.read_rankings(), *(some_ranking(100 + i, rng, split="test") for i in range(5))])
+    run(folder)
+    run(other)
+    assert weights_of(folder) == weights_of(other)
+    assert result_of(folder)["figures"] == result_of(other)["figures"]
+
+
+def test_without_a_validation_split_the_last_parameters_are_kept(reward_folder):
+    folder = reward_folder(12, num_epochs=1)
+    folder.write_rankings([dataclasses.replace(row, split="train") for row in folder.read_rankings()])
+    assert run(folder) == 0
+    figures = result_of(folder)["figures"]
+    assert "validation_loss" not in figures
+    assert figures["best_step"] == figures["num_steps"]
+
+
+def test_without_a_ranking_to_learn_from_the_stage_fails_by_name(reward_folder):
+    folder = reward_folder(4)
+    folder.write_rankings([dataclasses.replace(row, split="validation") for row in folder.read_rankings()])
+    assert run(folder) == 3
+    assert error_of(folder)["code"] == "nothing_to_fit"
+
+
+def test_fitting_stops_early_and_keeps_the_best_parameters(reward_folder):
+    folder = reward_folder(40, learning_rate=3e-2, num_epochs=40, patience=2, evaluations_per_epoch=1)
+    rows = folder.read_rankings()
+    rng = random.Random(1)
+    for i, row in enumerate(rows):
+        if row.split == "train":  # labels of pure noise: the longer it fits them, the worse it gets
+            rows[i] = dataclasses.replace(row, ranks=rng.sample(range(1, 5), 4))
+    folder.write_rankings(rows)
+    run(folder)
+    result = result_of(folder)
+    losses = {row["step"]: row["validation_loss"] for row in folder.metrics().read() if "validation_loss" in row}
+    assert result["stopped"].startswith("the validation loss was last lowest at step")
+    assert result["figures"]["best_step"] == min(losses, key=losses.__getitem__)
+    assert result["figures"]["num_steps"] == max(losses)
+    config = recipe_config("reward", "small", {})
+    validation = slates_of([row for row in rows if row.split == "validation"])
+    seen = look_at(load_reward_model(folder.result).model, validation, config)
+    assert seen["validation_loss"] == pytest.approx(min(losses.values()), rel=0.05)  # the shift moves it a little
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("tokens", [64, 128, 256])
+def test_the_gradient_of_a_step_does_not_depend_on_its_micro_batches(llama_folder, dtype, tolerance, tokens):
+    rng = random.Random(3)
+    rows = [dataclasses.replace(some_ranking(i, rng, k=2 + i % 4), weight=1.0 + i % 3) for i in range(9)]
+    slates = slates_of(rows)
+
+    def gradient(micro_batch_tokens):
+        model = reward_model_from_policy(llama_folder, seed=1).model.to(dtype)
+        config = recipe_config("reward", "small", {"micro_batch_tokens": micro_batch_tokens})
+        add_gradients(model, slates, config)
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    whole, parts = gradient(100_000), gradient(tokens)
+    assert ((whole - parts).norm() / whole.norm()).item() < tolerance
+
+
+def test_rankings_of_one_slate_share_its_forward_and_count_one_by_one(llama_folder):
+    rng = random.Random(3)
+    first = some_ranking(1, rng)
+    second = dataclasses.replace(first, ranking_id="other", labeler="other", ranks=[4, 3, 2, 1])
+    config = recipe_config("reward", "small", {})
+    model = reward_model_from_policy(llama_folder, seed=1).model
+    assert len(slates_of([first, second])) == 1
+    both = add_gradients(model, slates_of([first, second]), config)["loss"]
+    alone = [add_gradients(model, slates_of([row]), config)["loss"] for row in (first, second)]
+    assert both == pytest.approx(statistics.fmean(alone), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def places():
+    """Where a kill hurts, as (function, number of the call): learning, half a checkpoint, after it, half a result."""
+    return {
+        "while learning": ("trainer.fitting.update", 8),
+        "while a checkpoint is written": ("trainer.checkpoints.sync", 6),
+        "after the last step": ("trainer.recipes.reward.normalise", 1),
+        "while the result is written": ("trainer.round_folder.file_sha256", 2),
+    }
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["while learning", "while a checkpoint is written", "after the last step", "while the result is written"],
+)
+def test_a_killed_run_goes_on_to_the_same_bits(reward_folder, places, place):
+    settings = {**LEARNS, "batch_size": 6, "checkpoint_every_steps": 3, "evaluations_per_epoch": 2}
+    undisturbed, killed = reward_folder(24, **settings), reward_folder(24, **settings)
+    run(undisturbed)
+    run_until_killed("trainer.recipes.reward", "fit_reward_model", killed.path, *places[place])
+    assert not killed.is_finished
+    assert run(killed) == 0
+    assert weights_of(killed) == weights_of(undisturbed)
+    assert result_of(killed) == result_of(undisturbed)
+    assert without_times(killed.metrics().read()) == without_times(undisturbed.metrics().read())
+    assert killed.samples().read() == undisturbed.samples().read()
+
+
+def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_bits(reward_folder, monkeypatch):
+    settings = {**LEARNS, "batch_size": 6, "checkpoint_every_steps": 100}
+    undisturbed, stopped = reward_folder(24, **settings), reward_folder(24, **settings)
+    run(undisturbed)
+    interrupt = Interrupt()
+    original = fitting.update
+
+    def asked_in_step_4(*arguments):
+        interrupt.requested = len(stopped.metrics().read()) == 3
+        return original(*arguments)
+
+    monkeypatch.setattr(fitting, "update", asked_in_step_4)
+    assert run(stopped, interrupt) == 143
+    assert [row["step"] for row in stopped.metrics().read()] == [1, 2, 3, 4]
+    monkeypatch.undo()
+    assert run(stopped) == 0
+    assert weights_of(stopped) == weights_of(undisturbed)
+
+
+def test_a_weight_that_is_nan_stops_the_stage_by_name(reward_folder, write_stage, llama_folder, tmp_path):
+    broken = load_policy(llama_folder)
+    with torch.no_grad():
+        next(broken.model.parameters())[5] = float("nan")
+    broken.model.save_pretrained(tmp_path / "broken")
+    broken.tokenizer.save_pretrained(tmp_path / "broken")
+    folder = reward_folder(12)
+    path = folder.path / "stage.json"
+    path.write_text(path.read_text().replace(str(llama_folder), str(tmp_path / "broken")))
+    assert run(folder) == 3
+    assert error_of(folder)["code"] == "not_finite"
+    assert not folder.is_finished
