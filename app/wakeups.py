@@ -4,6 +4,7 @@ import logging
 import threading
 
 import psycopg
+from sqlalchemy import Engine
 
 log = logging.getLogger(__name__)
 
@@ -16,9 +17,9 @@ class Wakeups:
     A thread of its own listens, so a notification that comes while its owner works is there when it looks.
     """
 
-    def __init__(self, url: str, channels: tuple[str, ...]) -> None:
-        """url: of the database, as libpq reads it (no driver in its scheme)."""
-        self._url = url
+    def __init__(self, engine: Engine, channels: tuple[str, ...]) -> None:
+        """engine: says where the database is; its pool is not used."""
+        self._arguments, self._options = engine.dialect.create_connect_args(engine.url)
         self._channels = channels
         self._called = threading.Event()
         self._stopping = threading.Event()
@@ -44,7 +45,9 @@ class Wakeups:
     def _listen(self) -> None:
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(self._url, autocommit=True, connect_timeout=10) as connection:
+                with psycopg.connect(
+                    *self._arguments, **{**self._options, "autocommit": True, "connect_timeout": 10}
+                ) as connection:
                     for channel in self._channels:
                         connection.execute(f"LISTEN {channel}")
                     self._called.set()  # something may have happened while nobody listened

@@ -86,6 +86,7 @@ class Sampler:
         self.reward_models = ModelShelf(self._open_reward_model, capacity=1)
         self.claims: list[SlateClaim] = []
         self.failing: dict[int, datetime] = {}  # project id -> when to try again
+        self.problem = ""  # why, for the heartbeat
 
     def run(self) -> None:
         """Until told to stop. Survives a database that goes away and comes back."""
@@ -139,8 +140,7 @@ class Sampler:
                 except_projects=list(self.failing),
             )
         if not slates:
-            if not self.failing:
-                self.heart.doing = "waiting: every queue is full"
+            self.heart.doing = self.problem if self.failing else "waiting: every queue is full"
             return False
         self.claims = [slate.claim for slate in slates]
         try:
@@ -232,7 +232,7 @@ class Sampler:
         if not isinstance(error, StageError | _WaitsForDevice):
             log.error("sampling for project=%s failed", project_id, exc_info=error)
         reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
-        self.heart.doing = f"project {project_id} waits: {reason}"
+        self.problem = f"project {project_id} waits: {reason}"
         log.error("project=%s is put off for %s: %s", project_id, PAUSE_AFTER_FAILURE, reason)
         with SessionFactory.begin() as session:
             queue.release_claims(session, [slate.claim for slate in slates])
@@ -430,7 +430,7 @@ def main() -> None:
             raise CannotStart("the database has another version's schema: run `podium migrate` first")
     except CannotStart as error:
         terminal.refuse(str(error), exit_code=terminal.USAGE)
-    sampler = Sampler(settings, Wakeups(settings.database_url, (SAMPLER_CHANNEL,)))
+    sampler = Sampler(settings, Wakeups(engine, (SAMPLER_CHANNEL,)))
 
     def stop(signum: int, frame: FrameType | None) -> None:
         sampler.stop()

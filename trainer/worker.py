@@ -515,7 +515,7 @@ def main() -> None:
             raise CannotStart("the database has another version's schema: run `podium migrate` first")
     except CannotStart as error:
         terminal.refuse(str(error), exit_code=terminal.USAGE)
-    worker = Worker(settings, Wakeups(settings.database_url, (TRAINER_CHANNEL,)))
+    worker = Worker(settings, Wakeups(engine, (TRAINER_CHANNEL,)))
 
     def stop(signum: int, frame: FrameType | None) -> None:
         worker.stop()
