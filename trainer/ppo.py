@@ -183,8 +183,8 @@ def token_values(models: Models, part: Part) -> Tensor:
     """(tokens,) fp32 value before each completion token, in units of score_std as rewards are. With gradients."""
     packed = part.packed(models.value.device)
     hidden = packed_hidden_states(models.value, packed)[packed.previous_index]
-    values: Tensor = (hidden @ score_weight(models.value)[0]).float() / models.score_std
-    return values
+    values = hidden @ score_weight(models.value)[0]
+    return (values.float() if values.dtype == torch.bfloat16 else values) / models.score_std
 
 
 def score_rollouts(models: Models, rollouts: Rollouts, config: PPOConfig) -> Tensor:

@@ -2,7 +2,7 @@
 
 Reads data/prompts.parquet (test) and four models. Each policy answers every prompt once by sampling and once greedily;
 the reference answers n times, and the best of those by score is the baseline that needs no training (best-of-n).
-Scores are the reward model's: they say how well a policy pleases *it*, over-optimisation raises them too: people decide.
+Scores are the reward model's: they say how well a policy pleases *it*, and over-optimising does too: people decide.
 The result holds figures and, in completions.parquet, what blind comparisons are made from. Nothing is kept on the way:
 a stage that was stopped starts again and draws the same completions.
 """

@@ -316,14 +316,6 @@ def evaluate_held_out(
     rollouts = gather_rollouts([prompt.prompt_ids for prompt in prompts], engine.sample(requests))
     scores = score_rollouts(models, rollouts, config)
     kl = kl_to_reference(models, rollouts, config)
-    for number, prompt in enumerate(prompts[:NUM_SHOWN]):
-        samples.append(
-            step=step,
-            prompt=prompt.text,
-            completion=decode_completion(policy.tokenizer, rollouts.completions[number][0]),
-            score=scores[number].item(),
-            kl=kl[number].item(),
-        )
     figures = {
         "held_out_score": scores.mean().item(),
         "held_out_reward": final_scores(scores, rollouts.is_finished, config).mean().item(),
@@ -332,6 +324,14 @@ def evaluate_held_out(
         "held_out_tokens": rollouts.lengths.float().mean().item(),
     }
     require_finite(step, **figures)
+    for number, prompt in enumerate(prompts[:NUM_SHOWN]):
+        samples.append(
+            step=step,
+            prompt=prompt.text,
+            completion=decode_completion(policy.tokenizer, rollouts.completions[number][0]),
+            score=scores[number].item(),
+            kl=kl[number].item(),
+        )
     return figures
 
 
