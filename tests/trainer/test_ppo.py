@@ -167,7 +167,8 @@ def test_nothing_outside_the_mask_reaches_an_update(models, experience):
         update_value(value, models, seen, minibatch, ppo_config())
         learners.append({**policy.gradients(), **{f"value.{k}": v for k, v in value.gradients().items()}})
     for name, gradient in learners[0].items():
-        assert gradient.isfinite().all() and torch.equal(gradient, learners[1][name])
+        assert gradient.isfinite().all()
+        assert torch.equal(gradient, learners[1][name])
 
 
 def test_the_score_is_paid_on_the_last_token_and_every_token_pays_its_kl(models, rollouts):
