@@ -100,7 +100,8 @@ def test_a_finished_completion_holds_its_eos_and_a_cut_off_one_does_not(model):
         if completion.finish_reason == "stop":
             assert completion.token_ids.index(EOS) == len(completion.token_ids) - 1
         else:
-            assert EOS not in completion.token_ids and len(completion.token_ids) == 12
+            assert EOS not in completion.token_ids
+            assert len(completion.token_ids) == 12
         assert len(completion.logprobs) == len(completion.token_ids)
 
 
@@ -184,5 +185,5 @@ def test_an_impossible_token_is_never_drawn_even_at_the_ends():
     "wrong", [{"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"max_completion_tokens": 0}, {"prompt_ids": []}]
 )
 def test_a_request_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(ValueError, match="must|needs"):
+    with pytest.raises(ValueError, match=r"must|needs"):
         SampleRequest(**{"prompt_ids": [1], "seeds": [1], "max_completion_tokens": 4} | wrong)
