@@ -2,6 +2,7 @@
 
 import os
 
-# Read by torch's OpenMP when it is loaded, so it stands here. Web, sampler, trainer and Postgres share a machine:
-# threads that spin while they wait for one that is not scheduled made decoding forty times slower on two busy cores.
+# torch's threads spin while they wait for each other, and on cores shared with the web, Postgres and another model that
+# starves the very thread they wait for: fitting beside a busy process was 2 to 7 times slower than with this. OpenMP
+# reads it when torch is loaded, so it has to be said before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
