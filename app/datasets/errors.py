@@ -49,6 +49,15 @@ class BadExport(DatasetError):
     code = "bad_export"
 
 
+class ImportNotFound(DatasetError):
+    """The project has no such import."""
+
+    code = "import_not_found"
+
+    def __init__(self, import_id: int) -> None:
+        super().__init__(f"There is no import {import_id} here; the datasets page lists the imports there are.")
+
+
 class UnknownFormat(DatasetError):
     """The format asked for is none that can be imported."""
 

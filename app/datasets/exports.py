@@ -141,7 +141,7 @@ class Pairs:
 
     def places(self, row: RankingRow) -> Iterator[tuple[int, int]]:
         """Positions of the better and the worse completion, from the best downwards."""
-        order = sorted(range(len(row.ranks)), key=lambda position: (row.ranks[position], position))
+        order = [position for _, position in row.places]
         for place, better in enumerate(order):
             for worse in order[place + 1 :]:
                 if self.keeps_ties or row.ranks[better] < row.ranks[worse]:

@@ -1,7 +1,7 @@
 """Files become prompts, rankings and demonstrations: all of a file or nothing of it, and the same file only once."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.batches import batches
-from app.datasets.errors import BadFile, ImportRefused, Problem, UnknownFormat
+from app.datasets import reports
+from app.datasets.errors import BadFile, ImportNotFound, ImportRefused, Problem, UnknownFormat
 from app.datasets.files import CONTAINERS, container_of, records
 from app.datasets.formats import RANKING_FORMATS, prompt_of, read_demonstration
 from app.datasets.importing import Import
@@ -37,6 +38,14 @@ class Imported:
     report: dict[str, Any]  # {"counts": {name: count}, "k": {K: slates}, "lines": {remark: [line]}}
     record: DatasetImport | None
     is_new: bool  # false: the same file was imported before, and nothing has changed
+
+    @property
+    def summary(self) -> str:
+        return reports.summary(self.report)
+
+    @property
+    def remarks(self) -> list[str]:
+        return reports.remarks(self.report)
 
 
 def import_file(
@@ -113,6 +122,23 @@ def same_file(session: Session, project: Project, what: str, digest: str) -> Dat
         .where(DatasetImport.project_id == project.id, DatasetImport.what == what, DatasetImport.sha256 == digest)
         .limit(1)
     ).one_or_none()
+
+
+def find_import(session: Session, project: Project, import_id: int) -> DatasetImport:
+    """Raises ImportNotFound, also for another project's."""
+    record = session.get(DatasetImport, import_id)
+    if record is None or record.project_id != project.id:
+        raise ImportNotFound(import_id)
+    return record
+
+
+def list_imports(session: Session, project: Project, *, limit: int = 20) -> Sequence[Imported]:
+    """The project's imports, the newest first."""
+    query = select(DatasetImport).where(DatasetImport.project_id == project.id).order_by(DatasetImport.id.desc())
+    return [
+        Imported(record.what, record.format, record.report, record, is_new=True)
+        for record in session.scalars(query.limit(limit))
+    ]
 
 
 def write_prompts(running: Import, file: BinaryIO, format: str | None) -> str:

@@ -63,6 +63,11 @@ class RankingRow:
         return None if self.strength is None else MARGINS[self.strength]
 
     @property
+    def places(self) -> list[tuple[int, int]]:
+        """(rank, position) from the best to the worst."""
+        return sorted(zip(self.ranks, range(len(self.ranks)), strict=True))
+
+    @property
     def is_conversational(self) -> bool:
         """Whether the prompt is more than one question: turns, or a system text."""
         return len(self.messages) > 1

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import ColumnElement, Select, exists, func, insert, literal, select, text
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
 from app.datasets.kwise import kwise_line
@@ -149,12 +149,16 @@ def create_snapshot(
 def check_choice(session: Session, project: Project, name: str, filter: SnapshotFilter) -> None:
     if not name:
         raise BadFilter("A snapshot needs a name; papers will cite it.")
-    if filter.since and filter.until and filter.since >= filter.until:
-        raise BadFilter(f"The dates leave nothing: {filter.since:%Y-%m-%d %H:%M} is not before the end.")
+    check_dates(filter)
     # One snapshot at a time in a project, so that two of one name cannot pass this check together.
     session.execute(select(Project.id).where(Project.id == project.id).with_for_update(key_share=True))
     if session.scalar(select(exists().where(Snapshot.project_id == project.id, Snapshot.name == name))):
         raise SnapshotNameTaken(name)
+
+
+def check_dates(filter: SnapshotFilter) -> None:
+    if filter.since and filter.until and filter.since >= filter.until:
+        raise BadFilter(f"The dates leave nothing: {filter.since:%Y-%m-%d %H:%M} is not before the end.")
 
 
 def selected(project: Project, filter: SnapshotFilter) -> list[ColumnElement[bool]]:
@@ -179,6 +183,52 @@ def selected(project: Project, filter: SnapshotFilter) -> list[ColumnElement[boo
     if filter.until:
         conditions.append(Ranking.submitted_at < filter.until)
     return conditions
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a filter selects now, before anything is frozen."""
+
+    num_rankings: int
+    num_comparisons: int
+    kinds: dict[str, int]
+    splits: dict[str, int]
+    labelers: int
+    examples: Sequence[Ranking]  # the newest
+
+
+def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_examples: int = 3) -> Preview:
+    """Count what the filter selects. Raises BadFilter."""
+    check_dates(filter)
+    rankings = (
+        select(Ranking.id, Ranking.submitted_at, Ranking.labeler_id, Slate.kind, Prompt.split)
+        .join(Slate, Slate.id == Ranking.slate_id)
+        .join(Prompt, Prompt.id == Slate.prompt_id)
+        .join(Labeler, Labeler.id == Ranking.labeler_id)
+        .where(*selected(project, filter))
+        .cte("selected")
+    )
+    better, worse = aliased(RankingItem), aliased(RankingItem)
+    comparisons = (
+        select(func.count())
+        .select_from(rankings)
+        .join(better, better.ranking_id == rankings.c.id)
+        .join(worse, (worse.ranking_id == rankings.c.id) & (better.rank < worse.rank))
+    )
+    kinds = select(rankings.c.kind, func.count()).group_by(rankings.c.kind).order_by(rankings.c.kind)
+    splits = select(rankings.c.split, func.count()).group_by(rankings.c.split).order_by(rankings.c.split)
+    newest = select(rankings.c.id).order_by(rankings.c.submitted_at.desc(), rankings.c.id).limit(num_examples)
+    by_kind = {kind.value: count for kind, count in session.execute(kinds)}
+    return Preview(
+        num_rankings=sum(by_kind.values()),
+        num_comparisons=session.scalars(comparisons).one(),
+        kinds=by_kind,
+        splits={split.value: count for split, count in session.execute(splits)},
+        labelers=session.scalars(select(func.count(rankings.c.labeler_id.distinct()))).one(),
+        examples=session.scalars(
+            select(Ranking).where(Ranking.id.in_(newest)).order_by(Ranking.submitted_at.desc(), Ranking.id)
+        ).all(),
+    )
 
 
 def freeze(session: Session, project: Project, snapshot_id: int, filter: SnapshotFilter) -> None:

@@ -1,0 +1,63 @@
+"""Snapshots and imports as JSON, and what their forms send."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from app.datasets.snapshots import SnapshotFilter, filter_of
+
+
+class FilterQuery(BaseModel):
+    """A filter as an address or a form holds it; empty fields choose nothing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kinds: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    policy_versions: tuple[int, ...] = ()
+    labelers: tuple[str, ...] = ()
+    since: str = ""
+    until: str = ""
+
+    @field_validator("policy_versions", "labelers", mode="before")
+    @classmethod
+    def nothing_chosen(cls, values: Any) -> Any:
+        return [value for value in values if value != ""] if isinstance(values, list | tuple) else values
+
+    def as_filter(self) -> SnapshotFilter:
+        """Raises BadFilter."""
+        return filter_of(**self.model_dump(include=set(FilterQuery.model_fields)))
+
+
+class SnapshotForm(FilterQuery):
+    name: str = ""
+
+
+class SnapshotIn(BaseModel):
+    name: str
+    filter: SnapshotFilter = SnapshotFilter()
+
+
+class SnapshotOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    name: str
+    filter: dict[str, Any]
+    num_rankings: int
+    num_comparisons: int
+    counts: dict[str, Any]
+    sha256: str
+    exporter_version: int
+    created_at: datetime
+
+
+class ImportOut(BaseModel):
+    """is_new: false when the same file was imported before; id: null when it was only checked."""
+
+    id: int | None
+    what: str
+    format: str
+    is_new: bool
+    report: dict[str, Any]
