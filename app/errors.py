@@ -19,13 +19,13 @@ class PodiumError(Exception):
 # By code, so that an area may import PodiumError from here. What is not listed is a conflict with the state of things.
 HTTP_STATUS = {
     "not_signed_in": 401,
-    "wrong_credentials": 401,
     "stale_form": 403,
     "role_too_low": 403,
     "membership_paused": 403,
     "not_found": 404,
     "project_not_found": 404,
     "invitation_not_found": 404,
+    "import_not_found": 404,
     "lease_not_found": 404,
     "prompt_not_found": 404,
     "ranking_not_found": 404,
@@ -40,6 +40,14 @@ HTTP_STATUS = {
     "strength_does_not_fit": 422,
     "unknown_format": 422,
     "weak_password": 422,
+    "round_not_found": 404,
+    "stage_not_found": 404,
+    "chart_not_found": 404,
+    "policy_version_not_found": 404,
+    "bad_setting": 422,
+    "bad_stages": 422,
+    "bad_project_setting": 422,
+    "policy_not_usable": 422,
 }
 CONFLICT = 409
 
