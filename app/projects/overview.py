@@ -187,9 +187,7 @@ def rankings_by_day(session: Session, project: Project, now: datetime) -> list[t
                 Slate.kind.in_(FITTING_KINDS),
             )
             .group_by(day)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     days = [first + timedelta(days=offset) for offset in range(DAYS_SHOWN)]
     return [(each, counted.get(each, 0)) for each in days]

@@ -4,12 +4,16 @@ An SVG in an <img> needs no script and no style of the page, prints, and follows
 See docs/decisions/0003-charts.md.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree  # to write, never to read
 
 import pygal
 from pygal.style import Style
+
+# pygal leaves an import hook of Python 2's kind behind, which makes every later failed import of the process a warning.
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "PluginImportFixer"]
 
 Series = Sequence[tuple[int, float]]  # (step, value), by step
 
@@ -40,14 +44,14 @@ CHARTS = (
         "score",
         "Score",
         "reward model, normalised",
-        {"score": "rollouts", "validation_score": "validation"},
-        "Should rise. The validation line chooses the checkpoint that is kept.",
+        {"score": "rollouts", "held_out_score": "validation"},
+        "Should rise. The validation prompts choose the checkpoint that is kept.",
     ),
     Chart(
         "kl",
         "KL to the reference policy",
         "nats per completion",
-        {"kl": "rollouts", "validation_kl": "validation"},
+        {"kl": "rollouts", "held_out_kl": "validation"},
         "How far the policy has moved. The stage stops at its KL budget.",
     ),
     Chart("loss", "Loss", "nats", {"loss": "train", "validation_loss": "validation"}),
@@ -75,8 +79,8 @@ CHARTS = (
         "Above 0.3 the updates are too large: lower the learning rate.",
     ),
     Chart("approx_kl", "KL within a step", "nats per token", {"approx_kl": "old to new policy"}),
-    Chart("length", "Completion length", "tokens", {"length": "rollouts", "validation_length": "validation"}),
-    Chart("eos_rate", "Finished completions", "share", {"eos_rate": "rollouts", "validation_eos_rate": "validation"}),
+    Chart("length", "Completion length", "tokens", {"completion_tokens": "rollouts", "held_out_tokens": "validation"}),
+    Chart("eos_rate", "Finished completions", "share", {"eos_rate": "rollouts", "held_out_eos_rate": "validation"}),
     Chart("kl_coef", "KL coefficient", "", {"kl_coef": "coefficient"}),
     Chart("learning_rate", "Learning rate", "", {"learning_rate": "policy", "value_learning_rate": "value model"}),
     Chart(
@@ -86,7 +90,7 @@ CHARTS = (
         {"gradient_norm": "model", "policy_gradient_norm": "policy", "value_gradient_norm": "value model"},
     ),
     Chart("tokens_per_s", "Speed", "tokens/s", {"tokens_per_s": "all phases"}),
-    Chart("memory_gb", "Memory", "GB", {"memory_gb": "peak"}),
+    Chart("memory", "Peak memory", "MB", {"memory_mb": "process", "device_memory_mb": "device"}),
     Chart(
         "seconds",
         "Time per phase",

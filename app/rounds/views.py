@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
 from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, Slate, SlateKind, SlateState
@@ -36,7 +36,7 @@ STEP_SETTINGS = {Recipe.PPO: "num_steps"}
 HEADLINES = {
     Recipe.SFT: ("validation_loss", "loss"),
     Recipe.REWARD: ("validation_accuracy", "validation_loss", "loss"),
-    Recipe.PPO: ("validation_score", "score", "kl", "tokens_per_s"),
+    Recipe.PPO: ("held_out_score", "score", "kl", "tokens_per_s"),
     Recipe.EVALUATE: (),
 }
 
@@ -179,11 +179,11 @@ def stage_view(session: Session, stage: Stage, now: datetime) -> StageView:
 
 def latest_values(session: Session, stage: Stage) -> dict[str, tuple[int, float]]:
     """metric -> its last step and the value there."""
+    last_steps = select(Metric.name, func.max(Metric.step)).where(Metric.stage_id == stage.id).group_by(Metric.name)
     rows = session.execute(
         select(Metric.name, Metric.step, Metric.value)
-        .where(Metric.stage_id == stage.id)
-        .distinct(Metric.name)
-        .order_by(Metric.name, Metric.step.desc())
+        .where(Metric.stage_id == stage.id, tuple_(Metric.name, Metric.step).in_(last_steps))
+        .order_by(Metric.name)
     )
     return {name: (step, value) for name, step, value in rows}
 
@@ -282,7 +282,7 @@ def comparison_of(session: Session, round: Round) -> Comparison | None:
         .where(Slate.round_id == round.id, Slate.kind == SlateKind.EVALUATION)
         .group_by(Slate.state)
     )
-    states = dict(session.execute(counted).tuples().all())
+    states = dict(session.execute(counted).all())
     num_asked = sum(num for state, num in states.items() if state != SlateState.RETIRED)
     if not num_asked:
         return None

@@ -1,0 +1,130 @@
+"""Pages and API of policy versions: lineage, evaluation, and which one labelers see."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from app.db import SessionDep, clock
+from app.pages import render
+from app.people.access import Access, AdminAccess, ResearcherAccess
+from app.policies import lineage, service
+from app.policies.models import PolicyVersion
+from app.policies.schemas import PolicyVersionOut, Replacing
+
+router = APIRouter(prefix="/projects/{slug}/policies")
+api = APIRouter(prefix="/projects/{slug}/policies", tags=["policies"])
+
+
+def found_version(access: ResearcherAccess, number: int, session: SessionDep) -> PolicyVersion:
+    """The version of the address, for whoever may look at it."""
+    return service.get_version(session, access.project, number)
+
+
+FoundVersion = Annotated[PolicyVersion, Depends(found_version)]
+
+
+@router.get("")
+def list_versions(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
+    """The lineage, and every version with its evaluation."""
+    versions = service.versions_of(session, access.project)
+    return render(
+        request,
+        "policies/list.html",
+        nodes=lineage.tree(versions),
+        lines=lineage.lines_of(session, versions),
+        numbers={version.id: version.number for version in versions},
+        current=service.current_version(session, access.project),
+        before=service.version_before(session, access.project),
+        size=(lineage.NODE_WIDTH, lineage.NODE_HEIGHT),
+    )
+
+
+@router.get("/{number}")
+def show_version(request: Request, access: ResearcherAccess, version: FoundVersion, session: SessionDep) -> Response:
+    """What a version came from, how it was judged, and what it writes."""
+    origin = lineage.origin_of(session, version)
+    is_candidate = origin is not None and origin.round.candidate_id == version.id
+    round = origin.round if origin is not None and is_candidate else None
+    return render(
+        request,
+        "policies/show.html",
+        version=version,
+        line=lineage.line_of(session, version),
+        origin=origin,
+        current=service.current_version(session, access.project),
+        baseline=session.get_one(PolicyVersion, round.baseline_id) if round else None,
+        compared=lineage.compared_pairs(session, round) if round else [],
+        greedy=lineage.greedy_pairs(session, request.app.state.settings, round) if round else [],
+    )
+
+
+@router.post("/{number}/promote")
+def promote_version(
+    access: AdminAccess, version: FoundVersion, session: SessionDep, replacing: Annotated[int, Form()]
+) -> Response:
+    """Make it the policy that labelers see."""
+    service.promote(session, access.project, version, account=access.account, now=clock(session), replacing=replacing)
+    return to_version(access, version)
+
+
+@router.post("/{number}/reject")
+def reject_version(access: AdminAccess, version: FoundVersion, session: SessionDep) -> Response:
+    """Set a candidate aside for good."""
+    service.reject(session, access.project, version, account=access.account, now=clock(session))
+    return to_version(access, version)
+
+
+@router.post("/roll-back")
+def roll_back(access: AdminAccess, session: SessionDep, replacing: Annotated[int, Form()]) -> Response:
+    """Return to the version that was current before."""
+    version = service.roll_back(
+        session, access.project, account=access.account, now=clock(session), replacing=replacing
+    )
+    return to_version(access, version)
+
+
+def to_version(access: Access, version: PolicyVersion) -> Response:
+    return RedirectResponse(f"/projects/{access.project.slug}/policies/{version.number}", status_code=303)
+
+
+# The API
+
+
+@api.get("")
+def versions_out(access: ResearcherAccess, session: SessionDep) -> list[PolicyVersionOut]:
+    """Every version of the project, the first one first."""
+    return [PolicyVersionOut.model_validate(version) for version in service.versions_of(session, access.project)]
+
+
+@api.get("/{number}")
+def version_out(version: FoundVersion) -> PolicyVersionOut:
+    """One version."""
+    return PolicyVersionOut.model_validate(version)
+
+
+@api.post("/{number}/promotion")
+def promote_version_out(
+    access: AdminAccess, version: FoundVersion, session: SessionDep, seen: Replacing | None = None
+) -> PolicyVersionOut:
+    """Make it the policy that labelers see."""
+    replacing = seen.replacing if seen else None
+    service.promote(session, access.project, version, account=access.account, now=clock(session), replacing=replacing)
+    return PolicyVersionOut.model_validate(version)
+
+
+@api.post("/{number}/rejection")
+def reject_version_out(access: AdminAccess, version: FoundVersion, session: SessionDep) -> PolicyVersionOut:
+    """Set a candidate aside for good."""
+    service.reject(session, access.project, version, account=access.account, now=clock(session))
+    return PolicyVersionOut.model_validate(version)
+
+
+@api.post("/roll-back")
+def roll_back_out(access: AdminAccess, session: SessionDep, seen: Replacing | None = None) -> PolicyVersionOut:
+    """Return to the version that was current before."""
+    replacing = seen.replacing if seen else None
+    version = service.roll_back(
+        session, access.project, account=access.account, now=clock(session), replacing=replacing
+    )
+    return PolicyVersionOut.model_validate(version)
