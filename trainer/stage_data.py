@@ -17,7 +17,7 @@ HELD_OUT_OF = 10  # one in so many labelers is never fitted to
 
 TOO_LONG = "do not fit into the model's context"
 MALFORMED = "do not end with a turn that asks for a reply"
-ALL_TIES = "are all ties and imply no comparison"
+ALL_TIES = "are all ties, imply no comparison"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -162,6 +163,12 @@ class Worker:
             return
         except MissingParent as error:
             self._fail(claim, missing_parent(error))
+            return
+        except (ClaimLost, Stopping):
+            raise
+        except Exception as error:  # a stage that cannot be run must not take the worker with it, again and again
+            log.exception("stage=%s attempt=%s cannot be run; it is failed", claim.stage_id, claim.attempt)
+            self._fail(claim, unforeseen(error))
             return
         self._transact(lambda session: work.complete_stage(session, claim, result, now=clock(session)))
         log.info("stage=%s attempt=%s succeeded", claim.stage_id, claim.attempt)
@@ -355,7 +362,7 @@ class Positions:
 
 def write_data(session: Session, inputs: StageInputs, folder: RoundFolder) -> list[str]:
     """The tables that the recipe reads; what was left out, in sentences."""
-    tokenizer_of = inputs.models.get("policy") or inputs.models["candidate"]
+    tokenizer_of = inputs.models.get("policy") or inputs.models["reference"]
     found = describe_policy(tokenizer_of)
     encoder = Encoder(models.load_tokenizer(tokenizer_of), found.tokenizer_sha256, found.context_tokens)
     notes: list[str] = []
@@ -486,6 +493,15 @@ def read_stage_result(recipe: Recipe, folder: RoundFolder) -> StageResult:
 def missing_parent(error: MissingParent) -> dict[str, Any]:
     message, _, advice = str(error).partition(": ")
     return {"code": error.code, "message": message, "advice": advice, "last_lines": ""}
+
+
+def unforeseen(error: Exception) -> dict[str, Any]:
+    return {
+        "code": "unforeseen",
+        "message": f"the trainer could not run the stage ({type(error).__name__})",
+        "advice": "look at the last lines and at the trainer's log; resume the round once their cause is gone",
+        "last_lines": "".join(traceback.format_exception(error)[-5:]).replace("\x00", ""),
+    }
 
 
 def code_version() -> str:

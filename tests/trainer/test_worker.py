@@ -1,0 +1,355 @@
+"""The worker writes a stage's folder, runs its recipe as a process, relays what it says, and registers the result."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from app.db import TRAINER_CHANNEL, SessionFactory, clock
+from app.labeling.models import CompletionSource, Demonstration, Slate
+from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
+from app.policies.service import InspectedPolicy, policy_path
+from app.projects.models import Project
+from app.projects.service import create_project
+from app.prompts.models import Split
+from app.rounds import work
+from app.rounds.models import Metric, Round, RoundState, Stage, StageEvent, StageSample, StageState
+from app.rounds.service import cancel_round, start_round
+from app.settings import Settings
+from app.wakeups import Wakeups
+from tests.app.loop import evaluation_slates, make_labeler, make_prompts, make_slate, rank
+from trainer.models import load_policy, load_tokenizer, tokenizer_hash
+from trainer.prompting import encode_completion, encode_prompt
+from trainer.round_folder import RoundFolder
+from trainer.worker import Worker, write_data
+
+QUICK = {
+    "reward": {"num_epochs": 1, "num_normalisation_completions": 8, "max_completion_tokens": 4, "batch_size": 4},
+    "ppo": {
+        "num_steps": 2,
+        "batch_size": 8,
+        "minibatch_size": 8,
+        "samples_per_prompt": 2,
+        "max_completion_tokens": 4,
+        "evaluate_every_steps": 1,
+        "num_evaluation_prompts": 2,
+    },
+    "evaluate": {"max_completion_tokens": 4, "best_of": 2},
+}
+ENDLESS = {**QUICK, "reward": {**QUICK["reward"], "num_epochs": 100, "patience": 1000, "checkpoint_every_steps": 1}}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "podium home", device="cpu", threads=1)
+
+
+@pytest.fixture
+def worker(engine: Engine, settings: Settings) -> Iterator[Worker]:
+    wakeups = Wakeups(engine, (TRAINER_CHANNEL,))
+    yield Worker(settings, wakeups)
+    wakeups.close()
+
+
+@pytest.fixture
+def loop(session: Session, llama_folder: Path) -> Project:
+    """A project on a tiny policy, with rankings that prefer the word "good", and prompts of every split."""
+    return make_loop(session, llama_folder)
+
+
+def make_loop(session: Session, folder: Path, num_rankings: int = 12) -> Project:
+    policy = InspectedPolicy(source=str(folder), num_parameters=1000, context_tokens=64, tokenizer_sha256="ab" * 32)
+    project = create_project(
+        session,
+        slug="tiny",
+        name="Tiny",
+        policy=policy,
+        guidelines="Be kind.",
+        created_by=None,
+        now=clock(session),
+        evaluation_comparisons=0,
+    )
+    for split in (Split.TRAIN, Split.VALIDATION):
+        for prompt in make_prompts(session, project, split, num_rankings):
+            slate = make_slate(session, prompt)
+            rank(session, slate, [1, 2, 3, 3])
+    make_prompts(session, project, Split.TEST, 4)
+    session.commit()
+    return project
+
+
+def start(session: Session, project: Project, *stages: str, settings: dict[str, Any] = QUICK, **options: Any) -> Round:
+    round = start_round(
+        session,
+        project,
+        stages=stages,
+        overrides={recipe: values for recipe, values in settings.items() if recipe in stages},
+        account=None,
+        now=clock(session),
+        seed=7,
+        **options,
+    )
+    session.commit()
+    return round
+
+
+def fresh(session: Session, round: Round) -> Round:
+    session.rollback()
+    session.expire_all()
+    return session.get_one(Round, round.id)
+
+
+def events(session: Session) -> str:
+    return "\n".join(session.scalars(select(StageEvent.text).order_by(StageEvent.id)))
+
+
+def folder_of(settings: Settings, stage: Stage) -> RoundFolder:
+    assert stage.folder is not None
+    return RoundFolder(settings.artifacts / stage.folder)
+
+
+def inputs_of(session: Session, settings: Settings) -> work.StageInputs:
+    claim = work.claim_stage(session, owner="test", duration=work.timedelta(minutes=1), now=clock(session))
+    assert claim is not None
+    return work.stage_inputs(session, settings, claim)
+
+
+def when_it_works(settings: Settings, round: Round, recipe: str, act: Callable[[], None]) -> threading.Thread:
+    """Call `act` once the recipe has reported three steps."""
+    metrics = settings.artifacts / f"projects/tiny/rounds/{round.number:04}/{recipe}/metrics.jsonl"
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            if metrics.exists() and metrics.read_bytes().count(b"\n") >= 3:
+                act()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_round_is_run_to_a_candidate_that_opens(
+    session: Session, worker: Worker, settings: Settings, loop: Project
+) -> None:
+    round = start(session, loop, "reward", "ppo", "evaluate", evaluation_comparisons=2)
+    assert [worker.step() for _ in range(4)] == [True, True, True, False]
+    round = fresh(session, round)
+    assert events(session).count("Succeeded.") == 3, [stage.error for stage in round.stages]
+    assert round.state == RoundState.AWAITING_LABELS
+    assert len(evaluation_slates(session, round)) == 2
+    reward_model = session.scalars(select(RewardModelVersion)).one()
+    assert reward_model.figures["score_std"] > 0
+    candidate = session.get_one(PolicyVersion, round.candidate_id)
+    assert (candidate.state, candidate.context_tokens) == (PolicyState.CANDIDATE, 64)
+    model = load_policy(policy_path(settings, candidate)).model
+    assert candidate.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    ppo = round.stages[1]
+    assert set(ppo.versions) >= {"torch", "transformers", "code", "python"}
+    assert (ppo.parents["reward_model_id"], ppo.parents["policy_id"]) == (reward_model.id, round.sft_policy_id)
+
+
+def test_what_a_recipe_measures_is_relayed_whole(
+    session: Session, worker: Worker, settings: Settings, loop: Project
+) -> None:
+    round = start(session, loop, "reward")
+    worker.step()
+    stage = fresh(session, round).stages[0]
+    written = folder_of(settings, stage).metrics().read()
+    expected = {
+        (name, row["step"]): value for row in written for name, value in row.items() if name not in ("step", "at")
+    }
+    stored = {(row.name, row.step): row.value for row in session.scalars(select(Metric))}
+    assert stored == expected != {}
+    samples = folder_of(settings, stage).samples().read()
+    assert len(session.scalars(select(StageSample)).all()) == len(samples)
+
+
+def test_a_recipe_that_fails_for_a_named_reason_fails_its_round_with_it(
+    session: Session, worker: Worker, loop: Project
+) -> None:
+    version = session.scalars(select(PolicyVersion)).one()
+    start(session, loop, "reward")
+    version.source = "/nowhere/policy"
+    session.commit()
+    worker.step()
+    stage = session.scalars(select(Stage).execution_options(populate_existing=True)).one()
+    assert stage.state == StageState.FAILED
+    assert stage.error is not None
+    assert (stage.error["code"], "/nowhere/policy" in stage.error["message"]) == ("model_not_found", True)
+    assert stage.error["advice"]
+
+
+def test_a_killed_recipe_goes_on_by_itself(session: Session, worker: Worker, settings: Settings, loop: Project) -> None:
+    settings_of_round = {**QUICK, "reward": {**QUICK["reward"], "num_epochs": 20, "checkpoint_every_steps": 1}}
+    round = start(session, loop, "reward", settings=settings_of_round)
+    killer = when_it_works(settings, round, "reward", lambda: os.kill(recipe_pid(), signal.SIGKILL))
+    worker.step()
+    killer.join()
+    assert fresh(session, round).state == RoundState.SUCCEEDED
+    assert "The recipe was killed (-9); it goes on from its last checkpoint." in events(session)
+
+
+def test_a_cancelled_round_stops_its_recipe_at_a_checkpoint(
+    session: Session, worker: Worker, settings: Settings, loop: Project
+) -> None:
+    round = start(session, loop, "reward", settings=ENDLESS)
+
+    def cancel() -> None:
+        with SessionFactory.begin() as own:
+            cancel_round(own, own.get_one(Round, round.id), account=None, now=clock(own))
+
+    when_it_works(settings, round, "reward", cancel)
+    worker.step()
+    round = fresh(session, round)
+    assert (round.state, round.stages[0].state) == (RoundState.CANCELLED, StageState.CANCELLED)
+    assert list((folder_of(settings, round.stages[0]).path / "checkpoints").iterdir())
+
+
+def test_a_worker_that_is_stopped_puts_its_stage_back(
+    session: Session, worker: Worker, settings: Settings, loop: Project
+) -> None:
+    round = start(session, loop, "reward", settings=ENDLESS)
+    when_it_works(settings, round, "reward", worker.stop)
+    worker.step()
+    stage = fresh(session, round).stages[0]
+    assert (stage.state, stage.owner, stage.attempt) == (StageState.QUEUED, None, 1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(recipe_pid(), 0)
+
+
+def recipe_pid() -> int:
+    """The recipe that this process runs, or ran last."""
+    return RUNNING[-1]
+
+
+RUNNING: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def _remember_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer import worker
+
+    class Remembered(worker.RecipeProcess):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            RUNNING.append(self.pid)
+
+    monkeypatch.setattr(worker, "RecipeProcess", Remembered)
+
+
+# The folder's data
+
+
+def test_sampled_ids_are_used_as_they_are_and_texts_without_ids_are_encoded_with_eos(
+    session: Session, settings: Settings, loop: Project, llama_folder: Path
+) -> None:
+    tokenizer = load_tokenizer(llama_folder)
+    slate = session.scalars(select(Slate).order_by(Slate.prompt_id)).first()
+    assert slate is not None
+    imported = make_slate(session, make_prompts(session, loop, Split.TRAIN)[0])
+    own, foreign, cut_off, plain = imported.completions
+    texts = ("good w1", "bad w2", "good w3", "bad")
+    for completion, text in zip(imported.completions, texts, strict=True):
+        completion.text, completion.token_ids = text, None
+    own.token_ids, own.tokenizer_sha256 = [4, 4, 4], tokenizer_hash(tokenizer)
+    foreign.token_ids, foreign.tokenizer_sha256 = [9999], "another"
+    cut_off.finish_reason = "length"
+    plain.source, plain.finish_reason = CompletionSource.IMPORTED, None
+    ranking = rank(session, imported, [1, 2, 3, 4])
+    session.commit()
+    start(session, loop, "reward")
+    folder = RoundFolder(settings.home / "folder")
+    write_data(session, inputs_of(session, settings), folder)
+    row = next(row for row in folder.read_rankings() if row.ranking_id == str(ranking.id))
+    assert row.completion_ids == [
+        [4, 4, 4],
+        encode_completion(tokenizer, "bad w2"),
+        encode_completion(tokenizer, "good w3")[:-1],
+        encode_completion(tokenizer, "bad"),
+    ]
+    assert row.prompt_ids == encode_prompt(tokenizer, imported.prompt.messages)
+    assert (row.ranks, row.split, row.completion_texts) == ([1, 2, 3, 4], "train", list(texts))
+
+
+def test_what_does_not_fit_is_left_out_and_said(session: Session, settings: Settings, loop: Project) -> None:
+    long = make_slate(session, make_prompts(session, loop, Split.TRAIN)[0])
+    long.completions[0].text, long.completions[0].token_ids = "w1 " * 80, None
+    ranking = rank(session, long, [1, 2, 3, 4])
+    tied = rank(session, make_slate(session, make_prompts(session, loop, Split.TRAIN)[0]), [1, 1, 1, 1])
+    session.commit()
+    start(session, loop, "reward")
+    folder = RoundFolder(settings.home / "folder")
+    notes = write_data(session, inputs_of(session, settings), folder)
+    rows = {row.ranking_id for row in folder.read_rankings()}
+    assert str(ranking.id) not in rows
+    assert str(tied.id) in rows  # the recipe leaves it out, and counts it in its report
+    assert notes == [
+        "1 rankings do not fit into the model's context and are left out.",
+        "1 rankings are all ties, imply no comparison and are left out.",
+    ]
+
+
+def test_a_tenth_of_ten_labelers_is_held_out_and_nobody_of_nine(
+    session: Session, settings: Settings, llama_folder: Path
+) -> None:
+    project = make_loop(session, llama_folder, num_rankings=1)
+    for number in range(40):
+        slate = make_slate(session, make_prompts(session, project, Split.TRAIN)[0])
+        rank(session, slate, [1, 2, 3, 4], make_labeler(session, project, f"labeler {number}"))
+    session.commit()
+    start(session, project, "reward")
+    folder = RoundFolder(settings.home / "folder")
+    write_data(session, inputs_of(session, settings), folder)
+    held_out = {row.labeler for row in folder.read_rankings() if row.held_out_labeler}
+    assert 0 < len(held_out) < 15
+
+
+def test_each_recipe_gets_the_prompts_and_demonstrations_of_its_splits(
+    session: Session, settings: Settings, loop: Project
+) -> None:
+    for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
+        prompt = make_prompts(session, loop, split)[0]
+        session.add(Demonstration(prompt_id=prompt.id, text="good good"))
+    session.commit()
+    found = {}
+    for recipes in (("reward", "ppo", "evaluate"), ("sft",)):
+        for stage in start(session, loop, *recipes).stages:
+            folder = RoundFolder(settings.home / stage.recipe.value)
+            write_data(session, inputs_of(session, settings), folder)
+            found[stage.recipe.value] = {
+                path.stem: {row.split for row in getattr(folder, f"read_{path.stem}")()}
+                for path in (folder.path / "data").iterdir()
+            }
+            claim = work.StageClaim(stage_id=stage.id, attempt=1, owner="test")
+            work.complete_stage(session, claim, work.StageResult(figures={}, manifest_sha256="ab"), now=clock(session))
+    assert found == {
+        "sft": {"demonstrations": {"train", "validation"}},
+        "reward": {
+            "rankings": {"train", "validation"},
+            "demonstrations": {"train", "validation"},
+            "prompts": {"validation"},
+        },
+        "ppo": {"prompts": {"train", "validation"}},
+        "evaluate": {"prompts": {"test"}},
+    }
+
+
+def test_a_folder_that_is_whole_is_not_written_again(
+    session: Session, worker: Worker, settings: Settings, loop: Project
+) -> None:
+    round = start(session, loop, "reward")
+    folder = settings.artifacts / "projects/tiny/rounds/0001/reward"
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(json.dumps({"recipe": "reward"}))
+    worker.step()
+    assert json.loads((folder / "stage.json").read_text()) == {"recipe": "reward"}
+    assert fresh(session, round).stages[0].state == StageState.FAILED  # the recipe says what is wrong with it
