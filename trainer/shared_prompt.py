@@ -8,7 +8,7 @@ attention from Transformers' `AttentionInterface`. Knows nothing of rewards or o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +36,15 @@ class SequenceTooLong(StageError):
 
 @dataclass(frozen=True)
 class Slate:
-    """Where one prompt and its completions lie in the packed row."""
+    """How many tokens one prompt and its completions take in the packed row."""
 
-    start: int  # of the prompt
     prompt_length: int  # tokens
     completion_lengths: tuple[int, ...]  # tokens of each completion; they follow the prompt in this order
+
+    @property
+    def spans(self) -> list[int]:
+        """Tokens of the prompt, then of each completion."""
+        return [self.prompt_length, *self.completion_lengths]
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def pack(
     for prompt, own in zip(prompts, completions, strict=True):
         if len(prompt) == 0 or len(own) == 0 or any(len(completion) == 0 for completion in own):
             raise ValueError("every prompt needs at least one token and one completion, every completion one token")
-        slates.append(Slate(len(ids), len(prompt), tuple(len(completion) for completion in own)))
+        slates.append(Slate(len(prompt), tuple(len(completion) for completion in own)))
         ids += as_list(prompt)
         positions += range(len(prompt))
         prompt_end = len(ids) - 1
@@ -186,38 +190,45 @@ def shared_prompt_attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:  # grouped queries
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    parts = [part for slate in packed_slates for part in attend_slate(query, key, value, slate, scaling)]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    # One split of the whole row: its gradient is one concatenation, where a slice per slate would fill N zeros each.
+    spans = [span for slate in packed_slates for span in slate.spans]
+    rows = [Rows(*parts) for parts in zip(*(torch.split(t, spans, dim=2) for t in (query, key, value)), strict=True)]
+    outputs: list[Tensor] = []
+    for slate in packed_slates:
+        own, rows = rows[: len(slate.spans)], rows[len(slate.spans) :]
+        outputs += attend_slate(own[0], own[1:], scaling)
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def attend_slate(query: Tensor, key: Tensor, value: Tensor, slate: Slate, scaling: float | None) -> list[Tensor]:
+class Rows(NamedTuple):
+    """A prompt's or a completion's part of the row, each (1, H, tokens, D)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+def attend_slate(prompt: Rows, completions: Sequence[Rows], scaling: float | None) -> list[Tensor]:
     """The attention of one prompt, then of all its completions, each (1, H, tokens, D)."""
-    lengths = slate.completion_lengths
-    spans = [slate.prompt_length, *lengths]
-    total = sum(spans)
-    query, key, value = (rows.narrow(2, slate.start, total) for rows in (query, key, value))
-    if len(lengths) == 1:  # one completion is a continuation: plain causal attention
+    if len(completions) == 1:  # a single completion is a continuation: plain causal attention
+        query, key, value = (torch.cat(pair, dim=2) for pair in zip(prompt, completions[0], strict=True))
         return [F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)]
-    query_of_prompt, *query_of_completions = torch.split(query, spans, dim=2)
-    key_of_prompt, *key_of_completions = torch.split(key, spans, dim=2)
-    value_of_prompt, *value_of_completions = torch.split(value, spans, dim=2)
-    prompt = F.scaled_dot_product_attention(
-        query_of_prompt, key_of_prompt, value_of_prompt, is_causal=True, scale=scaling
-    )
-    longest = max(lengths)
-    completions = F.scaled_dot_product_attention(
-        stack(query_of_completions, longest),
-        torch.cat([key_of_prompt.expand(len(lengths), -1, -1, -1), stack(key_of_completions, longest)], dim=2),
-        torch.cat([value_of_prompt.expand(len(lengths), -1, -1, -1), stack(value_of_completions, longest)], dim=2),
-        attn_mask=prompt_and_self(longest, slate.prompt_length, query.device),
+    output_of_prompt = F.scaled_dot_product_attention(*prompt, is_causal=True, scale=scaling)
+    lengths = [rows.query.shape[2] for rows in completions]
+    query, key, value = (stack(parts, max(lengths)) for parts in zip(*completions, strict=True))
+    output = F.scaled_dot_product_attention(
+        query,
+        torch.cat([prompt.key.expand(len(lengths), -1, -1, -1), key], dim=2),
+        torch.cat([prompt.value.expand(len(lengths), -1, -1, -1), value], dim=2),
+        attn_mask=prompt_and_self(max(lengths), prompt.key.shape[2], query.device),
         scale=scaling,
     )  # (K, H, longest, D)
-    return [prompt, *(completions[k : k + 1, :, :length] for k, length in enumerate(lengths))]
+    return [output_of_prompt, *(output[k : k + 1, :, :length] for k, length in enumerate(lengths))]
 
 
 def stack(rows: Sequence[Tensor], length: int) -> Tensor:
     """(K, H, length, D) of K tensors (1, H, at most length, D): zeros on the right, where the mask hides them."""
-    return torch.cat([F.pad(row, (0, 0, 0, length - row.shape[2])) for row in rows])
+    return torch.cat([F.pad(row, (0, 0, 0, length - row.shape[2])) if row.shape[2] < length else row for row in rows])
 
 
 def prompt_and_self(completion_length: int, prompt_length: int, device: torch.device) -> Tensor:
