@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fastapi import Depends, FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 
 from app import db, error_answers, health
 from app.pages import STATIC, StaticFilesForEver
@@ -13,6 +14,8 @@ from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
 AREAS = ("people", "projects", "prompts", "labeling", "rounds", "policies", "datasets")
+TAKES_FILES = {"prompts", "datasets"}
+LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -25,15 +28,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         dependencies=[Depends(check_csrf)],
+        max_body_size=LARGEST_FORM,
         lifespan=_lifespan,
     )
     app.state.settings = settings
-    app.mount("/static", StaticFilesForEver(directory=STATIC), name="static")
+    # Only what is the same for everyone is compressed: a compressed page would let its length betray its secrets.
+    app.mount("/static", GZipMiddleware(StaticFilesForEver(directory=STATIC)), name="static")
     for area in AREAS:
         if (Path(__file__).parent / area / "routes.py").exists():
             routes = import_module(f"app.{area}.routes")
-            app.include_router(routes.router)
-            app.include_router(routes.api, prefix="/api/v1")
+            largest = LARGEST_FILE if area in TAKES_FILES else None
+            app.include_router(routes.router, max_body_size=largest)
+            app.include_router(routes.api, prefix="/api/v1", max_body_size=largest)
     app.include_router(health.router)
     error_answers.install(app)
     app.add_middleware(SecurityHeaders, is_https=(settings.public_url or "").startswith("https://"))

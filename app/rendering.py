@@ -23,7 +23,7 @@ FORMULA = re.compile(
     r"\\\((?P<inline>.+?)\\\)"
     r"|\\\[(?P<display>.+?)\\\]"
     r"|\$\$(?P<dollars>.+?)\$\$"
-    r"|\$(?P<dollar>(?!\s)[^$\n]+?)(?<!\s)\$(?!\d)",
+    r"|\$(?P<dollar>(?!\s)[^$\n]+?)(?<![\s\\])\$(?!\d)",
     re.DOTALL,
 )
 TEXT_TAGS = {

@@ -154,7 +154,7 @@ def visitor(app: FastAPI) -> Iterator[Person]:
 
 
 class Clock:
-    """The database's time, moved on: services and routes read it through `clock`."""
+    """The database's time, moved on: put it where a module reads `clock`."""
 
     def __init__(self) -> None:
         self.ahead = timedelta(0)

@@ -92,8 +92,8 @@ def new_page(browser: Browser, server: str) -> Iterator[Callable[..., Page]]:
     troubles: list[str] = []
 
     def open_page(**options: Any) -> Page:
-        options.setdefault("viewport", DESKTOP)
-        context = browser.new_context(base_url=server, locale="en-GB", timezone_id="UTC", **options)
+        defaults = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "UTC"}
+        context = browser.new_context(base_url=server, **{**defaults, **options})
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()

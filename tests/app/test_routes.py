@@ -1,0 +1,70 @@
+"""Every address of the product, asked for by someone who is nobody here."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+
+from app.main import create_app
+from app.people.access import anyone, signed_in
+from app.settings import Settings
+
+UUID = "00000000-0000-4000-8000-000000000000"
+
+
+def dependencies(dependant: Dependant) -> Iterator[object]:
+    """What a route depends on, and what that depends on."""
+    for dependency in dependant.dependencies:
+        yield dependency.call
+        yield from dependencies(dependency)
+
+
+ROUTES = [
+    context
+    for context in iter_route_contexts(create_app(Settings()).routes)
+    if isinstance(context.original_route, APIRoute)
+]
+PRIVATE = [route for route in ROUTES if anyone not in dependencies(route.dependant)]
+
+
+def fill(path: str) -> str:
+    """The path with a project that exists and ids that may."""
+    path = path.replace("{slug}", "everyday").replace("{recipe}", "reward")
+    for name in re.findall(r"{(\w+)[^}]*}", path):
+        is_number = name in {"account_id", "invitation_id", "key_id", "number", "version", "stage_id", "snapshot_id"}
+        path = re.sub(rf"{{{name}[^}}]*}}", "1" if is_number else UUID, path)
+    return path
+
+
+def test_the_walk_finds_the_routes():
+    paths = {route.path for route in ROUTES}
+    assert {"/sign-in", "/projects/{slug}/people", "/api/v1/me"} <= paths
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.path)
+def test_a_route_without_a_public_rule_asks_who_is_there(route: RouteContext):
+    assert signed_in in dependencies(route.dependant)
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.path)
+def test_a_route_without_a_public_rule_is_closed_to_a_visitor(route: RouteContext, visitor, project):
+    visitor.get("/sign-in")  # a visitor's forms are in order: it is the sign-in that is missing
+    for method in route.methods:
+        response = visitor.request(method, fill(route.path))
+        is_sent_to_sign_in = response.status_code == 303 and response.headers["location"].startswith("/sign-in")
+        assert response.status_code in {401, 403, 404} or is_sent_to_sign_in, (method, response.status_code)
+
+
+@pytest.mark.parametrize("route", [route for route in PRIVATE if "{slug}" in route.path], ids=lambda route: route.path)
+def test_a_project_does_not_exist_for_those_who_are_no_member(route: RouteContext, outsider, project):
+    for method in route.methods:
+        response = outsider.request(method, fill(route.path))
+        assert response.status_code == 404, (method, response.status_code)
+        assert project.name not in response.text
+
+
+def test_the_public_routes_are_these():
+    public = {route.path for route in ROUTES if anyone in dependencies(route.dependant)}
+    assert public == {"/sign-in", "/sign-out", "/invitations/{token}", "/healthz", "/readyz"}
