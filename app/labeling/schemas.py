@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from app.labeling.models import Strength
-from app.labeling.screen import ShownSlate, verdict
+from app.labeling.screen import LETTERS, ShownSlate, verdict
 from app.labeling.service import Judgement, Receipt
 
 # What a text column cannot hold: NUL, and halves of a surrogate pair (Python strings have no whole ones).
@@ -96,20 +96,22 @@ class RankingForm(Form):
 
 
 def ranking_of_fields(fields: Iterable[tuple[str, Any]], order_shown: Sequence[UUID]) -> RankingForm:
-    """The ranking in the page's own form, sent before any script has run: `rank:<completion id>` and so on.
+    """The ranking in the page's own form, sent before any script has run: `rank:A`, `quality:B`, `flags:B` and so on.
 
     Raises ValueError for fields that make no ranking.
     """
+    shown_as = dict(zip(LETTERS, order_shown, strict=False))
     form: dict[str, Any] = {"ranks": {}, "qualities": {}, "flags": {}, "notes": {}}
     for name, value in fields:
-        what, _, completion_id = name.partition(":")
+        what, _, letter = name.partition(":")
+        completion_id = shown_as.get(letter)
         if what == "rank":
             form["ranks"][completion_id] = value
         elif what == "quality":
             form["qualities"][completion_id] = value
         elif what == "flags":
             form["flags"].setdefault(completion_id, []).append(value)
-        elif what == "note" and completion_id:
+        elif what == "note" and letter:
             form["notes"][completion_id] = value
         elif what in {"note", "ranking_id"}:
             form[what] = value

@@ -79,8 +79,9 @@ async function call(method, path, body) {
       body: JSON.stringify(body ?? {}),
       signal: AbortSignal.timeout(20_000),
     });
-    const isJSON = /json/.test(response.headers.get("Content-Type") ?? "");
-    return { status: response.status, data: isJSON ? await response.json() : await response.text() };
+    const words = await response.text();
+    const isJSON = words !== "" && /json/.test(response.headers.get("Content-Type") ?? "");
+    return { status: response.status, data: isJSON ? JSON.parse(words) : words };
   } catch {
     return { status: 0, data: null };
   }
@@ -99,7 +100,7 @@ const isAway = (answer) => answer.status === 0 || answer.status >= 500 || answer
 function tellState(answer) {
   const num = outbox.all().length;
   const queued = num ? ` ${num === 1 ? "One ranking waits" : `${num} rankings wait`} to be sent.` : "";
-  if (!answer || answer.status < 400) {
+  if (!answer || (answer.status >= 200 && answer.status < 400)) {
     if (banner.dataset.about === "server") banner.hidden = true; // other news stays until the next submit
     return;
   }
@@ -154,6 +155,7 @@ function adopt(form) {
     cards,
     ids: cards.map((card) => card.dataset.id),
     letter: Object.fromEntries(cards.map((card) => [card.dataset.id, card.dataset.letter])),
+    idOf: Object.fromEntries(cards.map((card) => [card.dataset.letter, card.dataset.id])),
     isPair: form.classList.contains("is-pair"),
     content: { ...emptyContent(), ...JSON.parse(form.dataset.draft ?? "{}") },
     revision: Number(form.dataset.revision),
@@ -278,7 +280,8 @@ function rate(id, quality) {
 function onField(event) {
   const field = event.target;
   if (!current || !current.form.contains(field) || !field.name) return;
-  const [what, id] = field.name.split(":");
+  const [what, letter] = field.name.split(":");
+  const id = current.idOf[letter];
   if (event.type === "input" && what.startsWith("note")) {
     const key = field.name;
     if (id) change((content) => (content.notes[id] = field.value), null, key);
@@ -312,10 +315,11 @@ function draw() {
   const { content, form } = slate;
   for (const card of slate.cards) {
     const id = card.dataset.id;
+    const { letter } = card.dataset;
     const rank = content.ranks[id] ?? 0;
     card.classList.toggle("is-placed", rank > 0);
-    check(form, `rank:${id}`, rank);
-    check(form, `quality:${id}`, content.qualities[id] ?? 0);
+    check(form, `rank:${letter}`, rank);
+    check(form, `quality:${letter}`, content.qualities[id] ?? 0);
     const flags = content.flags[id] ?? [];
     for (const box of card.querySelectorAll("[type=checkbox]")) box.checked = flags.includes(box.value);
     count(card.querySelector(".flags .count"), flags.length ? `${flags.length}` : "");

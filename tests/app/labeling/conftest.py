@@ -1,6 +1,7 @@
 """Slates to rank, and what labelers do with them over HTTP."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -8,13 +9,13 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app import db
 from app.labeling import routes
 from app.labeling.models import Completion, CompletionSource, Ranking, Slate, SlateKind, SlateState
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind, Split, Use
 from app.rounds.models import Round, RoundState
-from tests.app.conftest import Clock
 
 Lease = dict[str, Any]
 MakeSlate = Callable[..., Slate]
@@ -96,9 +97,22 @@ def comparing_round(session: Session, project: Project) -> Round:
     return waiting
 
 
+class Clock:
+    """The database's time, moved on at will."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def advance(self, by: timedelta) -> None:
+        self.ahead += by
+
+    def __call__(self, session: Session) -> datetime:
+        return db.clock(session) + self.ahead
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The database's time as the routes read it, moved on at will."""
+    """The time as the routes read it."""
     clock = Clock()
     monkeypatch.setattr(routes, "clock", clock)
     return clock

@@ -20,8 +20,19 @@ from app.labeling.service import Judgement
 from app.people.models import Account, Labeler, Membership, Role
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState
-from tests.app.conftest import Clock, Person
-from tests.app.labeling.conftest import MakeSlate, add_slate, ids, in_order, num_counted, save, skip, submit, take
+from tests.app.conftest import Person
+from tests.app.labeling.conftest import (
+    Clock,
+    MakeSlate,
+    add_slate,
+    ids,
+    in_order,
+    num_counted,
+    save,
+    skip,
+    submit,
+    take,
+)
 
 LEASE_DURATION = timedelta(seconds=1800)
 

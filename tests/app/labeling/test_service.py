@@ -24,8 +24,8 @@ from app.labeling.models import (
 from app.labeling.service import dense
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState
-from tests.app.conftest import Clock, Person
-from tests.app.labeling.conftest import MakeSlate, ids, in_order, num_counted, save, submit, take
+from tests.app.conftest import Person
+from tests.app.labeling.conftest import Clock, MakeSlate, ids, in_order, num_counted, save, submit, take
 
 LEASE_DURATION = timedelta(seconds=1800)  # the project's default
 
