@@ -1,0 +1,105 @@
+"""A researcher brings rankings in, sees what they are, freezes them and takes a file home."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.datasets.models import Snapshot
+from tests.app.conftest import Person
+
+SlateRecord = dict[str, object]
+
+
+@pytest.fixture
+def rankings(tmp_path: Path) -> Path:
+    """A file in the shape of Open-Assistant's: the lowest rank is best."""
+    file = tmp_path / "rankings.jsonl"
+    records = [
+        {
+            "id": f"slate-{number}",
+            "messages": [{"role": "prompter", "text": f"What grows in month {number}?"}],
+            "completions": [{"text": f"Plant {place}", "rank": place} for place in range(number % 3 + 2)],
+        }
+        for number in range(12)
+    ]
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    return file
+
+
+def test_a_researcher_imports_freezes_and_downloads(
+    page: Page,
+    sign_in: Callable[[Page, Person], None],
+    researcher: Person,
+    rankings: Path,
+    session: Session,
+    check_accessibility: Callable[[Page], None],
+) -> None:
+    sign_in(page, researcher)
+    page.goto("/projects/everyday/datasets")
+    check_accessibility(page)
+    form = page.get_by_role("region", name="Rankings", exact=True)
+    form.get_by_label("File").set_input_files(rankings)
+    form.get_by_role("button", name="Import").click()
+    expect(page.get_by_text("Added 12 prompts, 12 slates, 12 rankings")).to_be_visible()
+    check_accessibility(page)
+    page.get_by_role("link", name="Datasets").first.click()
+    page.get_by_label("training").uncheck()
+    page.get_by_role("button", name="Show what this holds").click()
+    expect(page.get_by_text("12 imported")).to_be_visible()
+    check_accessibility(page)
+    page.get_by_label("Name").fill("First look")
+    page.get_by_role("button", name="Freeze these rankings").click()
+    expect(page.get_by_role("heading", name="First look")).to_be_visible()
+    check_accessibility(page)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="JSON lines").click()
+    assert download.value.suggested_filename == "everyday-first-look-kwise.jsonl"
+    content = Path(download.value.path()).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == session.scalars(select(Snapshot.sha256)).one()
+
+
+def test_a_bad_file_is_refused_by_line_and_the_page_stays(
+    page: Page,
+    sign_in: Callable[[Page, Person], None],
+    researcher: Person,
+    tmp_path: Path,
+    check_accessibility: Callable[[Page], None],
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "Name a tree.", "chosen": "Oak", "rejected": "Car"}\n{"chosen"\n', encoding="utf-8")
+    sign_in(page, researcher)
+    page.goto("/projects/everyday/datasets")
+    form = page.get_by_role("region", name="Rankings", exact=True)
+    form.get_by_label("File").set_input_files(file)
+    form.get_by_role("button", name="Import").click()
+    expect(page.get_by_role("alert")).to_contain_text("line 2: not JSON")
+    expect(page.get_by_text("Nothing is frozen yet")).to_be_visible()
+    check_accessibility(page)
+
+
+def test_an_admin_imports_prompts_and_filters_them(
+    page: Page,
+    sign_in: Callable[[Page, Person], None],
+    admin: Person,
+    tmp_path: Path,
+    check_accessibility: Callable[[Page], None],
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("".join(f"Name plant number {number}.\n" for number in range(60)), encoding="utf-8")
+    sign_in(page, admin)
+    page.goto("/projects/everyday/prompts")
+    check_accessibility(page)
+    page.get_by_label("File", exact=True).set_input_files(file)
+    page.get_by_role("button", name="Import").click()
+    page.get_by_role("link", name="Prompts").last.click()
+    expect(page.get_by_text("60 prompts, the newest first")).to_be_visible()
+    page.get_by_label("Words").fill("NUMBER 7.")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("row")).to_have_count(2)
+    check_accessibility(page)
