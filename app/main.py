@@ -2,19 +2,24 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
-from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from app import db, error_answers, health
+from app.datasets import routes as datasets
+from app.labeling import routes as labeling
 from app.pages import STATIC, StaticFilesForEver
+from app.people import routes as people
+from app.policies import routes as policies
+from app.projects import routes as projects
+from app.prompts import routes as prompts
+from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
-AREAS = ("people", "projects", "prompts", "labeling", "rounds", "policies", "datasets")
-TAKES_FILES = {"prompts", "datasets"}
+AREAS = (people, projects, labeling, rounds, policies)
+AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 
 
@@ -35,11 +40,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Only what is the same for everyone is compressed: a compressed page would let its length betray its secrets.
     app.mount("/static", GZipMiddleware(StaticFilesForEver(directory=STATIC)), name="static")
     for area in AREAS:
-        if (Path(__file__).parent / area / "routes.py").exists():
-            routes = import_module(f"app.{area}.routes")
-            largest = LARGEST_FILE if area in TAKES_FILES else None
-            app.include_router(routes.router, max_body_size=largest)
-            app.include_router(routes.api, prefix="/api/v1", max_body_size=largest)
+        app.include_router(area.router)
+        app.include_router(area.api, prefix="/api/v1")
+    for area in AREAS_THAT_TAKE_FILES:
+        app.include_router(area.router, max_body_size=LARGEST_FILE)
+        app.include_router(area.api, prefix="/api/v1", max_body_size=LARGEST_FILE)
     app.include_router(health.router)
     error_answers.install(app)
     app.add_middleware(SecurityHeaders, is_https=(settings.public_url or "").startswith("https://"))

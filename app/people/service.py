@@ -248,7 +248,7 @@ def first_admin_link(session: Session, base_url: str, *, now: datetime) -> str |
     Each call takes the place of the link before it, so that only the one printed last can be used.
     """
     session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": FIRST_ADMIN_LOCK})
-    if _has_site_admin(session):
+    if has_site_admin(session):
         return None
     session.execute(
         update(Invitation)
@@ -264,7 +264,8 @@ def first_admin_link(session: Session, base_url: str, *, now: datetime) -> str |
     return f"{base_url.rstrip('/')}/invitations/{token}"
 
 
-def _has_site_admin(session: Session) -> bool:
+def has_site_admin(session: Session) -> bool:
+    """Whether anyone runs the installation."""
     admins = select(Account.id).where(Account.is_site_admin, Account.disabled_at.is_(None)).limit(1)
     return session.scalar(admins) is not None
 
@@ -275,7 +276,7 @@ def open_invitation(session: Session, token: str, *, now: datetime, lock: bool =
     invitation = session.scalar(query.with_for_update() if lock else query)
     if invitation is None or invitation.accepted_at or invitation.revoked_at or invitation.expires_at <= now:
         raise InvitationNotFound
-    if invitation.makes_site_admin and _has_site_admin(session):
+    if invitation.makes_site_admin and has_site_admin(session):
         raise InvitationNotFound
     return invitation
 

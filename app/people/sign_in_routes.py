@@ -24,7 +24,7 @@ def sign_in_page(request: Request, session: SessionDep, next: str = "/") -> Resp
     """The form to sign in; whoever is signed in goes on to where they wanted to be."""
     if find_account(request, session) is not None:
         return RedirectResponse(local(next), status_code=303)
-    return render(request, "people/sign_in.html", next=local(next), email="", problem=None)
+    return _sign_in_form(request, session, next)
 
 
 @router.post("/sign-in", dependencies=[Anyone])
@@ -41,12 +41,12 @@ def sign_in(
     try:
         account = service.authenticate(session, email=email, password=password, address=address, now=now)
     except TooManyAttempts as error:
-        page = _sign_in_again(request, 429, next, email, str(error))
+        page = _sign_in_form(request, session, next, email, str(error), status=429)
         page.headers["Retry-After"] = str(error.members["retry_after_s"])
         return page
     if account is None:
         problem = "This address and password do not fit together. Check both, or ask an admin for a new invitation."
-        return _sign_in_again(request, 401, next, email, problem)
+        return _sign_in_form(request, session, next, email, problem, status=401)
     response = RedirectResponse(local(next), status_code=303)
     _remember(request, response, session, account)
     return response
@@ -101,8 +101,18 @@ def accept_invitation(
     return response
 
 
-def _sign_in_again(request: Request, status: int, next: str, email: str, problem: str) -> Response:
-    return render(request, "people/sign_in.html", status_code=status, next=local(next), email=email, problem=problem)
+def _sign_in_form(
+    request: Request, session: Session, next: str, email: str = "", problem: str | None = None, *, status: int = 200
+) -> Response:
+    return render(
+        request,
+        "people/sign_in.html",
+        status_code=status,
+        next=local(next),
+        email=email,
+        problem=problem,
+        has_site_admin=service.has_site_admin(session),
+    )
 
 
 def _invitation_form(

@@ -214,3 +214,9 @@ def test_one_browser_can_be_signed_out_from_another(app, labeler, other_labeler,
 @pytest.mark.parametrize("email", ["a\x00b@example.org", "x" * 300 + "@example.org", "\ud800@example.org", ""])
 def test_an_address_that_cannot_be_one_is_only_wrong(sign_in, email):
     assert sign_in(email.encode("utf-8", "replace").decode()).status_code in {401, 422}
+
+
+def test_the_sign_in_page_says_where_the_first_administrator_begins(visitor, person):
+    assert "The terminal that started it" in visitor.get("/sign-in").text
+    person("Sita Site", is_site_admin=True)
+    assert "The terminal that started it" not in visitor.get("/sign-in").text
