@@ -4,26 +4,28 @@ An area's `commands.py` has `register(cli)`, which adds its commands or groups t
 on stderr: exit code 2 when the command or its surroundings are wrong, 1 when what it asks for is refused.
 """
 
-import contextlib
 import os
 import sys
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy.exc import OperationalError
 
 from app import db, embedded_postgres, migrate, serving, terminal
+from app.datasets import commands as datasets
 from app.errors import PodiumError
+from app.people import commands as people
 from app.people.service import first_admin_link
+from app.policies import commands as policies
+from app.projects import commands as projects
 from app.projects.starter import ensure_starter_project
+from app.rounds import commands as rounds
 from app.settings import Settings, get_settings
+from app.simulation import commands as simulation
 from app.supervision import end_with_parent
 from app.terminal import CannotStart, say
 from app.up import up
 from trainer.settings import ConfigError
-
-AREAS = ("people", "projects", "prompts", "datasets", "rounds", "policies", "simulation")
 
 cli = typer.Typer(
     name="podium",
@@ -98,23 +100,20 @@ def migrate_command(
     say("The database is at this version's schema.")
 
 
+for area in (projects, people, datasets, rounds, policies, simulation):
+    area.register(cli)
+
+
 def main() -> None:
     """The entry point: every error that has a name is one sentence."""
     try:
-        _registered()()
+        cli()
     except (CannotStart, ConfigError, embedded_postgres.PostgresDidNotStart) as error:
         terminal.refuse(str(error), exit_code=terminal.USAGE)
     except PodiumError as error:
         terminal.refuse(str(error))
     except OperationalError as error:
         terminal.refuse(f"the database did not answer ({str(error.orig).strip().splitlines()[0]}): try again")
-
-
-def _registered() -> typer.Typer:
-    for area in AREAS:
-        with contextlib.suppress(ModuleNotFoundError):
-            import_module(f"app.{area}.commands").register(cli)
-    return cli
 
 
 def _settings(**given: Any) -> Settings:
