@@ -62,7 +62,7 @@ def datasets_page(
     return page(request, session, access, query=query)
 
 
-@router.post("/projects/{slug}/snapshots")
+@router.post("/projects/{slug}/datasets/snapshots")
 def freeze(
     request: Request, session: SessionDep, access: ResearcherAccess, form: Annotated[SnapshotForm, Form()]
 ) -> Response:
@@ -72,7 +72,7 @@ def freeze(
             snapshot = freeze_as(session, access, form.name, form.as_filter())
     except (BadFilter, NothingSelected, SnapshotNameTaken) as error:
         return page(request, session, access, status_code=422, query=form, name=form.name, problem=str(error))
-    return RedirectResponse(f"/projects/{access.project.slug}/snapshots/{snapshot.id}", status_code=303)
+    return RedirectResponse(f"/projects/{access.project.slug}/datasets/snapshots/{snapshot.id}", status_code=303)
 
 
 def freeze_as(session: Session, access: Access, name: str, filter: SnapshotFilter) -> Snapshot:
@@ -90,7 +90,7 @@ def freeze_as(session: Session, access: Access, name: str, filter: SnapshotFilte
     return snapshot
 
 
-@router.post("/projects/{slug}/imports")
+@router.post("/projects/{slug}/datasets/imports")
 def import_upload(
     request: Request,
     session: SessionDep,
@@ -106,7 +106,9 @@ def import_upload(
     except (ImportRefused, UnknownFormat) as error:
         return page(request, session, access, status_code=422, refused=error)
     if imported.record is not None and imported.is_new:
-        return RedirectResponse(f"/projects/{access.project.slug}/imports/{imported.record.id}", status_code=303)
+        return RedirectResponse(
+            f"/projects/{access.project.slug}/datasets/imports/{imported.record.id}", status_code=303
+        )
     return page(request, session, access, imported=imported)
 
 
@@ -150,7 +152,7 @@ def policy_numbers(session: Session, access: Access) -> list[int]:
     return list(session.scalars(query.order_by(PolicyVersion.number)))
 
 
-@router.get("/projects/{slug}/snapshots/{snapshot_id}")
+@router.get("/projects/{slug}/datasets/snapshots/{snapshot_id}")
 def snapshot_page(request: Request, session: SessionDep, access: ResearcherAccess, snapshot_id: int) -> Response:
     """One snapshot: what it holds, how to get it, and its first rankings."""
     snapshot = find_snapshot(session, access.project, snapshot_id)
@@ -169,7 +171,7 @@ def snapshot_page(request: Request, session: SessionDep, access: ResearcherAcces
     )
 
 
-@router.get("/projects/{slug}/snapshots/{snapshot_id}/export")
+@router.get("/projects/{slug}/datasets/snapshots/{snapshot_id}/export")
 def download(
     request: Request,
     session: SessionDep,
@@ -199,14 +201,14 @@ def streamed(request: Request, access: Access, snapshot: Snapshot, choice: Expor
     )
 
 
-@router.get("/projects/{slug}/snapshots/{snapshot_id}/card")
+@router.get("/projects/{slug}/datasets/snapshots/{snapshot_id}/card")
 def card(session: SessionDep, access: ResearcherAccess, snapshot_id: int) -> Response:
     """The snapshot's dataset card, in Markdown."""
     snapshot = find_snapshot(session, access.project, snapshot_id)
     return PlainTextResponse(cards.dataset_card(access.project, snapshot), media_type="text/markdown; charset=utf-8")
 
 
-@router.get("/projects/{slug}/imports/{import_id}")
+@router.get("/projects/{slug}/datasets/imports/{import_id}")
 def import_page(request: Request, session: SessionDep, access: ResearcherAccess, import_id: int) -> Response:
     """What became of a file's lines."""
     record = find_import(session, access.project, import_id)

@@ -216,14 +216,15 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
         .join(worse, (worse.ranking_id == rankings.c.id) & (better.rank < worse.rank))
     )
     kinds = select(rankings.c.kind, func.count()).group_by(rankings.c.kind).order_by(rankings.c.kind)
-    splits = select(rankings.c.split, func.count()).group_by(rankings.c.split).order_by(rankings.c.split)
+    splits = select(rankings.c.split, func.count()).group_by(rankings.c.split)
     newest = select(rankings.c.id).order_by(rankings.c.submitted_at.desc(), rankings.c.id).limit(num_examples)
     by_kind = {kind.value: count for kind, count in session.execute(kinds)}
+    by_split: dict[Split, int] = dict(session.execute(splits).all())
     return Preview(
         num_rankings=sum(by_kind.values()),
         num_comparisons=session.scalars(comparisons).one(),
         kinds=by_kind,
-        splits={split.value: count for split, count in session.execute(splits)},
+        splits={split.value: by_split[split] for split in Split if split in by_split},
         labelers=session.scalars(select(func.count(rankings.c.labeler_id.distinct()))).one(),
         examples=session.scalars(
             select(Ranking).where(Ranking.id.in_(newest)).order_by(Ranking.submitted_at.desc(), Ranking.id)

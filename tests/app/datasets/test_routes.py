@@ -9,14 +9,14 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.datasets.models import DatasetImport, Snapshot
-from app.labeling.models import Ranking
+from app.labeling.models import Demonstration, Ranking
 from app.people.models import AuditEvent
 from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.datasets.conftest import NOW, AddRanking, days
 
 PAGE = "/projects/garden/datasets"
-SNAPSHOTS = "/projects/garden/snapshots"
+SNAPSHOTS = "/projects/garden/datasets/snapshots"
 API = "/api/v1/projects/garden/snapshots"
 
 
@@ -28,7 +28,7 @@ def project(garden: Project) -> Project:
 
 def upload(person: Person, records: list[Any], name: str = "rankings.jsonl", **fields: str) -> Any:
     content = "".join(f"{json.dumps(record)}\n" for record in records).encode()
-    return person.post("/projects/garden/imports", files={"file": (name, content)}, data=fields)
+    return person.post("/projects/garden/datasets/imports", files={"file": (name, content)}, data=fields)
 
 
 def pair(chosen: str = "Oak", rejected: str = "Car") -> dict[str, str]:
@@ -134,6 +134,14 @@ def test_rankings_are_imported_by_upload_and_reported(researcher: Person, sessio
     assert "left out (line 2)" in report
     assert session.scalar(select(func.count(Ranking.id))) == 2
     assert "nothing has changed" in upload(researcher, [pair(), pair("Elm", "Elm"), pair("Elm")]).text
+
+
+def test_demonstrations_are_imported_by_their_own_form(researcher: Person, session: Session) -> None:
+    records = [{"prompt": "Name a tree.", "completion": "Oak"}]
+    assert 'name="what" value="demonstrations"' in researcher.get(PAGE).text
+    assert upload(researcher, records, what="demonstrations").status_code == 303
+    assert session.scalars(select(Demonstration.text)).all() == ["Oak"]
+    assert upload(researcher, records, what="everything").status_code == 422
 
 
 def test_a_refused_file_names_its_lines_and_leaves_nothing(researcher: Person, session: Session) -> None:
