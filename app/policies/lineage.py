@@ -17,8 +17,8 @@ from app.prompts.models import Prompt
 from app.rounds.models import Recipe, Round, Stage
 from app.settings import Settings
 
-COLUMN_WIDTH, ROW_HEIGHT = 200, 64  # of the tree, in pixels
-NODE_WIDTH, NODE_HEIGHT = 168, 46
+COLUMN_WIDTH, ROW_HEIGHT = 240, 64  # of the tree, in pixels
+NODE_WIDTH, NODE_HEIGHT = 200, 46
 PAIRS_SHOWN = 12
 
 

@@ -61,9 +61,7 @@ class Events:
         """Pass notifications on for as long as somebody looks. Survives restarts of the database."""
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    database_address(), autocommit=True, connect_timeout=10
-                ) as connection:
+                async with await psycopg.AsyncConnection.connect(**connect_arguments()) as connection:
                     await connection.execute(f"LISTEN {EVENTS_CHANNEL}")
                     self.call_all()  # something may have happened while nobody listened
                     async for notification in connection.notifies():
@@ -116,10 +114,11 @@ async def messages(topics: frozenset[str]) -> AsyncIterator[str]:
             await asyncio.sleep(LEAST_PAUSE_S)
 
 
-def database_address() -> str:
-    """Where this process's sessions go, as libpq reads it."""
+def connect_arguments() -> dict[str, Any]:
+    """Where this process's sessions go, in psycopg's words. A URL would not do: SQLAlchemy writes a space as a plus."""
     engine: Any = db.SessionFactory.kw["bind"]
-    return str(engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    return {**arguments, "autocommit": True, "connect_timeout": 10}
 
 
 def first_line(error: Exception) -> str:
