@@ -8,7 +8,7 @@ from random import Random
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from app.db import SAMPLER_CHANNEL, notify
 from app.labeling.errors import LeaseEnded, LeaseNotFound, ProjectPaused
@@ -118,6 +118,7 @@ def find_lease(session: Session, account_id: int, lease_id: UUID) -> Lease:
         select(Lease)
         .join(Labeler, Labeler.id == Lease.labeler_id)
         .where(Lease.id == lease_id, Labeler.account_id == account_id)
+        .options(joinedload(Lease.ranking))  # in one round trip: a submit asks for it at once
         .execution_options(populate_existing=True)
     )
     if lease is None:

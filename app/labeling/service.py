@@ -74,7 +74,7 @@ def submit_ranking(
     Raises LeaseNotFound, AlreadyRanked, IncompleteRanking, StrengthDoesNotFit, RankingIdTaken.
     """
     lease, slate = lock_slate_of(session, account_id, lease_id)
-    first = session.scalar(select(Ranking).where(Ranking.lease_id == lease.id))
+    first = lease.ranking
     if first is not None:
         if first.id != ranking_id:
             raise AlreadyRanked(first.id)
