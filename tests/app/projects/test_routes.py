@@ -1,0 +1,223 @@
+"""The project's pages: the loop as it stands, making a project, its settings."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from app.db import SessionFactory, clock
+from app.people.models import AuditEvent, Membership, Role
+from app.policies.models import PolicyVersion
+from app.projects.models import Guidelines, Project
+from app.prompts.models import Split
+from app.rounds import model_requests, work
+from tests.app.conftest import Person
+from tests.app.loop import HOUR, make_prompts, make_rankings, make_slate
+
+NEW = {"name": "Recipes", "slug": "recipes", "policy": "starter", "guidelines": "Tasty first."}
+
+
+def text_of(page: Any) -> str:
+    return " ".join(page.text.split())
+
+
+def test_the_project_page_counts_what_is_there(researcher: Person, session: Session, project: Project) -> None:
+    make_slate(session, make_prompts(session, project, Split.TRAIN)[0])
+    make_rankings(session, project, Split.VALIDATION, 2)
+    make_prompts(session, project, Split.TEST, 3)
+    work.beat(session, "box/7", "sampler", "fills everyday", now=clock(session))
+    work.beat(session, "box/8", "trainer", "waits", now=clock(session) - HOUR)
+    session.commit()
+    page = text_of(researcher.get("/projects/everyday"))
+    assert "1 train, 2 validation, 3 test" in page
+    assert '1 <span class="loop-of">of 20 ready' in page
+    assert "2 today" in page
+    assert "fills everyday" in page
+    assert page.count("at work") == 1
+    assert page.count(">silent<") == 1
+
+
+def test_what_needs_a_person_stands_first(admin: Person, session: Session, project: Project) -> None:
+    page = text_of(admin.get("/projects/everyday"))
+    assert "There are no prompts, so nothing can be sampled." in page
+    make_prompts(session, project, Split.TRAIN)
+    session.commit()
+    page = text_of(admin.get("/projects/everyday"))
+    assert "There are no prompts" not in page
+    assert "Labelers have nothing to rank, and no sampler is at work." in page
+
+
+def test_a_labeler_does_not_see_the_project_page(labeler: Person) -> None:
+    assert labeler.get("/projects/everyday").status_code == 403
+    assert labeler.get("/projects/everyday/live").status_code == 403
+
+
+def test_a_site_admin_makes_a_project_from_the_starter(site_admin: Person, session: Session) -> None:
+    response = site_admin.post("/projects/new", data=NEW)
+    assert (response.status_code, response.headers["location"]) == (303, "/projects/recipes")
+    project = session.scalars(select(Project)).one()
+    version = session.scalars(select(PolicyVersion)).one()
+    membership = session.scalars(select(Membership)).one()
+    assert (version.number, version.state, version.source, version.is_sft) == (1, "current", "starter", True)
+    assert version.num_parameters is not None
+    assert (membership.account_id, membership.role) == (site_admin.account.id, Role.ADMIN)
+    assert session.scalars(select(Guidelines.markdown)).all() == ["Tasty first."]
+    assert len(project.flags) == 11
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slug": "No Spaces"}, "lower-case letters, digits and hyphens"),
+        ({"slug": "new"}, "lower-case letters, digits and hyphens"),
+        ({"name": "  "}, "takes 1 to 100 characters"),
+        ({"guidelines": ""}, "must say what labelers look for"),
+        ({"policy": "other", "source": ""}, "Name a folder or a Hugging Face model"),
+    ],
+)
+def test_a_project_that_cannot_be_made_comes_back_with_the_reason(
+    site_admin: Person, session: Session, changes: dict[str, str], message: str
+) -> None:
+    response = site_admin.post("/projects/new", data=NEW | changes)
+    assert response.status_code == 422
+    assert message in response.text
+    assert "Tasty first." in response.text or "guidelines" in changes
+    assert session.scalars(select(Project)).all() == []
+
+
+def test_a_short_name_is_taken_once(site_admin: Person, session: Session) -> None:
+    site_admin.post("/projects/new", data=NEW)
+    response = site_admin.post("/projects/new", data=NEW)
+    assert (response.status_code, "Another project is called" in response.text) == (422, True)
+
+
+def test_only_a_site_admin_makes_projects(admin: Person) -> None:
+    assert admin.get("/projects/new").status_code == 403
+    assert admin.post("/projects/new", data=NEW).status_code == 403
+
+
+@pytest.fixture
+def sampler(engine: Engine) -> Iterator[None]:
+    """Answers inspections: it knows one policy and no other."""
+    stopping = threading.Event()
+
+    def answer() -> None:
+        while not stopping.wait(0.05):
+            with SessionFactory.begin() as session:
+                now = clock(session)
+                claim = model_requests.claim_request(session, owner="sampler", duration=HOUR, now=now)
+                if claim is None:
+                    continue
+                if claim.input["source"] != "good/policy":
+                    model_requests.refuse(session, claim, "there is no model at no/policy: check the name", now=now)
+                    continue
+                facts = {"source": "good/policy", "num_parameters": 124_000_000, "context_tokens": 1024}
+                facts |= {"tokenizer_sha256": "ef" * 32, "facts": {"architecture": "GPT2LMHeadModel"}}
+                model_requests.answer(session, claim, facts, now=now)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield
+    stopping.set()
+    thread.join()
+
+
+def test_a_policy_is_looked_at_before_its_project_is_made(site_admin: Person, sampler: None, session: Session) -> None:
+    response = site_admin.post("/projects/new", data=NEW | {"policy": "other", "source": "good/policy"})
+    assert response.status_code == 303
+    version = session.scalars(select(PolicyVersion)).one()
+    assert (version.source, version.num_parameters, version.context_tokens) == ("good/policy", 124_000_000, 1024)
+
+
+def test_an_unknown_policy_makes_no_project(site_admin: Person, sampler: None, session: Session) -> None:
+    response = site_admin.post("/projects/new", data=NEW | {"policy": "other", "source": "no/policy"})
+    assert response.status_code == 422
+    assert "There is no model at no/policy: check the name." in response.text
+    assert session.scalars(select(Project)).all() == []
+
+
+SETTINGS = {
+    "min_k": "4",
+    "max_k": "6",
+    "queue_target": "50",
+    "overlap": "2",
+    "lease_duration_s": "900",
+    "max_prompt_tokens": "300",
+    "max_completion_tokens": "64",
+    "full_form_share": "0.1",
+    "evaluation_comparisons": "384",
+    "promotes_at_lower_bound": "0.5",
+    "flags": "Rude\n\nWrong",
+    "mixture.current.weight": "3",
+    "mixture.current.temperature": "0.9",
+    "mixture.sft.weight": "1",
+}
+
+
+def test_settings_are_saved_and_put_on_record(admin: Person, session: Session, project: Project) -> None:
+    assert admin.post("/projects/everyday/settings", data=SETTINGS).status_code == 303
+    session.refresh(project)
+    assert (project.max_k, project.overlap, project.full_form_share) == (6, 2, 0.1)
+    assert (project.asks_quality, project.promotes_at_lower_bound) == (False, 0.5)
+    assert project.flags == ["Rude", "Wrong"]
+    assert project.mixture == [
+        {"source": "current", "weight": 3.0, "temperature": 0.9, "top_p": 1.0},
+        {"source": "sft", "weight": 1.0, "temperature": 1.0, "top_p": 1.0},
+    ]
+    event = session.scalars(select(AuditEvent).where(AuditEvent.action == "project.settings")).one()
+    assert event.detail["changed"]["max_k"] == [9, 6]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_k": "12"}, "must be a whole number from 4 to 9"),
+        ({"min_k": "7", "max_k": "5"}, "must not be below the fewest"),
+        ({"overlap": "two"}, "must be a whole number"),
+        ({"full_form_share": "nan"}, "must be a number from 0 to 1"),
+        ({"mixture.current.weight": "", "mixture.sft.weight": "0"}, "needs a policy with a weight above 0"),
+        ({"mixture.current.temperature": "0"}, "needs a temperature and a top-p above 0"),
+    ],
+)
+def test_a_setting_that_breaks_its_rule_changes_nothing_and_loses_nothing(
+    admin: Person, session: Session, project: Project, changes: dict[str, str], message: str
+) -> None:
+    response = admin.post("/projects/everyday/settings", data=SETTINGS | changes)
+    assert response.status_code == 422
+    assert message in response.text
+    assert 'name="queue_target" value="50"' in response.text
+    session.refresh(project)
+    assert (project.max_k, project.queue_target) == (9, 20)
+
+
+def test_a_changed_text_is_a_new_version_of_the_guidelines(admin: Person, session: Session) -> None:
+    page = "/projects/everyday/settings/guidelines"
+    assert admin.post(page, data={"markdown": "Be brief.\r\nBe kind."}).status_code == 303
+    assert admin.post(page, data={"markdown": "Be brief.\nBe kind."}).status_code == 303
+    versions = session.scalars(select(Guidelines.markdown).order_by(Guidelines.version)).all()
+    assert versions[1:] == ["Be brief.\nBe kind."]
+    assert admin.post(page, data={"markdown": " "}).status_code == 422
+
+
+def test_a_project_can_be_paused_and_goes_on(admin: Person, session: Session, project: Project) -> None:
+    admin.post("/projects/everyday/settings/pause")
+    session.refresh(project)
+    assert project.paused_at is not None
+    assert "Paused since" in admin.get("/projects/everyday/settings").text
+    admin.post("/projects/everyday/settings/go-on")
+    session.refresh(project)
+    assert project.paused_at is None
+
+
+def test_a_researcher_changes_no_settings(researcher: Person) -> None:
+    assert researcher.get("/projects/everyday/settings").status_code == 403
+    assert researcher.post("/projects/everyday/settings", data=SETTINGS).status_code == 403
+
+
+def test_the_api_tells_a_labeler_no_version(labeler: Person, researcher: Person) -> None:
+    (mine,) = labeler.get("/api/v1/projects").json()
+    assert (mine["slug"], mine["role"], mine["current_version"]) == ("everyday", "labeler", None)
+    assert researcher.get("/api/v1/projects/everyday").json()["current_version"] == 1
