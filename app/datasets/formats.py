@@ -335,7 +335,7 @@ def read_demonstration(record: Record) -> GivenDemonstration:
         turns = checked(completion, checked_turns) if isinstance(completion, list) else None
         text = following(turns) if turns else text_of(record, "completion")
     else:
-        turns = checked(record.get("messages"), checked_turns)
+        turns = checked(record["messages"], checked_turns) if "messages" in record else []
         if len(turns) < 2 or turns[-1]["role"] != "assistant":
             raise BadRecord("there is neither a completion nor a last turn of the assistant in messages")
         messages, text = checked(turns[:-1]), turns[-1]["content"]
