@@ -268,8 +268,12 @@ function judge(verdict) {
   const [a, b] = current.ids;
   change(
     (content) => Object.assign(content, { ranks: { [a]: rankOfA, [b]: rankOfB }, strength }),
-    current.form.querySelector(`[name=verdict][value="${verdict}"]`).parentElement.textContent.replace(/^\s*\d/, "") + ".",
+    `${wordsOf(current.form, verdict)}.`,
   );
+}
+
+function wordsOf(form, verdict) {
+  return form.querySelector(`[name=verdict][value="${verdict}"] + span b`).textContent;
 }
 
 function rate(id, quality) {
@@ -339,7 +343,10 @@ function draw() {
       content.strength === VERDICTS[key][2] &&
       slate.ids.every((id, place_) => content.ranks[id] === VERDICTS[key][place_]),
   );
-  if (slate.isPair) check(form, "verdict", verdict ?? 0);
+  if (slate.isPair) {
+    check(form, "verdict", verdict ?? 0);
+    form.querySelector(".chosen").textContent = verdict ? wordsOf(form, verdict) : "";
+  }
   fill(form.querySelector(".slate-note textarea"), content.note);
   count(form.querySelector(".slate-note .count"), content.note.trim() ? "1" : "");
   form.querySelector(".remark").textContent = contradiction(slate);
@@ -350,6 +357,7 @@ function draw() {
   form.querySelector("[data-do=redo]").disabled = !slate.redo.length;
   form.querySelector("[data-do=take_back]").hidden = !memory.read(`last.${slug}`);
   form.querySelector(".place").textContent = `slate ${numToday + 1} today`;
+  drawLayout();
   drawHere();
   drawClock();
 }
@@ -360,6 +368,10 @@ function check(form, name, value) {
 
 function fill(field, words) {
   if (field && field.value !== words) field.value = words;
+}
+
+function drawLayout() {
+  current.form.querySelector("[data-do=layout]").textContent = page.dataset.layout === "stack" ? "Columns" : "Stack";
 }
 
 function count(place_, words) {
@@ -413,6 +425,7 @@ if (guidelines) {
 
 function setLayout(layout) {
   page.dataset.layout = layout;
+  if (current) drawLayout();
   memory.write("layout", layout);
 }
 setLayout(memory.read("layout") ?? "stack");
