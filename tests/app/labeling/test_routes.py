@@ -1,0 +1,102 @@
+"""The ranking page: what is sent to a labeler, before any script has run and ahead of time."""
+
+import re
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.labeling.models import Completion, Ranking, RankingItem, Slate, SlateKind, Strength
+from app.policies.models import PolicyVersion
+from app.projects.models import Project
+from tests.app.conftest import Person
+from tests.app.labeling.conftest import MakeSlate, take
+
+SINCE = "2020-01-01T00:00:00Z"
+
+
+def fields_of(page: str) -> dict[str, str]:
+    """The hidden fields of the page's form."""
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+
+
+def test_the_page_holds_every_text_and_nothing_that_tells_who_wrote_it(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate(["Alpha.", "Beta.", "Gamma.", "Delta."])
+    for completion in session.scalars(select(Completion)):
+        completion.seed, completion.temperature, completion.top_p = 998_877, 0.8125, 0.9375
+        completion.logprob, completion.token_ids = -31.0625, [445_566]
+    session.scalars(select(PolicyVersion)).one().source = "org/secret-policy"
+    session.commit()
+    page = labeler.get(f"/projects/{project.slug}/rank").text
+    for text in ("Alpha.", "Beta.", "Gamma.", "Delta.", "What is two and two?"):
+        assert text in page
+    for secret in ("998877", "0.8125", "0.9375", "31.0625", "445566", "secret-policy", "training", "sampled"):
+        assert secret not in page
+
+
+def test_the_pages_form_is_a_ranking_without_a_script(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate()
+    url = f"/projects/{project.slug}/rank"
+    form = fields_of(labeler.get(url).text)
+    incomplete = labeler.post(url, data=form | {"rank:A": "1"})
+    assert incomplete.status_code == 422
+    assert labeler.post(url, data=form | {"rank:A": "first"}).status_code == 422
+    complete = {"rank:A": "2", "rank:B": "1", "rank:C": "2", "rank:D": "3", "quality:B": "7", "note": "fine"}
+    answer = labeler.post(url, data=form | complete)
+    assert (answer.status_code, answer.headers["location"]) == (303, url)
+    ranking = session.scalars(select(Ranking)).one()
+    ranks = {item.completion_id: item.rank for item in session.scalars(select(RankingItem))}
+    assert [ranks[shown] for shown in ranking.order_shown] == [2, 1, 2, 3]
+    assert ranking.note == "fine"
+    assert labeler.post(url, data=form | complete).status_code == 303  # a reload sends it again, and stores nothing
+    assert len(session.scalars(select(Ranking)).all()) == 1
+
+
+def test_a_pair_without_a_script_is_one_answer_of_seven(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate(["Yes.", "No."], kind=SlateKind.PAIR)
+    url = f"/projects/{project.slug}/rank"
+    form = fields_of(labeler.get(url).text)
+    assert labeler.post(url, data=form | {"verdict": "8"}).status_code == 422
+    assert labeler.post(url, data=form | {"verdict": "5"}).status_code == 303
+    ranking = session.scalars(select(Ranking)).one()
+    ranks = {item.completion_id: item.rank for item in session.scalars(select(RankingItem))}
+    assert [ranks[shown] for shown in ranking.order_shown] == [2, 1]
+    assert ranking.strength is Strength.SLIGHTLY
+
+
+def test_screens_hold_what_the_page_has_not_yet(labeler: Person, project: Project, make_slate: MakeSlate) -> None:
+    make_slate()
+    make_slate()
+    (first,) = take(labeler, project)
+    answer = labeler.post(
+        f"/api/v1/projects/{project.slug}/leases/screens", json={"have": [first["id"]], "since": SINCE}
+    )
+    leases = re.findall(r'data-lease="([^"]+)"', answer.text)
+    assert len(leases) == 1
+    assert leases != [first["id"]]
+    assert 'data-today="0"' in answer.text
+
+
+def test_a_draft_is_drawn_as_data_and_never_as_markup(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate()
+    (lease,) = take(labeler, project)
+    labeler.put(
+        f"/api/v1/leases/{lease['id']}/draft",
+        json={"revision": 0, "content": {"note": "\"'><script>alert(1)</script>"}},
+    )
+    page = labeler.get(f"/projects/{project.slug}/rank").text
+    assert "<script>alert" not in page
+    assert 'data-revision="1"' in page
+
+
+def test_an_empty_queue_is_a_page_that_says_so(labeler: Person, project: Project, session: Session) -> None:
+    page = labeler.get(f"/projects/{project.slug}/rank")
+    assert (page.status_code, session.scalars(select(Slate)).all()) == (200, [])
+    assert "No slate is ready yet" in page.text
