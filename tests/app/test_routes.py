@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterator
 
-import pytest
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
 
 from app.main import create_app
 from app.people.access import anyone, signed_in
@@ -43,26 +42,26 @@ def test_the_walk_finds_the_routes():
     assert {"/sign-in", "/projects/{slug}/people", "/api/v1/me"} <= paths
 
 
-@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.path)
-def test_a_route_without_a_public_rule_asks_who_is_there(route: RouteContext):
-    assert signed_in in dependencies(route.dependant)
+def test_a_route_without_a_public_rule_asks_who_is_there():
+    assert [route.path for route in PRIVATE if signed_in not in dependencies(route.dependant)] == []
 
 
-@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.path)
-def test_a_route_without_a_public_rule_is_closed_to_a_visitor(route: RouteContext, visitor, project):
+def test_a_route_without_a_public_rule_is_closed_to_a_visitor(visitor, project):
     visitor.get("/sign-in")  # a visitor's forms are in order: it is the sign-in that is missing
-    for method in route.methods:
-        response = visitor.request(method, fill(route.path))
-        is_sent_to_sign_in = response.status_code == 303 and response.headers["location"].startswith("/sign-in")
-        assert response.status_code in {401, 403, 404} or is_sent_to_sign_in, (method, response.status_code)
+    for route in PRIVATE:
+        for method in route.methods:
+            response = visitor.request(method, fill(route.path))
+            is_sent_to_sign_in = response.headers.get("location", "").startswith("/sign-in")
+            is_closed = response.status_code in {401, 403, 404} or (response.status_code == 303 and is_sent_to_sign_in)
+            assert is_closed, (method, route.path, response.status_code)
 
 
-@pytest.mark.parametrize("route", [route for route in PRIVATE if "{slug}" in route.path], ids=lambda route: route.path)
-def test_a_project_does_not_exist_for_those_who_are_no_member(route: RouteContext, outsider, project):
-    for method in route.methods:
-        response = outsider.request(method, fill(route.path))
-        assert response.status_code == 404, (method, response.status_code)
-        assert project.name not in response.text
+def test_a_project_does_not_exist_for_those_who_are_no_member(outsider, project):
+    for route in PRIVATE:
+        for method in route.methods if "{slug}" in route.path else ():
+            response = outsider.request(method, fill(route.path))
+            assert response.status_code == 404, (method, route.path, response.status_code)
+            assert project.name not in response.text, (method, route.path)
 
 
 def test_the_public_routes_are_these():

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from app import db
 from app.people import members
@@ -72,19 +73,23 @@ def test_the_last_admin_stays(admin, session, act):
 def test_of_two_admins_who_demote_each_other_at_once_one_stays(admin, researcher, project, session, engine):
     session.get(Membership, (researcher.account.id, project.id)).role = Role.ADMIN
     session.commit()
-    pairs = [(admin.account.id, researcher.account.id), (researcher.account.id, admin.account.id)]
 
-    def demote(pair: tuple[int, int]) -> bool:
-        try:
-            with db.SessionFactory.begin() as session:
-                by = session.get_one(Account, pair[0])
-                members.change_role(session, session.merge(project), pair[1], Role.LABELER, by=by)
-        except LastAdmin:
-            return False
-        return True
+    def demote(session: Session, by: int, whom: int) -> None:
+        account = session.get_one(Account, by)
+        members.change_role(session, session.merge(project), whom, Role.LABELER, by=account)
 
-    with ThreadPoolExecutor(2) as threads:
-        assert sorted(threads.map(demote, pairs)) == [False, True]
+    def demote_in_return() -> None:
+        with db.SessionFactory.begin() as another:
+            demote(another, by=researcher.account.id, whom=admin.account.id)
+
+    with ThreadPoolExecutor(1) as threads:
+        demote(session, by=admin.account.id, whom=researcher.account.id)
+        second = threads.submit(demote_in_return)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.5)  # waits for the first to be decided
+        session.commit()
+        with pytest.raises(LastAdmin):
+            second.result(timeout=30)
 
 
 def test_somebody_elses_member_is_not_found(admin, outsider):
