@@ -157,6 +157,16 @@ def num_open_comparisons(session: Session, round: Round) -> int:
     ).one()
 
 
+def lock_open_comparisons(session: Session, round: Round) -> None:
+    """Before the round itself is locked: a submit locks its slate first and then the round, and so must everyone."""
+    session.execute(
+        select(Slate.id)
+        .where(Slate.round_id == round.id, Slate.kind == SlateKind.EVALUATION, Slate.state == SlateState.READY)
+        .order_by(Slate.id)
+        .with_for_update()
+    )
+
+
 def retire_evaluation_slates(session: Session, round: Round, now: datetime) -> None:
     """Take back the comparisons that nobody has begun. Who holds one may finish it: no work is thrown away."""
     held = select(Lease.slate_id).where(Lease.closed_at.is_(None), Lease.expires_at > now)

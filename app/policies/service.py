@@ -19,7 +19,7 @@ from app.policies.errors import (
     NotRejectable,
     PolicyVersionNotFound,
 )
-from app.policies.evaluation import retire_evaluation_slates
+from app.policies.evaluation import lock_open_comparisons, retire_evaluation_slates
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState
@@ -194,11 +194,10 @@ def reject(session: Session, project: Project, version: PolicyVersion, *, accoun
         raise NotRejectable(version.number, version.state)
     version.state = PolicyState.REJECTED
     compared_in = session.scalar(
-        select(Round)
-        .where(Round.candidate_id == version.id, Round.state == RoundState.AWAITING_LABELS)
-        .with_for_update()
+        select(Round).where(Round.candidate_id == version.id, Round.state == RoundState.AWAITING_LABELS)
     )
     if compared_in is not None:
+        lock_open_comparisons(session, compared_in)
         retire_evaluation_slates(session, compared_in, now)
         compared_in.state, compared_in.finished_at = RoundState.SUCCEEDED, now
         notify(session, EVENTS_CHANNEL, f"round:{compared_in.id}")

@@ -6,6 +6,7 @@ What happens inside a running stage is written by the trainer (app.rounds.work).
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +19,13 @@ from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, RankingItem, Slate
 from app.people.models import Account
 from app.people.service import audit
-from app.policies.evaluation import num_open_comparisons, retire_evaluation_slates, win_rate
+from app.policies.evaluation import (
+    lock_open_comparisons,
+    num_open_comparisons,
+    retire_evaluation_slates,
+    win_rate,
+)
+from app.policies.errors import CurrentPolicyChanged, NotPromotable
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import current_version, promote, sft_policy_of
 from app.projects.models import Project
@@ -288,6 +295,7 @@ def cancel_round(session: Session, round: Round, *, account: Account | None, now
 
     Raises RoundIsOver.
     """
+    lock_open_comparisons(session, round)
     lock(session, round)
     if round.state not in ACTIVE_ROUND_STATES:
         raise RoundIsOver(round.number, round.state)
@@ -347,12 +355,17 @@ def resume_round(session: Session, round: Round, *, account: Account | None, now
 def conclude_if_compared(session: Session, round_id: int, now: datetime) -> None:
     """End a round whose last blind comparison is in, and promote its candidate if the project's rule says so."""
     round = session.get_one(Round, round_id, with_for_update=True)
-    if round.state == RoundState.AWAITING_LABELS and num_open_comparisons(session, round) == 0:
+    if round.state != RoundState.AWAITING_LABELS:
+        return
+    if num_open_comparisons(session, round) == 0:
         conclude(session, round, now)
+    else:
+        notify(session, EVENTS_CHANNEL, f"round:{round.id}")  # the page counts what is in
 
 
 def end_comparison(session: Session, round: Round, *, account: Account, now: datetime) -> None:
     """End the round with the comparisons that are in. Raises NotAwaitingLabels."""
+    lock_open_comparisons(session, round)
     lock(session, round)
     if round.state != RoundState.AWAITING_LABELS:
         raise NotAwaitingLabels(round.number)
@@ -381,7 +394,9 @@ def promote_by_rule(session: Session, round: Round, now: datetime) -> None:
         and candidate.state == PolicyState.CANDIDATE
         and baseline.state == PolicyState.CURRENT
     ):
-        promote(session, project, candidate, account=None, now=now)
+        # An admin may be deciding at this moment: what they decide stands, and the labeler's submit must not fail of it.
+        with suppress(NotPromotable, CurrentPolicyChanged):
+            promote(session, project, candidate, account=None, now=now, replacing=baseline.number)
 
 
 def lock(session: Session, round: Round) -> None:

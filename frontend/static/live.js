@@ -67,6 +67,11 @@ function pathTo(element) {
   return element.href ? `a[href="${CSS.escape(element.getAttribute("href"))}"]` : null;
 }
 
+// Submits notify nobody: that would make every labeler's commit wait for the others'. Their counts are asked for.
+if (part.dataset.liveEvery) {
+  setInterval(() => document.visibilityState === "visible" && refresh(), 1000 * part.dataset.liveEvery);
+}
+
 const events = new EventSource(`${part.dataset.live}/events`);
 events.addEventListener("changed", refresh);
 events.addEventListener("open", () => (connection.hidden = true));

@@ -1,0 +1,148 @@
+"""The admin's pages in a real browser: start a round, watch it live, judge, promote."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db import clock
+from app.projects.models import Project
+from app.rounds import work
+from app.rounds.models import Round
+from app.rounds.service import conclude_if_compared
+from tests.app.conftest import Person
+from tests.app.loop import HOUR, compare, evaluation_slates, make_what_a_round_needs, run_stage
+from tests.browser.conftest import PHONE
+
+
+@pytest.fixture
+def project(project: Project, session: Session) -> Project:
+    """The project with all that a round needs."""
+    make_what_a_round_needs(session, project)
+    session.commit()
+    return project
+
+
+@pytest.fixture
+def admin_page(page: Page, admin: Person, sign_in: Callable[[Page, Person], None]) -> Page:
+    """The admin's browser; it says yes when asked."""
+    sign_in(page, admin)
+    page.on("dialog", lambda dialog: dialog.accept())
+    return page
+
+
+def start_round(page: Page) -> None:
+    page.goto("/projects/everyday/rounds/new")
+    page.get_by_label("Blind comparisons at the end").fill("2")
+    page.get_by_role("button", name="Start round").click()
+    page.wait_for_url("**/rounds/1")
+
+
+def test_a_round_from_its_start_to_the_promotion(admin_page: Page, session: Session, project: Project) -> None:
+    page = admin_page
+    start_round(page)
+    expect(page.get_by_role("heading", name="Round 1")).to_contain_text("queued")
+
+    run_stage(session)  # the trainer fits the reward model, and the page that is open shows it
+    session.commit()
+    expect(page.locator("#stage-reward")).to_contain_text("succeeded")
+
+    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    assert claim is not None
+    work.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}, {"step": 2, "at": 1, "kl": 0.75}])
+    session.commit()
+    chart = page.get_by_alt_text("KL to the reference policy by step; newest: rollouts 0.75")
+    expect(chart).to_be_visible()
+    assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    work.record_metrics(session, claim, [{"step": 3, "at": 2, "kl": 1.25}])
+    session.commit()
+    expect(page.get_by_alt_text("KL to the reference policy by step; newest: rollouts 1.25")).to_be_visible()
+    work.release_stage(session, claim, "The trainer was stopped.")
+
+    run_stage(session)
+    run_stage(session, num_pairs=6)
+    session.commit()
+    expect(page.get_by_text("0 of 2 comparisons are in")).to_be_visible()
+    round = session.scalars(select(Round)).one()
+    compare(session, round, evaluation_slates(session, round)[0], "win")
+    conclude_if_compared(session, round.id, clock(session))  # as a submit does
+    session.commit()
+    expect(page.get_by_text("1 of 2 comparisons are in")).to_be_visible()
+    page.get_by_role("button", name="End it with what is in").click()
+
+    page.get_by_role("link", name="Look at it and promote it or reject it").click()
+    page.get_by_role("button", name="Promote").click()
+    expect(page.get_by_role("heading", name="Policy version 2")).to_contain_text("current")
+    page.get_by_role("link", name="Project", exact=True).click()
+    expect(page.get_by_text("Version 2 writes the next slates.")).to_be_visible()
+
+
+def test_a_wrong_setting_is_marked_and_what_was_typed_stays(admin_page: Page, project: Project) -> None:
+    page = admin_page
+    page.goto("/projects/everyday/rounds/new")
+    page.locator("fieldset", has_text="Improve the policy").locator("summary").click()
+    page.get_by_label("kl coef").fill("-1")
+    page.get_by_label("kl budget").fill("25")
+    page.get_by_role("button", name="Start round").click()
+    expect(page.get_by_role("alert")).to_contain_text("ppo.kl_coef must be at least 0")
+    expect(page.get_by_label("kl coef")).to_have_value("-1")
+    expect(page.get_by_label("kl coef")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("kl budget")).to_have_value("25")
+
+
+def test_the_settings_of_a_stage_that_is_not_chosen_are_out_of_the_way(admin_page: Page, project: Project) -> None:
+    page = admin_page
+    page.goto("/projects/everyday/rounds/new")
+    settings = page.locator("fieldset", has_text="Improve the policy").locator("details")
+    expect(settings).to_be_visible()
+    page.get_by_label("ppo", exact=True).uncheck()
+    expect(settings).to_be_hidden()
+
+
+def test_a_chart_has_its_table_and_its_file(admin_page: Page, session: Session, project: Project) -> None:
+    page = admin_page
+    start_round(page)
+    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    assert claim is not None
+    work.record_metrics(session, claim, [{"step": 1, "at": 0, "loss": 0.5}])
+    session.commit()
+    page.get_by_alt_text("Loss by step").click()
+    expect(page.get_by_role("cell", name="0.5")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download CSV").click()
+    assert download.value.path().read_text() == "step,loss\n1,0.5\n"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [None, PHONE], ids=["desktop", "phone"])
+def test_every_page_of_the_admin_is_accessible_and_fits(
+    new_page: Callable[..., Page],
+    sign_in: Callable[[Page, Person], None],
+    check_accessibility: Callable[[Page], None],
+    site_admin: Person,
+    session: Session,
+    project: Project,
+    scheme: str,
+    viewport: dict[str, int] | None,
+) -> None:
+    page = new_page(color_scheme=scheme, **({"viewport": viewport} if viewport else {}))
+    sign_in(page, site_admin)
+    start_round(page)
+    run_stage(session)
+    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    assert claim is not None
+    work.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}])
+    work.beat(session, "box/1", "sampler", "fills everyday", now=clock(session))
+    work.release_stage(session, claim, "The trainer was stopped.")
+    run_stage(session)
+    run_stage(session, num_pairs=6)
+    session.commit()
+    root = "/projects/everyday"
+    addresses = [root, f"{root}/rounds", f"{root}/rounds/1", f"{root}/rounds/new", f"{root}/rounds/1/ppo/charts/kl"]
+    addresses += [f"{root}/policies", f"{root}/policies/2", f"{root}/settings", "/projects/new"]
+    for address in addresses:
+        page.goto(address)
+        check_accessibility(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
