@@ -8,8 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,19 +25,12 @@ from app.rounds.service import start_round
 from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.app.loop import make_prompts, make_slate, rank
+from tests.faults.processes import children_of, is_running, wait_for
 from trainer.round_folder import RoundFolder, file_sha256
 from trainer.worker import Worker
 
 LONG = {"num_epochs": 25, "patience": 1000, "checkpoint_every_steps": 1, "batch_size": 4}
 REWARD = {**LONG, "num_normalisation_completions": 8, "max_completion_tokens": 4}
-WAIT_S = 120
-
-
-def wait_for(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
 
 
 def start_reward_round(session: Session, policy: Path) -> Round:
@@ -81,21 +73,6 @@ def undisturbed_weights(home: Path) -> str:
     shutil.copy(disturbed / "stage.json", alone)
     subprocess.run([sys.executable, "-m", "trainer.recipes.reward", str(alone)], check=True, capture_output=True)
     return file_sha256(alone / "result" / "model.safetensors")
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process, in any of its threads, has started."""
-    threads = list(Path(f"/proc/{pid}/task").glob("*/children"))
-    if not threads:
-        pytest.skip("this system does not say which processes are whose children")
-    return [int(child) for thread in threads for child in thread.read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def start_worker(engine: Engine, home: Path) -> "subprocess.Popen[bytes]":

@@ -1,0 +1,38 @@
+"""Processes as the kernel sees them, and waiting for them: what the fault tests share."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+WAIT_S = 120
+
+
+def wait_for(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process, in any of its threads, has started."""
+    threads = list(Path(f"/proc/{pid}/task").glob("*/children"))
+    if not threads:
+        pytest.skip("this system does not say which processes are whose children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\x00", " ")
+    except FileNotFoundError:
+        return ""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
