@@ -19,13 +19,13 @@ from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, RankingItem, Slate
 from app.people.models import Account
 from app.people.service import audit
+from app.policies.errors import CurrentPolicyChanged, NotPromotable
 from app.policies.evaluation import (
     lock_open_comparisons,
     num_open_comparisons,
     retire_evaluation_slates,
     win_rate,
 )
-from app.policies.errors import CurrentPolicyChanged, NotPromotable
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import current_version, promote, sft_policy_of
 from app.projects.models import Project
@@ -394,7 +394,7 @@ def promote_by_rule(session: Session, round: Round, now: datetime) -> None:
         and candidate.state == PolicyState.CANDIDATE
         and baseline.state == PolicyState.CURRENT
     ):
-        # An admin may be deciding at this moment: what they decide stands, and the labeler's submit must not fail of it.
+        # An admin may decide at this moment: that stands, and the labeler's submit must not fail of it.
         with suppress(NotPromotable, CurrentPolicyChanged):
             promote(session, project, candidate, account=None, now=now, replacing=baseline.number)
 
