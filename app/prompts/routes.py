@@ -58,7 +58,9 @@ def import_prompts(
     except (ImportRefused, UnknownFormat) as error:
         return page(request, session, access, status_code=422, refused=error)
     if imported.record is not None and imported.is_new:
-        return RedirectResponse(f"/projects/{access.project.slug}/datasets/imports/{imported.record.id}", status_code=303)
+        return RedirectResponse(
+            f"/projects/{access.project.slug}/datasets/imports/{imported.record.id}", status_code=303
+        )
     return page(request, session, access, imported=imported)
 
 
