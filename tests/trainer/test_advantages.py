@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.advantages import estimate_advantages, penalise_missing_eos, shape_rewards, whiten
@@ -18,6 +18,7 @@ def random_rows(seed, lengths=LENGTHS, width=5):
     return torch.randn(len(lengths), width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@settings(deadline=None)
 @given(gamma=st.floats(0, 1), gae_lambda=st.floats(0, 1), seed=st.integers(0, 100))
 def test_advantages_are_the_discounted_sum_of_surprises(gamma, gae_lambda, seed):
     rewards, values = random_rows(seed), random_rows(seed + 1)
@@ -93,6 +94,7 @@ def test_a_cut_off_completion_scores_1_below_its_score_or_the_mean_whichever_is_
     torch.testing.assert_close(penalise_missing_eos(scores, is_finished), torch.tensor([4.0, 0.0, -4.0, 1.0]))
 
 
+@settings(deadline=None)
 @given(scores=st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=8), cut_off=st.integers(0, 7))
 def test_being_cut_off_never_raises_a_score(scores, cut_off):
     before = torch.tensor(scores)
