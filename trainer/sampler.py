@@ -55,6 +55,7 @@ POLL_S = 2.0
 RETRY_S = 1.0
 PAUSE_AFTER_FAILURE = timedelta(seconds=30)
 OPEN_MODELS = 3
+NICENESS = 5  # a labeler's request comes before the next slate
 LARGEST_ON_CPU = 1_000_000_000  # parameters; a larger policy waits while a stage has the GPU
 
 
@@ -421,6 +422,7 @@ def main() -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
+    os.nice(NICENESS)
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     try:
         if settings.database_url is None:

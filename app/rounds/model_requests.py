@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from app.db import EVENTS_CHANNEL, SAMPLER_CHANNEL, SessionFactory, clock, notify
+from app.errors import PodiumError
 from app.rounds.models import ModelRequest, ModelRequestKind
 
 POLL_S = 0.05
@@ -34,7 +35,7 @@ class RequestClaim:
     input: dict[str, Any]
 
 
-class ModelDidNotAnswer(Exception):
+class ModelDidNotAnswer(PodiumError):
     """No sampler answered in time."""
 
     code = "model_did_not_answer"
@@ -43,7 +44,7 @@ class ModelDidNotAnswer(Exception):
         super().__init__("no sampler answered in time: see that one is running, then try again")
 
 
-class ModelRefused(Exception):
+class ModelRefused(PodiumError):
     """The sampler answered that it cannot; the message is one sentence that names the thing and the next move."""
 
     code = "model_refused"

@@ -9,10 +9,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db import SessionFactory, clock
-from app.labeling.models import Slate
+from app.labeling.models import Demonstration, Slate
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import current_version
 from app.projects.models import Project
+from app.prompts.models import Split
 from app.rounds import devices, work
 from app.rounds.models import Heartbeat, Metric, Round, RoundState, Stage, StageEvent, StageSample, StageState
 from app.rounds.service import cancel_round, resume_round, start_round
@@ -22,6 +23,7 @@ from tests.app.loop import (
     HOUR,
     evaluation_slates,
     make_project,
+    make_prompts,
     make_what_a_round_needs,
     run_stage,
 )
@@ -206,21 +208,21 @@ def test_a_stage_that_is_put_back_is_free_at_once(session: Session, loop: Projec
 
 
 def test_ppo_starts_from_what_sft_made_in_the_same_round(session: Session, loop: Project, settings: Settings) -> None:
-    round = start(session, loop, "reward", "ppo")
+    for split in (Split.TRAIN, Split.VALIDATION):
+        for prompt in make_prompts(session, loop, split):
+            session.add(Demonstration(prompt_id=prompt.id, text="Written by a person"))
+    start(session, loop, "sft", "reward", "ppo")
     run_stage(session)
-    sft = PolicyVersion(
-        project_id=loop.id, number=2, state=PolicyState.CANDIDATE, recipe="imported", source="/sft", is_sft=True
-    )
-    session.add(sft)
-    session.flush()
-    round.sft_policy_id = sft.id
+    run_stage(session)
     inputs = work.stage_inputs(session, settings, claimed(session))
+    sft = session.scalars(select(PolicyVersion).where(PolicyVersion.recipe == "sft")).one()
     reward_model = session.scalars(select(RewardModelVersion)).one()
     assert inputs.models == {
-        "policy": "/sft",
+        "policy": str(settings.artifacts / "projects/loop/rounds/0001/sft/result"),
         "reward_model": str(settings.artifacts / "projects/loop/rounds/0001/reward/result"),
     }
     assert inputs.parents == {"policy_id": sft.id, "reward_model_id": reward_model.id}
+    assert (sft.is_sft, sft.state) == (True, PolicyState.CANDIDATE)
 
 
 def test_an_evaluation_compares_the_candidate_with_what_was_current(
