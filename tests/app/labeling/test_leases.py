@@ -329,15 +329,21 @@ def test_fifty_clients_at_once_give_every_slate_exactly_its_rankings_from_differ
     wanted = {slate.id: slate.overlap for slate in slates}
     everyone = _members(session, project, num_clients)
     sessions = sessionmaker(many_connections, expire_on_commit=False)
-    start = threading.Barrier(num_clients)
+    start, broken = threading.Barrier(num_clients), threading.Event()
     project_id = project.id
 
-    def rank_until_nothing_is_left(who: tuple[int, int]) -> int:
-        account_id, labeler_id = who
+    def client(who: tuple[int, int]) -> int:
+        try:
+            return rank_until_nothing_is_left(*who)
+        except Exception:
+            broken.set()  # what this client holds never comes back: the others must not wait for it
+            raise
+
+    def rank_until_nothing_is_left(account_id: int, labeler_id: int) -> int:
         rng = Random(labeler_id)
         num_submitted = 0
         start.wait(60)
-        while True:
+        while not broken.is_set():
             with sessions.begin() as mine:
                 labeler = mine.get_one(Labeler, labeler_id)
                 held = leases.take_leases(
@@ -363,9 +369,10 @@ def test_fifty_clients_at_once_give_every_slate_exactly_its_rankings_from_differ
                     judgement = Judgement(ranks={key: rank for rank, key in enumerate(order, start=1)})
                     service.submit_ranking(mine, account_id, lease_id, uuid4(), judgement, now=now)
                     num_submitted += 1
+        return num_submitted
 
     with ThreadPoolExecutor(num_clients) as clients:
-        num_submitted = sum(clients.map(rank_until_nothing_is_left, everyone))
+        num_submitted = sum(clients.map(client, everyone))
 
     rankings = session.execute(select(Ranking.slate_id, Ranking.labeler_id, Ranking.counted)).all()
     assert len(rankings) == num_submitted
