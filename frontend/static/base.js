@@ -48,4 +48,7 @@ window.addEventListener("pageshow", () => {
   });
 });
 
+// On a phone the tabs scroll: show the one we are on.
+document.querySelector(".tabs [aria-current=page]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 localTimes();
