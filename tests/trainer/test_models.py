@@ -106,8 +106,10 @@ def test_a_tokenizer_without_a_pad_of_its_own_gets_one(tmp_path, family, pad):
 def test_the_new_pad_takes_at_most_its_even_share_of_the_probability(tmp_path, family):
     folder = save_tiny_policy(family, tmp_path, pad_token=None)
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
+    logits = load_policy(folder).model(torch.tensor([[5, 6, 7]])).logits[0, -1]
+    torch.testing.assert_close(logits[-1], logits[:-1].mean())
     before = torch.log_softmax(plain(torch.tensor([[5, 6, 7]])).logits[0, -1], dim=-1)
-    after = torch.log_softmax(load_policy(folder).model(torch.tensor([[5, 6, 7]])).logits[0, -1], dim=-1)
+    after = torch.log_softmax(logits, dim=-1)
     assert after[-1] <= -math.log(len(before))
     moved = after[:-1] - before  # the same for every token: all make room for the pad in proportion
     torch.testing.assert_close(moved, moved[:1].expand_as(moved), rtol=1e-5, atol=1e-5)
