@@ -58,11 +58,8 @@ def serve(
     if listener is not None:
         serving.serve(settings, serving.inherited(listener))
         return
-    url = _needs_database(settings)
     with serving.listen(settings) as opened:
-        engine = terminal.reach(url, settings, application="podium-serve")
-        if not migrate.is_current(engine):
-            raise CannotStart("the database has another version's schema: run `podium migrate` first")
+        engine = terminal.reach_migrated(settings, application="podium-web")
         address = serving.address(settings, opened)
         with db.SessionFactory.begin() as session:
             link = first_admin_link(session, address, now=db.clock(session))
@@ -121,15 +118,8 @@ def _settings(**given: Any) -> Settings:
     return get_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
-def _needs_database(settings: Settings) -> str:
-    if settings.database_url is None:
-        raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`, which brings one")
-    return settings.database_url
-
-
 def _become(module: str) -> None:
     """Give this process to a module of the model side, which the app does not import."""
-    _needs_database(get_settings())
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606 - our own program
 

@@ -61,6 +61,19 @@ def reach(url: str, settings: Settings, *, application: str = "podium") -> Engin
         ) from error
 
 
+def reach_migrated(settings: Settings, *, application: str) -> Engine:
+    """Connect a process that does not bring its own database: DATABASE_URL, at this version's schema.
+
+    Raises CannotStart.
+    """
+    if settings.database_url is None:
+        raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`, which brings one")
+    engine = reach(settings.database_url, settings, application=application)
+    if not migrate.is_current(engine):
+        raise CannotStart("the database has another version's schema: run `podium migrate` first")
+    return engine
+
+
 @contextmanager
 def open_session() -> Iterator[Session]:
     """A session for one command, on a database at this version's schema; committed at the end."""

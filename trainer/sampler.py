@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 from transformers.utils import logging as transformers_logging
 
-from app import migrate, terminal
+from app import terminal
 from app.db import SAMPLER_CHANNEL, SessionFactory, clock
 from app.labeling import queue
 from app.labeling.models import CompletionSource
@@ -41,6 +41,7 @@ from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer import models, scoring
 from trainer.decoding import LocalEngine, SampleRequest
+from trainer.devices import available_device
 from trainer.errors import StageError
 from trainer.inspect_policy import inspect_policy
 from trainer.model_shelf import ModelShelf
@@ -82,7 +83,7 @@ class Sampler:
         self.stopping = threading.Event()
         self.heart = Heart(self.owner, "sampler", renew=self._renew)
         self.device = "cpu"
-        self.gpu = f"{socket.gethostname()}/cuda:0" if wants_cuda(settings) else None
+        self.gpu = f"{socket.gethostname()}/cuda:0" if available_device(settings.device) == "cuda" else None
         self.policies = ModelShelf(self._open_policy, capacity=OPEN_MODELS)
         self.reward_models = ModelShelf(self._open_reward_model, capacity=1)
         self.claims: list[SlateClaim] = []
@@ -403,11 +404,6 @@ def new_completion(slate: SlateToSample, completion: SlateCompletion, policies: 
     )
 
 
-def wants_cuda(settings: Settings) -> bool:
-    """Whether this process may use a GPU, and there is one."""
-    return settings.device != "cpu" and torch.cuda.is_available()
-
-
 def dtype_on(device: str) -> torch.dtype:
     return torch.bfloat16 if device == "cuda" else torch.float32
 
@@ -425,12 +421,9 @@ def main() -> None:
     os.nice(NICENESS)
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     try:
-        if settings.database_url is None:
-            raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`")
-        engine = terminal.reach(settings.database_url, settings, application="podium-sampler")
-        if not migrate.is_current(engine):
-            raise CannotStart("the database has another version's schema: run `podium migrate` first")
-    except CannotStart as error:
+        available_device(settings.device)
+        engine = terminal.reach_migrated(settings, application="podium-sampler")
+    except (CannotStart, StageError) as error:
         terminal.refuse(str(error), exit_code=terminal.USAGE)
     sampler = Sampler(settings, Wakeups(engine, (SAMPLER_CHANNEL,)))
 

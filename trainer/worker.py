@@ -21,11 +21,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-import torch
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from app import migrate, terminal
+from app import terminal
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import snapshot_rows
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
@@ -39,6 +38,7 @@ from app.supervision import end_with_parent
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer import models
+from trainer.devices import available_device
 from trainer.errors import StageError
 from trainer.inspect_policy import describe_policy
 from trainer.recipe_process import (
@@ -102,7 +102,7 @@ class Worker:
         self.claim_duration = claim_duration
         self.stopping = threading.Event()
         self.heart = Heart(self.owner, "trainer", renew=self._renew, beat_s=beat_s)
-        self.device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+        self.device = available_device(settings.device)
         self.gpu = f"{socket.gethostname()}/cuda:0" if self.device == "cuda" else None
         self.claim: StageClaim | None = None
         self.is_cancelled = False
@@ -524,12 +524,9 @@ def main() -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        if settings.database_url is None:
-            raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`")
-        engine = terminal.reach(settings.database_url, settings, application="podium-trainer")
-        if not migrate.is_current(engine):
-            raise CannotStart("the database has another version's schema: run `podium migrate` first")
-    except CannotStart as error:
+        available_device(settings.device)
+        engine = terminal.reach_migrated(settings, application="podium-trainer")
+    except (CannotStart, StageError) as error:
         terminal.refuse(str(error), exit_code=terminal.USAGE)
     worker = Worker(settings, Wakeups(engine, (TRAINER_CHANNEL,)))
 
