@@ -120,8 +120,7 @@ def save_settings(request: Request, access: AdminAccess, session: SessionDep, fo
         problems["mixture"] = error.rule
     if not problems:
         try:
-            with session.begin_nested():
-                service.update_settings(session, access.project, values, account=access.account)
+            service.update_settings(session, access.project, values, account=access.account)
         except BadProjectSetting as error:
             problems[error.setting] = error.rule
     if problems:
