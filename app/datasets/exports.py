@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from app.batches import batches
 from app.datasets.errors import BadExport
-from app.datasets.kwise import kwise_line, kwise_record
+from app.datasets.kwise import encode, kwise_line, kwise_record
 from app.datasets.models import Snapshot
 from app.datasets.rows import RankingRow
 from app.datasets.snapshots import EXPORTER_VERSION, rows_between
@@ -167,35 +167,31 @@ class Pairs:
             "weight": row.weight,
         }
 
-    def own(self, row: RankingRow, better: int, worse: int) -> dict[str, Any]:
-        """What only this comparison has."""
+    def side(self, name: str, row: RankingRow, position: int) -> dict[str, Any]:
+        """What only the better ("chosen") or the worse ("rejected") completion of a comparison has."""
+        completion = row.completions[position]
         return {
-            "tie": row.ranks[better] == row.ranks[worse],
-            "chosen_rank": row.ranks[better],
-            "rejected_rank": row.ranks[worse],
-            "chosen_policy_version": row.completions[better].policy_number,
-            "rejected_policy_version": row.completions[worse].policy_number,
+            name: self.completion(completion.text),
+            f"{name}_rank": row.ranks[position],
+            f"{name}_policy_version": completion.policy_number,
         }
 
     def records(self, row: RankingRow) -> Iterator[dict[str, Any]]:
-        prompt, shared = self.prompt(row), self.shared(row)
-        texts = [self.completion(completion.text) for completion in row.completions]
+        prompt, shared, positions = self.prompt(row), self.shared(row), range(len(row.ranks))
+        chosen = [self.side("chosen", row, position) for position in positions]
+        rejected = [self.side("rejected", row, position) for position in positions]
         for better, worse in self.places(row):
-            yield {
-                "prompt": prompt,
-                "chosen": texts[better],
-                "rejected": texts[worse],
-                **self.own(row, better, worse),
-                **shared,
-            }
+            tie = row.ranks[better] == row.ranks[worse]
+            yield {"prompt": prompt, **chosen[better], **rejected[worse], "tie": tie, **shared}
 
     def lines(self, row: RankingRow) -> bytes:
         """The records as lines of JSON. A text is in up to K-1 of them, so each is encoded once and then copied."""
-        prompt, shared = b'{"prompt":' + encoded(self.prompt(row)), b"," + encoded(self.shared(row))[1:] + b"\n"
-        texts = [encoded(self.completion(completion.text)) for completion in row.completions]
+        positions = range(len(row.ranks))
+        chosen = [inside({"prompt": self.prompt(row)} | self.side("chosen", row, position)) for position in positions]
+        rejected = [inside(self.side("rejected", row, position)) for position in positions]
+        rest = {tie: inside({"tie": tie} | self.shared(row)) for tie in (True, False)}
         return b"".join(
-            b'%b,"chosen":%b,"rejected":%b,%b%b'
-            % (prompt, texts[better], texts[worse], encoded(self.own(row, better, worse))[1:-1], shared)
+            b"{%b,%b,%b}\n" % (chosen[better], rejected[worse], rest[row.ranks[better] == row.ranks[worse]])
             for better, worse in self.places(row)
         )
 
@@ -209,12 +205,12 @@ class Pairs:
             [
                 ("prompt", text_type),
                 ("chosen", text_type),
-                ("rejected", text_type),
-                ("tie", pa.bool_()),
                 ("chosen_rank", pa.int32()),
-                ("rejected_rank", pa.int32()),
                 ("chosen_policy_version", pa.int64()),
+                ("rejected", text_type),
+                ("rejected_rank", pa.int32()),
                 ("rejected_policy_version", pa.int64()),
+                ("tie", pa.bool_()),
                 *margin,
                 ("strength", pa.string()),
                 ("group", pa.string()),
@@ -228,8 +224,9 @@ class Pairs:
         )
 
 
-def encoded(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+def inside(fields: dict[str, Any]) -> bytes:
+    """The fields as JSON without the braces around them."""
+    return encode(fields)[1:-1].encode()
 
 
 def kwise_columns(row: RankingRow) -> dict[str, Any]:

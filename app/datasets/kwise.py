@@ -8,10 +8,12 @@ from typing import Any
 
 from app.datasets.rows import CompletionRow, RankingRow
 
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: dumps makes one a call
+
 
 def kwise_line(row: RankingRow) -> bytes:
     """The canonical line, its newline included: a snapshot's SHA-256 is that of all its lines."""
-    return json.dumps(kwise_record(row), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return encode(kwise_record(row)).encode() + b"\n"
 
 
 def kwise_record(row: RankingRow) -> dict[str, Any]:
