@@ -6,7 +6,10 @@ from trainer.recipes.program import DeviceMissing
 
 
 def available_device(wanted: str) -> str:
-    """The device, "cuda" or "cpu". wanted: "auto", "cpu" or "cuda".  Raises DeviceMissing when a GPU is insisted on in vain."""
+    """The device, "cuda" or "cpu". wanted: "auto", "cpu" or "cuda".
+
+    Raises DeviceMissing when a GPU is insisted on and there is none.
+    """
     if wanted == "cpu":
         return "cpu"
     if torch.cuda.is_available():

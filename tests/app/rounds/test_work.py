@@ -196,6 +196,8 @@ def test_a_round_whose_trainer_died_while_it_was_cancelled_is_ended_by_another(s
     claimed(session)
     cancel_round(session, round, account=None, now=clock(session))
     assert work.end_cancelled(session, now=clock(session)) == 0  # it may still save its work
+    later = clock(session) + 2 * MINUTE
+    assert work.claim_stage(session, owner="second", duration=MINUTE, now=later) is None
     assert work.end_cancelled(session, now=clock(session) + 2 * MINUTE) == 1
     assert round.state == RoundState.CANCELLED
 
