@@ -20,7 +20,6 @@ from trainer.errors import StageError
 from trainer.round_folder import disk_errors, sync
 
 KEPT = 2
-RNG_KEY = "rng.torch"
 
 
 class NotFinite(StageError):
@@ -131,15 +130,3 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
             index, name = key.removeprefix(f"{prefix}.").split(".")
             slots.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-
-
-def random_tensors(generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
-    """The state of the named generators and of torch's own."""
-    own = {f"rng.{name}": generator.get_state() for name, generator in generators.items()}
-    return {RNG_KEY: torch.get_rng_state(), **own}
-
-
-def load_random_tensors(generators: Mapping[str, torch.Generator], tensors: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(tensors[RNG_KEY])
-    for name, generator in generators.items():
-        generator.set_state(tensors[f"rng.{name}"])

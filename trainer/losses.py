@@ -14,65 +14,41 @@ VOCABULARY_STEP = 8_192
 CHUNK_ELEMENTS = 4_194_304  # logits held at once, 16 MB in fp32: larger chunks were not faster on two CPU cores
 
 
-def kwise_losses(
-    scores: Tensor,
-    ranks: Tensor,
-    *,
-    margins: Tensor | None = None,
-    ties: Literal["skip", "half"] = "skip",
-) -> Tensor:
-    """(B,) each ranking's mean negative log likelihood of the comparisons it implies, in nats.
-
-    scores: (B, K) float.  ranks: (B, K) int, 1 is best, equal ranks are ties, 0 is padding.
-    margins: (B,) by how much the better completion should win (Llama 2, arXiv:2307.09288, 3.2.2).
-    ties: "half" counts a tie as half a comparison each way; "skip" leaves it out.
-    Raises ValueError if a ranking implies no comparison: its mean would be 0/0.
-    """
-    counted = ranks > 0  # (B, K)
-    both = counted[:, :, None] & counted[:, None, :]  # (B, K, K)
-    better = both & (ranks[:, :, None] < ranks[:, None, :])
-    weights = better.to(scores.dtype)
-    if ties == "half":
-        tied = both & (ranks[:, :, None] == ranks[:, None, :]) & ~torch.eye(ranks.shape[1], dtype=torch.bool).to(both)
-        weights = weights + 0.5 * tied
-    totals = weights.sum(dim=(1, 2))  # (B,)
-    if (totals == 0).any():
-        raise ValueError("every ranking must place at least one completion above another")
-    scores = scores.masked_fill(~counted, 0.0)  # before any arithmetic: padding may hold NaN, and NaN * 0 is NaN
-    leads = scores[:, :, None] - scores[:, None, :]  # (B, K, K): by how much row beats column
-    if margins is not None:
-        leads = leads - margins[:, None, None] * better  # a tie has no strength
-    return (-F.logsigmoid(leads) * weights).sum(dim=(1, 2)) / totals
-
-
 def kwise_loss(
     scores: Tensor,
     ranks: Tensor,
     *,
     margins: Tensor | None = None,
     label_weights: Tensor | None = None,
+    total_weight: float | None = None,
     ties: Literal["skip", "half"] = "skip",
 ) -> Tensor:
     """Mean negative log likelihood of the comparisons implied by each ranking, in nats.
 
     scores: (B, K) float.  ranks: (B, K) int, 1 is best, equal ranks are ties, 0 is padding.
-    margins: (B,) by how much the better completion should win.  label_weights: (B,) what each ranking counts for.
+    margins: (B,) by how much the better completion should win (Llama 2, arXiv:2307.09288, 3.2.2).
+    label_weights: (B,) what each ranking counts for, 1 if None.  total_weight: of the whole optimiser step, when this
+    is one micro-batch of it.  ties: "half" counts a tie as half a comparison each way; "skip" leaves it out.
     Each ranking weighs the same whatever its K (InstructGPT, arXiv:2203.02155, eq. 1).
     Raises ValueError if a ranking implies no comparison: its mean would be 0/0.
     """
-    losses = kwise_losses(scores, ranks, margins=margins, ties=ties)
-    if label_weights is None:
-        return losses.mean()
-    return (losses * label_weights).sum() / label_weights.sum()
-
-
-def masked_mean(values: Tensor, mask: Tensor, num_tokens: Tensor | int | None = None) -> Tensor:
-    """The sum of the values where the mask is True, over num_tokens (the mask's own count if None).
-
-    values, mask: any one shape.  num_tokens: the tokens of the whole optimiser step, when this is one micro-batch.
-    """
-    total = values.masked_fill(~mask, 0.0).sum()  # not values * mask: padding may hold NaN
-    return total / (mask.sum() if num_tokens is None else num_tokens)
+    counted = ranks > 0  # (B, K)
+    both = counted[:, :, None] & counted[:, None, :]  # (B, K, K)
+    better = both & (ranks[:, :, None] < ranks[:, None, :])
+    shares = better.to(scores.dtype)
+    if ties == "half":
+        tied = both & (ranks[:, :, None] == ranks[:, None, :]) & ~torch.eye(ranks.shape[1], dtype=torch.bool).to(both)
+        shares = shares + 0.5 * tied
+    num_comparisons = shares.sum(dim=(1, 2))  # (B,)
+    if (num_comparisons == 0).any():
+        raise ValueError("every ranking must place at least one completion above another")
+    scores = scores.masked_fill(~counted, 0.0)  # before any arithmetic: padding may hold NaN, and NaN * 0 is NaN
+    leads = scores[:, :, None] - scores[:, None, :]  # (B, K, K): by how much row beats column
+    if margins is not None:
+        leads = leads - margins[:, None, None] * better  # a tie has no strength
+    losses = (-F.logsigmoid(leads) * shares).sum(dim=(1, 2)) / num_comparisons  # (B,)
+    weights = torch.ones_like(losses) if label_weights is None else label_weights
+    return (losses * weights).sum() / (weights.sum() if total_weight is None else total_weight)
 
 
 def token_logprobs(

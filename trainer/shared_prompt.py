@@ -6,6 +6,7 @@ registered with Transformers lets each completion see its prompt and itself. Wor
 attention from Transformers' `AttentionInterface`. Knows nothing of rewards or of policies.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -116,16 +117,21 @@ def as_list(ids: Sequence[int] | Tensor) -> list[int]:
     return ids.tolist() if isinstance(ids, Tensor) else list(ids)
 
 
+def context_tokens(model: PreTrainedModel) -> float:
+    """How many tokens the model can read at once; infinite where its configuration names no limit."""
+    return getattr(model.config, "max_position_embeddings", None) or math.inf
+
+
 def packed_hidden_states(model: PreTrainedModel, packed: PackedSlates) -> Tensor:
     """(N, D) the trunk's final hidden state at every token of the row, with gradients where they are enabled.
 
     model: a causal LM or a sequence classifier loaded with our attention (trainer.models does).
     Raises SequenceTooLong when a position lies beyond the model's context.
     """
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_tokens(model)
     longest = max(slate.prompt_length + max(slate.completion_lengths) for slate in packed.slates)
-    if limit is not None and longest > limit:
-        raise SequenceTooLong(longest, limit)
+    if longest > limit:
+        raise SequenceTooLong(longest, int(limit))
     if model.config._attn_implementation != ATTENTION:
         raise ValueError(f"the model computes attention by {model.config._attn_implementation}, not by {ATTENTION}")
     # A mask of four dimensions passes through Transformers untouched, so no N x N mask is built; nobody reads it.
@@ -139,35 +145,6 @@ def packed_hidden_states(model: PreTrainedModel, packed: PackedSlates) -> Tensor
     )
     hidden: Tensor = output.last_hidden_state[0]
     return hidden
-
-
-@dataclass(frozen=True)
-class CompletionStates:
-    """Hidden states around the completions' tokens; T tokens in the order prompt, completion, token."""
-
-    at_tokens: Tensor  # (T, D) having read the token: what values are read from
-    before_tokens: Tensor  # (T, D) about to write the token: what its logits come from
-    token_ids: Tensor  # (T,) int64
-    completion_lengths: Tensor  # (M,) int64
-
-
-def hidden_states_of_completions(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int] | Tensor],
-    completions: Sequence[Sequence[Sequence[int] | Tensor]],
-) -> CompletionStates:
-    """The trunk's hidden states at each completion token and at the token before it, each prompt read once.
-
-    prompts: B sequences of token ids.  completions: for each prompt its completions' token ids.
-    """
-    packed = pack(prompts, completions, model.device)
-    hidden = packed_hidden_states(model, packed)
-    return CompletionStates(
-        at_tokens=hidden[packed.token_index],
-        before_tokens=hidden[packed.previous_index],
-        token_ids=packed.completion_ids,
-        completion_lengths=packed.completion_lengths,
-    )
 
 
 def shared_prompt_attention(

@@ -11,10 +11,8 @@ from trainer.checkpoints import (
     NotFinite,
     load_model_tensors,
     load_optimizer_tensors,
-    load_random_tensors,
     model_tensors,
     optimizer_tensors,
-    random_tensors,
     require_finite,
 )
 from trainer.models import load_policy
@@ -110,7 +108,7 @@ def test_model_optimiser_and_generator_go_on_as_if_never_stopped(checkpoints, ll
         {
             **model_tensors(model, "model"),
             **optimizer_tensors(optimizer, "optimizer"),
-            **random_tensors({"data": generator}),
+            "generator": generator.get_state(),
         },
         {},
     )
@@ -120,7 +118,7 @@ def test_model_optimiser_and_generator_go_on_as_if_never_stopped(checkpoints, ll
     tensors = checkpoints.load_latest().tensors
     load_model_tensors(resumed, tensors, "model")
     load_optimizer_tensors(resumed_optimizer, tensors, "optimizer")
-    load_random_tensors({"data": resumed_generator}, tensors)
+    resumed_generator.set_state(tensors["generator"])
     steps(resumed, resumed_optimizer, resumed_generator, 2)
 
     for name, tensor in model_tensors(model, "model").items():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer import losses
-from trainer.losses import kwise_loss, kwise_losses, masked_mean, token_logprobs
+from trainer.losses import kwise_loss, token_logprobs
 
 
 def log_sigmoid(x: float) -> float:
@@ -57,6 +57,15 @@ def test_a_margin_is_taken_off_the_lead_of_the_better_completion():
     torch.testing.assert_close(loss, torch.tensor(-log_sigmoid(0.25)))
 
 
+def test_a_tie_has_no_strength():
+    tie = 0.5 * log_sigmoid(2.0) + 0.5 * log_sigmoid(-2.0)
+    expected = -(tie + log_sigmoid(3.0 - 0.75) + log_sigmoid(1.0 - 0.75)) / 3
+    loss = kwise_loss(
+        torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[1, 1, 2]]), margins=torch.tensor([0.75]), ties="half"
+    )
+    torch.testing.assert_close(loss, torch.tensor(expected))
+
+
 def test_a_ranking_of_weight_three_counts_as_three_rankings():
     scores, ranks = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1, 2], [1, 2]])
     weighted = kwise_loss(scores, ranks, label_weights=torch.tensor([3.0, 1.0]))
@@ -64,10 +73,23 @@ def test_a_ranking_of_weight_three_counts_as_three_rankings():
     torch.testing.assert_close(weighted, repeated)
 
 
+def test_micro_batches_of_one_step_add_up_to_its_loss():
+    scores, ranks, weights = (
+        torch.tensor([[1.0, 0.0], [0.0, 2.0]]),
+        torch.tensor([[1, 2], [1, 2]]),
+        torch.tensor([3.0, 1.0]),
+    )
+    parts = [
+        kwise_loss(scores[i : i + 1], ranks[i : i + 1], label_weights=weights[i : i + 1], total_weight=4.0)
+        for i in range(2)
+    ]
+    torch.testing.assert_close(sum(parts), kwise_loss(scores, ranks, label_weights=weights))
+
+
 @pytest.mark.parametrize("ranks", [[1, 1, 1], [1, 0, 0]])
 def test_a_ranking_without_a_comparison_is_refused(ranks):
     with pytest.raises(ValueError, match="above another"):
-        kwise_losses(torch.zeros(1, 3), torch.tensor([ranks]))
+        kwise_loss(torch.zeros(1, 3), torch.tensor([ranks]))
 
 
 def test_nan_in_padding_reaches_neither_loss_nor_gradient():
@@ -80,14 +102,6 @@ def test_nan_in_padding_reaches_neither_loss_nor_gradient():
 def test_loss_stays_finite_where_the_exponential_overflows():
     loss = kwise_loss(torch.tensor([[-1e4, 1e4]]), torch.tensor([[1, 2]]))
     torch.testing.assert_close(loss, torch.tensor(2e4))
-
-
-def test_masked_mean_counts_every_token_of_the_step_the_same():
-    values = torch.tensor([[1.0, 2.0, 3.0], [10.0, float("nan"), float("nan")]])
-    mask = torch.tensor([[True, True, True], [True, False, False]])
-    torch.testing.assert_close(masked_mean(values, mask), torch.tensor(4.0))
-    parts = masked_mean(values[:1], mask[:1], 4) + masked_mean(values[1:], mask[1:], 4)
-    torch.testing.assert_close(parts, torch.tensor(4.0))
 
 
 def naive_logprobs(hidden, weight, bias, ids, temperature):

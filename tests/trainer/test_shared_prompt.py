@@ -4,7 +4,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.trainer.tiny import EOS
 from trainer.models import load_policy
-from trainer.shared_prompt import SequenceTooLong, hidden_states_of_completions, pack, packed_hidden_states
+from trainer.shared_prompt import SequenceTooLong, pack, packed_hidden_states
 
 PROMPTS = [[5, 6, 7, 8, 9], [11], [12, 13, 14, 15, 16, 17, 18]]
 COMPLETIONS = [[[20, 21, EOS], [23, 24], [25, 26, 27, EOS]], [[6, 7, EOS], [EOS]], [[30, 9, 10, 11]]]
@@ -23,15 +23,21 @@ def states_one_at_a_time(folder, prompts, completions):
     return torch.cat(at), torch.cat(before), model
 
 
+def states_at_tokens(model, prompts, completions):
+    packed = pack(prompts, completions)
+    return packed_hidden_states(model, packed)[packed.token_index]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_equal_those_of_each_completion_computed_alone(policy_folder, family):
     policy = load_policy(policy_folder(family)).model
     at, before, _ = states_one_at_a_time(policy_folder(family), PROMPTS, COMPLETIONS)
-    states = hidden_states_of_completions(policy, PROMPTS, COMPLETIONS)
-    torch.testing.assert_close(states.at_tokens, at, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(states.before_tokens, before, rtol=1e-5, atol=1e-5)
-    assert states.token_ids.tolist() == [token for own in COMPLETIONS for ids in own for token in ids]
-    assert states.completion_lengths.tolist() == [3, 2, 4, 3, 1, 4]
+    packed = pack(PROMPTS, COMPLETIONS)
+    states = packed_hidden_states(policy, packed)
+    torch.testing.assert_close(states[packed.token_index], at, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(states[packed.previous_index], before, rtol=1e-5, atol=1e-5)
+    assert packed.completion_ids.tolist() == [token for own in COMPLETIONS for ids in own for token in ids]
+    assert packed.completion_lengths.tolist() == [3, 2, 4, 3, 1, 4]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -40,7 +46,7 @@ def test_gradients_equal_those_of_each_completion_computed_alone(policy_folder, 
     at, _, alone = states_one_at_a_time(policy_folder(family), PROMPTS, COMPLETIONS)
     weights = torch.randn(at.shape, generator=torch.Generator().manual_seed(0))
     (at * weights).sum().backward()
-    (hidden_states_of_completions(policy, PROMPTS, COMPLETIONS).at_tokens * weights).sum().backward()
+    (states_at_tokens(policy, PROMPTS, COMPLETIONS) * weights).sum().backward()
     expected = {name: parameter.grad for name, parameter in alone.named_parameters() if parameter.grad is not None}
     scale = max(gradient.abs().max().item() for gradient in expected.values())
     gradients = {name: parameter.grad for name, parameter in policy.named_parameters() if parameter.grad is not None}
@@ -51,19 +57,16 @@ def test_gradients_equal_those_of_each_completion_computed_alone(policy_folder, 
 
 def test_a_slate_in_a_ragged_batch_equals_the_slate_alone(llama_folder):
     policy = load_policy(llama_folder).model
-    together = hidden_states_of_completions(policy, PROMPTS, COMPLETIONS).at_tokens
-    alone = [
-        hidden_states_of_completions(policy, [prompt], [own]).at_tokens
-        for prompt, own in zip(PROMPTS, COMPLETIONS, strict=True)
-    ]
+    together = states_at_tokens(policy, PROMPTS, COMPLETIONS)
+    alone = [states_at_tokens(policy, [prompt], [own]) for prompt, own in zip(PROMPTS, COMPLETIONS, strict=True)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
 
 
 def test_a_completion_does_not_see_its_neighbours(llama_folder):
     policy = load_policy(llama_folder).model
     changed = [[[29, 29, 29], *COMPLETIONS[0][1:]], *COMPLETIONS[1:]]
-    before = hidden_states_of_completions(policy, PROMPTS, COMPLETIONS).at_tokens
-    after = hidden_states_of_completions(policy, PROMPTS, changed).at_tokens
+    before = states_at_tokens(policy, PROMPTS, COMPLETIONS)
+    after = states_at_tokens(policy, PROMPTS, changed)
     assert not torch.equal(before[:3], after[:3])
     torch.testing.assert_close(before[3:], after[3:], rtol=0, atol=0)
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from trainer.decoding import LocalEngine, SampleRequest
 from trainer.errors import StageError
 from trainer.fitting import autocast, fit
-from trainer.losses import kwise_losses
+from trainer.losses import kwise_loss
 from trainer.models import (
     RewardModel,
     load_policy,
@@ -30,7 +30,7 @@ from trainer.reward_report import Judged, comparisons_of, figures, tables
 from trainer.round_folder import JsonLines, RankingRow, RoundFolder, Stage
 from trainer.scoring import last_states, micro_batches, packed_scores, score_completions, slate_tokens
 from trainer.settings import RewardConfig
-from trainer.shared_prompt import pack
+from trainer.shared_prompt import context_tokens, pack
 
 MIN_DEMONSTRATIONS = 50  # fewer, and their mean score is too uncertain to be the zero
 NUM_SAMPLE_SLATES = 2  # shown in the sample table at each look at the validation split
@@ -41,9 +41,10 @@ class NothingToFit(StageError):
 
     code = "nothing_to_fit"
 
-    def __init__(self, num_all_ties: int) -> None:
+    def __init__(self, num_all_ties: int, num_too_long: int) -> None:
         super().__init__(
-            f"the training split has no ranking to learn from ({num_all_ties} rankings are all ties)",
+            "the training split has no ranking to learn from"
+            f" ({num_all_ties} are all ties, {num_too_long} are longer than the model's context)",
             advice="collect more rankings and start the round again",
         )
 
@@ -66,13 +67,15 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
     """The recipe, top to bottom."""
     config = cast(RewardConfig, stage.config)
     rows = [row for row in folder.read_rankings() if row.split != "test"]  # that split judges policies
-    usable = [row for row in rows if len(set(row.ranks)) > 1]  # a ranking that is all ties implies no comparison
+    reward = reward_model_from_policy(stage.models["policy"], stage.seed, stage.device)
+    fitting = [row for row in rows if longest_tokens(row) <= context_tokens(reward.model)]
+    usable = [row for row in fitting if len(set(row.ranks)) > 1]  # a ranking that is all ties implies no comparison
+    num_too_long, num_all_ties = len(rows) - len(fitting), len(fitting) - len(usable)
     train = slates_of([row for row in usable if row.split == "train" and not row.held_out_labeler])
     validation = slates_of([row for row in usable if row.split == "validation" and not row.held_out_labeler])
     held_out = slates_of([row for row in usable if row.held_out_labeler])
     if not train:
-        raise NothingToFit(len(rows) - len(usable))
-    reward = reward_model_from_policy(stage.models["policy"], stage.seed, stage.device)
+        raise NothingToFit(num_all_ties, num_too_long)
     samples = folder.samples()
 
     def learn(batch: Sequence[int]) -> dict[str, float]:
@@ -96,7 +99,8 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
                     "best_step": fitted.best_step if validation else fitted.step,
                     "num_steps": fitted.step,
                     "num_train_rankings": sum(len(slate.rankings) for slate in train),
-                    "num_all_ties": len(rows) - len(usable),
+                    "num_all_ties": num_all_ties,
+                    "num_too_long": num_too_long,
                     "num_parameters": num_parameters(reward.model),
                     "score_std": normalisation.score_std,
                     "score_shift": normalisation.shift,
@@ -116,6 +120,11 @@ def without_unknown(values: dict[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def longest_tokens(row: RankingRow) -> int:
+    """Tokens of the prompt with the longest completion: what the model has to read at once."""
+    return len(row.prompt_ids) + max(len(ids) for ids in row.completion_ids)
+
+
 def slates_of(rows: Sequence[RankingRow]) -> list[Slate]:
     """Rankings of the same completions together: they are computed once."""
     slates: dict[object, Slate] = {}
@@ -133,7 +142,7 @@ def add_gradients(model: PreTrainedModel, slates: Sequence[Slate], config: Rewar
     for batch in batches_of_slates(slates, config):
         with autocast(model.device):
             scores = scores_of(model, batch)
-        part = summed_loss(scores, batch, config) / total_weight
+        part = loss_of(scores, batch, config, total_weight)
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
         comparisons += [c for judged in judged_slates(scores.detach(), batch) for c in comparisons_of(judged)]
@@ -148,7 +157,7 @@ def look_at(model: PreTrainedModel, slates: Sequence[Slate], config: RewardConfi
     loss, judged = 0.0, []
     for batch in batches_of_slates(slates, config):
         scores = scores_of(model, batch)
-        loss += summed_loss(scores, batch, config).item() / total_weight
+        loss += loss_of(scores, batch, config, total_weight).item()
         judged += judged_slates(scores, batch)
     seen = without_unknown(figures(judged))
     return {"validation_loss": loss, "validation_accuracy": seen["accuracy"]}
@@ -174,8 +183,8 @@ def scores_of(model: PreTrainedModel, slates: Sequence[Slate]) -> Tensor:
     return packed_scores(model, pack(prompts, completions, model.device))
 
 
-def summed_loss(scores: Tensor, slates: Sequence[Slate], config: RewardConfig) -> Tensor:
-    """The losses of the slates' rankings, each times its weight. scores: (M,) of all their completions."""
+def loss_of(scores: Tensor, slates: Sequence[Slate], config: RewardConfig, total_weight: float) -> Tensor:
+    """What the slates' rankings add to the mean over total_weight. scores: (M,) of all their completions."""
     rankings = [row for slate in slates for row in slate.rankings]
     longest = max(len(row.ranks) for row in rankings)
     padded_scores = scores.new_zeros(len(rankings), longest)
@@ -187,7 +196,9 @@ def summed_loss(scores: Tensor, slates: Sequence[Slate], config: RewardConfig) -
     weights = scores.new_tensor([row.weight for row in rankings])
     margins = scores.new_tensor([row.margin or 0.0 for row in rankings]) if config.use_margins else None
     ties = cast(Literal["skip", "half"], config.ties)
-    return (kwise_losses(padded_scores, ranks, margins=margins, ties=ties) * weights).sum()
+    return kwise_loss(
+        padded_scores, ranks, margins=margins, label_weights=weights, total_weight=total_weight, ties=ties
+    )
 
 
 def split_by_slate(scores: Tensor, slates: Sequence[Slate]) -> tuple[Tensor, ...]:
@@ -223,7 +234,7 @@ def show_samples(samples: JsonLines, step: int, reward: RewardModel, slates: Seq
 class Normalisation:
     """Where the zero of the scores was put, and how far they spread on the reference policy's completions."""
 
-    source: Literal["demonstrations", "reference completions"]
+    source: Literal["demonstrations", "reference completions", "ranked completions"]
     shift: float  # what was taken off every score
     shift_error: float  # standard deviation, over completions, of what the shift did beyond that; 0 where it is exact
     score_std: float
@@ -232,10 +243,20 @@ class Normalisation:
 def normalise(folder: RoundFolder, stage: Stage, reward: RewardModel, slates: Sequence[Slate]) -> Normalisation:
     """Shift the scores so that demonstrations of the validation split have mean 0 (InstructGPT, arXiv:2203.02155, 3.5).
 
-    With fewer than 50 of them the reference policy's completions take their place. Differences of scores are kept.
+    With fewer than 50 of them the reference policy's completions take their place, and where no prompt leaves room for
+    one, the completions that were ranked. Differences of scores are kept.
     """
-    prompts, completions = reference_completions(folder, stage, slates)
-    demonstrations = [row for row in folder.read_demonstrations() if row.split == "validation"]
+    limit = context_tokens(reward.model)
+    source: Literal["reference completions", "ranked completions"] = "reference completions"
+    prompts, completions = reference_completions(folder, stage, slates, limit)
+    if not prompts:
+        source = "ranked completions"
+        prompts, completions = [slate.prompt_ids for slate in slates], [slate.completion_ids for slate in slates]
+    demonstrations = [
+        row
+        for row in folder.read_demonstrations()
+        if row.split == "validation" and len(row.prompt_ids) + len(row.completion_ids) <= limit
+    ]
     enough = len(demonstrations) >= MIN_DEMONSTRATIONS
     anchors = (
         last_states(
@@ -252,7 +273,7 @@ def normalise(folder: RoundFolder, stage: Stage, reward: RewardModel, slates: Se
     shift, shift_error = shift_scores(reward.model, anchors, torch.cat([anchors, ranked]))
     scores = score_completions(reward.model, prompts, completions)
     return Normalisation(
-        source="demonstrations" if enough else "reference completions",
+        source="demonstrations" if enough else source,
         shift=shift,
         shift_error=shift_error,
         score_std=scores.std().item(),
@@ -260,15 +281,21 @@ def normalise(folder: RoundFolder, stage: Stage, reward: RewardModel, slates: Se
 
 
 def reference_completions(
-    folder: RoundFolder, stage: Stage, slates: Sequence[Slate]
+    folder: RoundFolder, stage: Stage, slates: Sequence[Slate], limit: float
 ) -> tuple[list[list[int]], list[list[list[int]]]]:
     """Prompts of the validation split and, for each, completions that the reference policy samples now.
 
-    A project too small to have validation prompts uses those of its rankings.
+    A project too small to have validation prompts uses those of its rankings. limit: tokens the model reads at once;
+    nothing is returned if no prompt leaves room for a completion.
     """
     config = cast(RewardConfig, stage.config)
-    prompts = [row.prompt_ids for row in folder.read_prompts() if row.split == "validation"]
-    prompts = (prompts or [slate.prompt_ids for slate in slates])[: config.num_normalisation_completions]
+    ours = [row.prompt_ids for row in folder.read_prompts() if row.split == "validation"]
+    prompts = [
+        ids for ids in ours or [s.prompt_ids for s in slates] if len(ids) + config.max_completion_tokens <= limit
+    ]
+    prompts = prompts[: config.num_normalisation_completions]
+    if not prompts:
+        return [], []
     policy = load_policy(stage.models["policy"], stage.device)
     seeds: list[list[int]] = [[] for _ in prompts]
     for seed in range(config.num_normalisation_completions):

@@ -19,7 +19,7 @@ from trainer.recipes.program import Interrupt, run_recipe
 from trainer.round_folder import DemonstrationRow, RoundFolder, Stage
 from trainer.scoring import micro_batches, packed_logprobs
 from trainer.settings import SFTConfig
-from trainer.shared_prompt import pack
+from trainer.shared_prompt import context_tokens, pack
 
 
 class NoDemonstrations(StageError):
@@ -27,9 +27,9 @@ class NoDemonstrations(StageError):
 
     code = "no_demonstrations"
 
-    def __init__(self) -> None:
+    def __init__(self, num_too_long: int) -> None:
         super().__init__(
-            "the training split has no demonstration to learn from",
+            f"the training split has no demonstration to learn from ({num_too_long} are longer than the context)",
             advice="collect or import demonstrations, or start the round without the sft stage",
         )
 
@@ -37,12 +37,14 @@ class NoDemonstrations(StageError):
 def fine_tune(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     """The recipe, top to bottom."""
     config = cast(SFTConfig, stage.config)
-    rows = folder.read_demonstrations()
+    policy = load_policy(stage.models["policy"], stage.device)
+    demonstrations = folder.read_demonstrations()
+    rows = [row for row in demonstrations if num_tokens(row) <= context_tokens(policy.model)]
+    num_too_long = len(demonstrations) - len(rows)
     train = [row for row in rows if row.split == "train"]
     validation = [row for row in rows if row.split == "validation"]
     if not train:
-        raise NoDemonstrations
-    policy = load_policy(stage.models["policy"], stage.device)
+        raise NoDemonstrations(num_too_long)
 
     def learn(batch: Sequence[int]) -> dict[str, float]:
         return add_gradients(policy.model, [train[i] for i in batch], config)
@@ -61,6 +63,7 @@ def fine_tune(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
                 "best_step": fitted.best_step if validation else fitted.step,
                 "num_steps": fitted.step,
                 "num_demonstrations": len(train),
+                "num_too_long": num_too_long,
                 "num_validation_demonstrations": len(validation),
                 "num_parameters": num_parameters(policy.model),
             },
@@ -71,14 +74,14 @@ def fine_tune(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
 
 def add_gradients(model: PreTrainedModel, rows: Sequence[DemonstrationRow], config: SFTConfig) -> dict[str, float]:
     """Add the gradient of a batch's loss: the mean over all its tokens, micro-batched or not."""
-    num_tokens = count_tokens(rows)
+    num_completion_tokens = count_tokens(rows)
     loss = 0.0
     for batch in batches_of_rows(rows, config):
         with autocast(model.device):
-            part = -logprobs_of(model, batch).sum() / num_tokens
+            part = -logprobs_of(model, batch).sum() / num_completion_tokens
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
-    return {"loss": loss, "num_tokens": num_tokens}
+    return {"loss": loss, "num_tokens": num_completion_tokens}
 
 
 @torch.no_grad()
@@ -88,12 +91,16 @@ def mean_loss(model: PreTrainedModel, rows: Sequence[DemonstrationRow], config: 
     return total / count_tokens(rows)
 
 
+def num_tokens(row: DemonstrationRow) -> int:
+    return len(row.prompt_ids) + len(row.completion_ids)
+
+
 def count_tokens(rows: Sequence[DemonstrationRow]) -> int:
     return sum(len(row.completion_ids) for row in rows)
 
 
 def batches_of_rows(rows: Sequence[DemonstrationRow], config: SFTConfig) -> list[list[DemonstrationRow]]:
-    costs = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
+    costs = [num_tokens(row) for row in rows]
     return [[rows[i] for i in batch] for batch in micro_batches(costs, config.micro_batch_tokens)]
 
 

@@ -120,6 +120,22 @@ def test_a_ranking_that_is_all_ties_is_left_out_and_counted(reward_folder):
     assert (figures["num_all_ties"], figures["num_train_rankings"]) == (1, 17)
 
 
+def test_a_ranking_longer_than_the_context_is_left_out_and_counted(reward_folder):
+    folder = reward_folder(24, num_epochs=1)
+    rows = folder.read_rankings()
+    rows[1] = dataclasses.replace(rows[1], prompt_ids=[5] * 62)  # the context is 64, completions have 3 to 6 tokens
+    folder.write_rankings(rows)
+    assert run(folder) == 0
+    figures = result_of(folder)["figures"]
+    assert (figures["num_too_long"], figures["num_train_rankings"]) == (1, 17)
+
+
+def test_where_no_prompt_leaves_room_the_ranked_completions_score_0_and_it_is_said(reward_folder):
+    folder = reward_folder(24, num_epochs=1, max_completion_tokens=64)
+    assert run(folder) == 0
+    assert result_of(folder)["normalised_by"] == "ranked completions"
+
+
 def test_held_out_labelers_are_measured_and_never_fitted(reward_folder):
     folder = reward_folder(24, num_epochs=1)
     rows = [dataclasses.replace(row, held_out_labeler=row.labeler == "labeler-0") for row in folder.read_rankings()]

@@ -86,6 +86,16 @@ def test_a_killed_run_goes_on_to_the_same_bits(sft_folder):
     assert weights_of(killed) == weights_of(undisturbed)
 
 
+def test_a_demonstration_longer_than_the_context_is_left_out_and_counted(sft_folder):
+    folder = sft_folder(num_epochs=1)
+    rows = folder.read_demonstrations()
+    rows[1] = dataclasses.replace(rows[1], prompt_ids=[5] * 62)  # the context is 64
+    folder.write_demonstrations(rows)
+    assert run(folder) == 0
+    figures = read_result(folder.result)["figures"]
+    assert (figures["num_too_long"], figures["num_demonstrations"]) == (1, 11)
+
+
 def test_without_demonstrations_the_stage_fails_by_name(sft_folder):
     folder = sft_folder()
     folder.write_demonstrations([])
