@@ -200,7 +200,11 @@ def attend_slate(prompt: Rows, completions: Sequence[Rows], scaling: float | Non
         attn_mask=prompt_and_self(max(lengths), prompt.key.shape[2], query.device),
         scale=scaling,
     )  # (K, H, longest, D)
-    return [output_of_prompt, *(output[k : k + 1, :, :length] for k, length in enumerate(lengths))]
+    # Split first: the gradient of a slice of the whole would be a whole of zeros for each completion.
+    return [
+        output_of_prompt,
+        *(row[:, :, :length] for row, length in zip(torch.split(output, 1), lengths, strict=True)),
+    ]
 
 
 def stack(rows: Sequence[Tensor], length: int) -> Tensor:
