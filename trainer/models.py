@@ -26,19 +26,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from trainer.errors import StageError
+from trainer.prompting import PLAIN_CHAT_TEMPLATE
 from trainer.shared_prompt import ATTENTION
 
 PAD_TOKEN = "<|pad|>"  # noqa: S105 (a token of text)
-
-# For a tokenizer without a chat template:  User: Hello\n\nAssistant: Hi!<eos>\n\nUser: And you?\n\nAssistant:
-PLAIN_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{{ '\\n\\n' }}"  # a bare newline after a block would be trimmed
-    "{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
-)
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")  # in Llama and Qwen, GPT-2, OPT
 DROPOUT_ATTRIBUTES = ("attention_dropout", "activation_dropout", "dropout", "layerdrop")

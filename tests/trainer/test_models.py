@@ -123,7 +123,7 @@ def test_a_tokenizer_without_a_chat_template_gets_the_plain_one(llama_folder):
         {"role": "user", "content": "w3"},
     ]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert text == "User: w1 w2\n\nAssistant: good<eos>\n\nUser: w3\n\nAssistant:"
+    assert text == "User: w1 w2\nAssistant: good<eos>\nUser: w3\nAssistant:"
 
 
 def test_the_tokenizer_hash_tells_vocabularies_apart_and_nothing_else(tmp_path):
