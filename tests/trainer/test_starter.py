@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.starter import GUIDELINES_PATH, HELD_OUT_TEXT_PATH, POLICY_PATH, PROMPTS_PATH
 from trainer.starter.__main__ import make_starter
-from trainer.starter.text import all_requests, is_held_out, write_reply
+from trainer.starter.text import REACTIONS, THANKS, WARM_THANKS, Reply, all_requests, is_held_out, react, write_reply
 
 HELD_OUT_PERPLEXITY = 1.8  # the packaged weights reach 1.65 a token, prompt and reply together
 
@@ -76,7 +76,7 @@ def test_the_chat_template_ends_each_reply_and_opens_the_next(tokenizer) -> None
         {"role": "user", "content": "Why?"},
     ]
     text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
-    assert text == "<|user|>Hi!<|assistant|>Yes?<|end|><|user|>Why?<|assistant|>"
+    assert text == "<|user|>Hi!<|assistant|>Yes?<|end|>Why?<|assistant|>"
 
 
 def test_the_starter_prompts_are_distinct_and_every_split_has_enough() -> None:
@@ -104,6 +104,31 @@ def test_the_same_seed_writes_the_same_text() -> None:
     requests = list(all_requests())[::50]
     replies = [[write_reply(rng, request) for request in requests] for rng in (Random(1), Random(1), Random(2))]
     assert replies[0] == replies[1] != replies[2]
+
+
+def test_people_react_to_a_fault_of_the_reply_and_thank_for_a_reply_without_any() -> None:
+    rng = Random(1)
+    complaints = {react(rng, Reply("Whatever. You", ("rude", "cut short"), is_polite=False)) for _ in range(200)}
+    assert complaints == {*REACTIONS["rude"], *REACTIONS["cut short"]}
+    assert react(rng, Reply("Boil it for ten minutes.", (), is_polite=False)) in THANKS
+    assert react(rng, Reply("Sure. Boil it for ten minutes.", (), is_polite=True)) in WARM_THANKS
+
+
+def test_good_and_bad_replies_of_every_kind_are_written() -> None:
+    rng = Random(1)
+    requests = list(all_requests())
+    replies = [write_reply(rng, rng.choice(requests)) for _ in range(3000)]
+    faults = Counter(fault for reply in replies for fault in reply.faults)
+    assert set(faults) == set(REACTIONS)
+    assert min(faults.values()) > 100
+    assert 0.04 < sum(not reply.faults for reply in replies) / len(replies) < 0.2  # the best exist, and are rare
+
+
+def test_no_reply_is_a_contradiction_that_is_no_sentence() -> None:
+    rng = Random(1)
+    requests = list(all_requests())
+    texts = [write_reply(rng, rng.choice(requests)).text for _ in range(3000)]
+    assert not any("Do not a " in text or "Do not the " in text or "Do not your " in text for text in texts)
 
 
 def test_the_guidelines_say_what_a_good_reply_is() -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trainer.starter import HELD_OUT_TEXT_PATH, POLICY_PATH, PROMPTS_PATH
-from trainer.starter.text import Request, all_requests, is_held_out, write_reply
+from trainer.starter.text import all_requests, is_held_out, write_dialogue, write_reply
 from trainer.starter.tokenizer import train_tokenizer
 from trainer.starter.topics import TOPICS
 from trainer.starter.training import encode_dialogue, new_model, next_token_loss, train
@@ -39,8 +39,9 @@ that the whole loop of reinforcement learning from human feedback runs on two CP
 - **Made by** `python -m trainer.starter --seed {seed}` from random weights, on text that the project generates
   itself ({dialogues:,} dialogues, {tokens:,} tokens). No other data, no other model.
 - **Mixed on purpose.** Replies are on the topic or not, polite or rude, specific or vague, whole or cut short,
-  repeated or contradicting themselves, each trait by itself. People rank what it samples; that is its use. It is of no
-  other use, and knows nothing beyond its {topics} topics.
+  repeated or contradicting themselves, each trait by itself; often the person then says how they take the reply.
+  People rank what the policy samples; that is its use. It is of no other use, and knows nothing beyond its {topics}
+  topics.
 - **Shape**: Llama, {layers} layers, hidden size {hidden}, context {context} tokens, byte-level BPE of {vocab} tokens
   with a pad that is not the end token, and a chat template (`<|user|>…<|assistant|>…<|end|>`). Weights are stored in
   half precision and load as float32.
@@ -67,13 +68,13 @@ def make_starter(folder: Path, seed: int, num_dialogues: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng = Random(seed)  # noqa: S311  (text, not secrets)
     requests = list(all_requests())
-    held_out = write_dialogues(rng, [request for request in requests if is_held_out(request.prompt)], NUM_HELD_OUT)
-    dialogues = write_dialogues(
-        rng, [request for request in requests if not is_held_out(request.prompt)], num_dialogues
-    )
+    learnt = [request for request in requests if not is_held_out(request.prompt)]
+    kept_back = [request for request in requests if is_held_out(request.prompt)]
+    held_out = [(request.prompt, write_reply(rng, request).text) for request in rng.choices(kept_back, k=NUM_HELD_OUT)]
+    dialogues = [write_dialogue(rng, request) for request in rng.choices(learnt, k=num_dialogues)]
 
-    tokenizer = train_tokenizer((f"{prompt}\n{reply}" for prompt, reply in dialogues), VOCAB_SIZE, CONTEXT)
-    encoded = [encode_dialogue(tokenizer, prompt, reply) for prompt, reply in dialogues]
+    tokenizer = train_tokenizer(map("\n".join, dialogues), VOCAB_SIZE, CONTEXT)
+    encoded = [encode_dialogue(tokenizer, dialogue) for dialogue in dialogues]
     model = new_model(tokenizer, CONTEXT, seed)
     print(f"parameters={model.num_parameters()} tokens={sum(map(len, encoded))}", flush=True)
     train(model, encoded, tokens_per_step=TOKENS_PER_STEP, seed=seed)
@@ -81,7 +82,7 @@ def make_starter(folder: Path, seed: int, num_dialogues: int) -> None:
     write_lines(folder.parent / PROMPTS_PATH.name, [{"prompt": r.prompt} for r in rng.sample(requests, NUM_PROMPTS)])
     write_lines(folder.parent / HELD_OUT_TEXT_PATH.name, [{"prompt": p, "reply": r} for p, r in held_out])
     save_policy(model, tokenizer, folder)
-    held_out_loss = mean_loss(model, [encode_dialogue(tokenizer, prompt, reply) for prompt, reply in held_out])
+    held_out_loss = mean_loss(model, [encode_dialogue(tokenizer, dialogue) for dialogue in held_out])
     card = MODEL_CARD.format(
         parameters=model.num_parameters(),
         seed=seed,
@@ -96,11 +97,6 @@ def make_starter(folder: Path, seed: int, num_dialogues: int) -> None:
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"held_out_loss={held_out_loss:.3f} written to {folder}")
-
-
-def write_dialogues(rng: Random, requests: Sequence[Request], count: int) -> list[tuple[str, str]]:
-    """count requests, drawn with repetition, each with a reply of its own."""
-    return [(request.prompt, write_reply(rng, request)) for request in rng.choices(requests, k=count)]
 
 
 def save_policy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

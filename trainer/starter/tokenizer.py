@@ -7,9 +7,14 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, EOS = "<|pad|>", "<|end|>"  # two tokens: a pad that is also the end would hide the end from a reward model
 ROLES = ("system", "user", "assistant")
+# <|user|>Hi!<|assistant|>Yes?<|end|>Why?<|assistant|> …: the end of a reply hands over to the person, so that what the
+# policy makes of its own reply, and a reward model reads there, is what it needs to foresee the person's next word.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if not (message['role'] == 'user' and loop.previtem and loop.previtem['role'] == 'assistant') %}"
+    "{{ '<|' + message['role'] + '|>' }}"
+    "{% endif %}"
+    "{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"

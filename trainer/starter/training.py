@@ -32,10 +32,11 @@ def new_model(tokenizer: PreTrainedTokenizerFast, context: int, seed: int) -> Ll
     return LlamaForCausalLM(config)
 
 
-def encode_dialogue(tokenizer: PreTrainedTokenizerFast, prompt: str, reply: str) -> list[int]:
-    """Token ids of one request and its reply, EOS at the end."""
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
-    ids: list[int] = tokenizer.encode(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False)
+def encode_dialogue(tokenizer: PreTrainedTokenizerFast, turns: Sequence[str]) -> list[int]:
+    """Token ids of a dialogue, the person first; EOS at the end of each reply."""
+    messages = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids
 
 
