@@ -87,14 +87,15 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
 
     fitted = fit(reward.model, len(train), learn, look if validation else None, config, stage.seed, folder, interrupt)
     normalisation = normalise(folder, stage, reward, train + validation)
-    judged, judged_by_held_out = (judge(reward.model, slates, config) for slates in (validation, held_out))
+    judged = judge(reward.model, validation, config)
+    by_held_out = figures(judge(reward.model, held_out, config)) if held_out else {}
     folder.publish_result(
         lambda result: save_model(reward.model, reward.tokenizer, result),
         {
             "figures": without_unknown(
                 {
                     **figures(judged),
-                    **{f"held_out_labeler_{name}": value for name, value in figures(judged_by_held_out).items()},
+                    **{f"held_out_labeler_{name}": value for name, value in by_held_out.items()},
                     "validation_loss": fitted.best_loss,
                     "best_step": fitted.best_step if validation else fitted.step,
                     "num_steps": fitted.step,
