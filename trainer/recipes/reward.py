@@ -94,7 +94,7 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
         {
             "figures": without_unknown(
                 {
-                    **figures(judged),
+                    **{f"validation_{name}": value for name, value in figures(judged).items()},
                     **{f"held_out_labeler_{name}": value for name, value in by_held_out.items()},
                     "validation_loss": fitted.best_loss,
                     "best_step": fitted.best_step if validation else fitted.step,

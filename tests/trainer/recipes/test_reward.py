@@ -44,7 +44,7 @@ def test_the_reward_model_learns_what_the_labelers_prefer(reward_folder):
     folder = reward_folder(120, **LEARNS)
     assert run(folder) == 0
     figures = result_of(folder)["figures"]
-    assert figures["accuracy"] > 0.9
+    assert figures["validation_accuracy"] > 0.9
     plain = AutoModelForSequenceClassification.from_pretrained(folder.result).eval()
     good, bad = (plain(torch.tensor([[5, 6, word, 9, EOS]])).logits.item() for word in (GOOD, GOOD + 1))
     assert good > bad + 1
