@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from trainer.errors import StageError
 from trainer.prompting import PromptTooLong
+from trainer.side_by_side import gains_from_two, side_by_side
 
 FinishReason = Literal["stop", "length"]
 
@@ -83,18 +84,37 @@ class LocalEngine:
         self.stop_ids = stop_token_ids(model, tokenizer)
         self.max_rows = max_rows
 
-    @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest]) -> list[list[SampledCompletion]]:
         """The completions of each request, in the order of its seeds. Raises PromptTooLong, NonFiniteLogits."""
         self._check_lengths(requests)
         was_training = self.model.training
         self.model.eval()
-        completions: dict[tuple[int, int], SampledCompletion] = {}
-        for rows in _batches(requests, self.max_rows):
-            for row, completion in zip(rows, self._decode(requests, rows), strict=True):
-                completions[row] = completion
+        by_length = sorted(
+            range(len(requests)), key=lambda r: (requests[r].max_completion_tokens, len(requests[r].prompt_ids))
+        )
+        if len(requests) > 1 and gains_from_two(self.model.device):
+            first, second = side_by_side(
+                self.model.device,
+                lambda: self._sample(requests, by_length[0::2]),
+                lambda: self._sample(requests, by_length[1::2]),
+            )
+            completions = first | second
+        else:
+            completions = self._sample(requests, by_length)
         self.model.train(was_training)
         return [[completions[r, s] for s in range(len(request.seeds))] for r, request in enumerate(requests)]
+
+    @torch.no_grad()
+    def _sample(
+        self, requests: Sequence[SampleRequest], chosen: Sequence[int]
+    ) -> dict[tuple[int, int], SampledCompletion]:
+        """The completions of the chosen requests by (request, seed) index. Like lengths come together."""
+        rows = [(r, s) for r in chosen for s in range(len(requests[r].seeds))]  # one prompt's seeds adjacent
+        completions: dict[tuple[int, int], SampledCompletion] = {}
+        for start in range(0, len(rows), self.max_rows):
+            batch = rows[start : start + self.max_rows]
+            completions |= zip(batch, self._decode(requests, batch), strict=True)
+        return completions
 
     def _check_lengths(self, requests: Sequence[SampleRequest]) -> None:
         context = getattr(self.model.config, "max_position_embeddings", None)
@@ -211,15 +231,6 @@ def _draws(seed: int, count: int) -> Tensor:
     """Uniform numbers of one completion, one a token. Drawn on the CPU, so that every device samples alike."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, generator=generator, dtype=torch.float64)
-
-
-def _batches(requests: Sequence[SampleRequest], max_rows: int) -> list[list[tuple[int, int]]]:
-    """(request, seed) indices in batches of at most max_rows: like lengths together, one prompt's seeds adjacent."""
-    by_length = sorted(
-        range(len(requests)), key=lambda r: (requests[r].max_completion_tokens, len(requests[r].prompt_ids))
-    )
-    rows = [(r, s) for r in by_length for s in range(len(requests[r].seeds))]
-    return [rows[start : start + max_rows] for start in range(0, len(rows), max_rows)]
 
 
 def _read_prompts(model: PreTrainedModel, prompts: list[tuple[int, ...]], room: int) -> tuple["_RowsCache", Tensor]:

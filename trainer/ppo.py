@@ -21,6 +21,7 @@ from trainer.rollouts import Part, Rollouts, gather_rollouts
 from trainer.scoring import micro_batches, packed_logprobs, score_completions
 from trainer.settings import PPOConfig
 from trainer.shared_prompt import packed_hidden_states
+from trainer.side_by_side import side_by_side
 
 ADAM_BETAS, ADAM_EPS = (0.9, 0.95), 1e-5  # InstructGPT, C.4; eps: arXiv:2403.17031
 RATIO_TOLERANCE = {
@@ -142,10 +143,17 @@ def weigh(
     plan: the first epoch's. Old logprobs and values come from the very forward passes of its updates, micro-batch by
     micro-batch, so that before the first update the ratio is 1 and what differs later is learning.
     """
-    logprobs = by_token(rollouts, plan, lambda part: policy_logprobs(models.policy, part, config.temperature))
-    reference = by_token(rollouts, plan, lambda part: policy_logprobs(models.reference, part, config.temperature))
-    values = by_token(rollouts, plan, lambda part: token_values(models, part))
-    scores = score_rollouts(models, rollouts, config)
+    (logprobs, reference), (values, scores) = side_by_side(
+        models.policy.device,
+        lambda: (
+            by_token(rollouts, plan, lambda part: policy_logprobs(models.policy, part, config.temperature)),
+            by_token(rollouts, plan, lambda part: policy_logprobs(models.reference, part, config.temperature)),
+        ),
+        lambda: (
+            by_token(rollouts, plan, lambda part: token_values(models, part)),
+            score_rollouts(models, rollouts, config),
+        ),
+    )
     final = final_scores(scores, rollouts.is_finished, config)
     rewards = shape_rewards(final, logprobs, reference, rollouts.mask, kl_coef)
     advantages, returns = estimate_advantages(

@@ -75,6 +75,18 @@ def test_a_completion_is_the_same_alone_and_in_a_ragged_batch(model):
             assert completion.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
 
 
+def test_two_threads_give_what_one_gives(model):
+    engine = LocalEngine(model, Tokenizer)
+    requests = [request_of(prompt, seeds=(3, 4)) for prompt in RAGGED]
+    alone = engine.sample(requests)
+    torch.set_num_threads(2)
+    try:
+        together = engine.sample(requests)
+    finally:
+        torch.set_num_threads(1)
+    assert [[c.token_ids for c in slate] for slate in together] == [[c.token_ids for c in slate] for slate in alone]
+
+
 def test_the_logprobs_are_those_of_a_plain_forward_at_the_same_temperature(model):
     requests = [request_of(prompt, seeds=(1, 2), temperature=1.3, top_p=0.9) for prompt in RAGGED]
     for request, slate in zip(requests, LocalEngine(model, Tokenizer).sample(requests), strict=True):

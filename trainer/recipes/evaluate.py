@@ -29,6 +29,7 @@ from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import PromptRow, RoundFolder, Stage, write_table
 from trainer.scoring import completion_logprobs, score_completions
 from trainer.settings import EvaluateConfig
+from trainer.side_by_side import side_by_side
 from trainer.stage_inputs import prompts_that_fit, score_std_of
 
 FIXED_TEXT = Path(__file__).parent.parent / "fixed_text.txt"  # of no project: its perplexity shows the alignment tax
@@ -72,17 +73,19 @@ class Judge:
 
     def kl(self, policy: PreTrainedModel, rollouts: Rollouts) -> Tensor:
         """(B,) nats of each completion, k1 at the sampling temperature."""
-        logprobs, reference = (
-            rollouts.by_row(
-                completion_logprobs(
-                    model,
-                    rollouts.prompts,
-                    rollouts.completions,
-                    temperature=self.config.temperature,
-                    max_tokens=self.config.micro_batch_tokens,
-                )
+
+        def logprobs_of(model: PreTrainedModel) -> Tensor:
+            flat = completion_logprobs(
+                model,
+                rollouts.prompts,
+                rollouts.completions,
+                temperature=self.config.temperature,
+                max_tokens=self.config.micro_batch_tokens,
             )
-            for model in (policy, self.reference)
+            return rollouts.by_row(flat)
+
+        logprobs, reference = side_by_side(
+            policy.device, lambda: logprobs_of(policy), lambda: logprobs_of(self.reference)
         )
         return sequence_kl(k1(logprobs, reference), rollouts.mask)
 

@@ -16,6 +16,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from trainer.checkpoints import (
     Checkpoints,
@@ -33,6 +34,7 @@ from trainer.ppo import (
     RATIO_TOLERANCE,
     Experience,
     Learner,
+    Minibatch,
     Models,
     RatioNotOne,
     draw_seed,
@@ -51,6 +53,7 @@ from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import JsonLines, PromptRow, RoundFolder, Stage
 from trainer.scoring import completion_logprobs
 from trainer.settings import PPOConfig
+from trainer.side_by_side import side_by_side
 from trainer.stage_inputs import prompts_that_fit, score_std_of
 
 NUM_SHOWN = 8  # completions of each held-out evaluation that samples.jsonl keeps
@@ -235,29 +238,60 @@ def improve(
 def learn(
     run: Run, models: Models, experience: Experience, config: PPOConfig, seed: int, step: int
 ) -> dict[str, float]:
-    """All updates of one step. Returns their mean metrics; ratio_error is the first update's, where it must be 0."""
-    sums: dict[str, float] = {}
-    count, ratio_error = 0, None
-    for epoch in range(config.num_epochs):
-        for minibatch in plan_epoch(experience.rollouts, config, seed, step, epoch):
-            values = update_value(run.value, models, experience, minibatch, config)
-            if step > config.value_warmup_steps:
-                values |= update_policy(run.policy, experience, minibatch, config)
-                error = values.pop("ratio_error")
-                if ratio_error is None:
-                    ratio_error = error
-                    check_ratio(error, models)
-            require_finite(step, **values)
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value
-            count += 1
-    means = {name: total / count for name, total in sums.items()}
-    return means if ratio_error is None else means | {"ratio_error": ratio_error}
+    """All updates of one step, policy and value model at once: neither reads what the other learns.
+
+    Returns the mean metrics of the updates; ratio_error is that of the first, where it must be 0.
+    """
+    minibatches = [
+        minibatch
+        for epoch in range(config.num_epochs)
+        for minibatch in plan_epoch(experience.rollouts, config, seed, step, epoch)
+    ]
+    is_warm = step > config.value_warmup_steps
+    of_policy, of_value = side_by_side(
+        models.policy.device,
+        lambda: learn_policy(run.policy, experience, minibatches if is_warm else [], config, step),
+        lambda: learn_value(run.value, models, experience, minibatches, config, step),
+    )
+    return of_policy | of_value
 
 
-def check_ratio(error: float, models: Models) -> None:
+def learn_policy(
+    learner: Learner, experience: Experience, minibatches: Sequence[Minibatch], config: PPOConfig, step: int
+) -> dict[str, float]:
+    """Raises RatioNotOne, NotFinite."""
+    seen = []
+    for minibatch in minibatches:
+        seen.append(update_policy(learner, experience, minibatch, config))
+        if len(seen) == 1:
+            check_ratio(seen[0]["ratio_error"], learner.model.device)
+        require_finite(step, **seen[-1])
+    return mean_metrics(seen) | ({"ratio_error": seen[0]["ratio_error"]} if seen else {})
+
+
+def learn_value(
+    learner: Learner,
+    models: Models,
+    experience: Experience,
+    minibatches: Sequence[Minibatch],
+    config: PPOConfig,
+    step: int,
+) -> dict[str, float]:
+    """Raises NotFinite."""
+    seen = []
+    for minibatch in minibatches:
+        seen.append(update_value(learner, models, experience, minibatch, config))
+        require_finite(step, **seen[-1])
+    return mean_metrics(seen)
+
+
+def mean_metrics(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else ())}
+
+
+def check_ratio(error: float, device: torch.device) -> None:
     """Raises RatioNotOne: before the first update of a step the new policy must give the old one's probabilities."""
-    computes_in = torch.bfloat16 if models.policy.device.type == "cuda" else torch.float32
+    computes_in = torch.bfloat16 if device.type == "cuda" else torch.float32
     if error > RATIO_TOLERANCE[computes_in]:  # a NaN is not: require_finite names it
         raise RatioNotOne(error)
 
@@ -337,17 +371,19 @@ def evaluate_held_out(
 
 def kl_to_reference(models: Models, rollouts: Rollouts, config: PPOConfig) -> Tensor:
     """(B,) nats of each completion, k1."""
-    logprobs, reference = (
-        rollouts.by_row(
-            completion_logprobs(
-                model,
-                rollouts.prompts,
-                rollouts.completions,
-                temperature=config.temperature,
-                max_tokens=config.micro_batch_tokens,
-            )
+
+    def logprobs_of(model: PreTrainedModel) -> Tensor:
+        flat = completion_logprobs(
+            model,
+            rollouts.prompts,
+            rollouts.completions,
+            temperature=config.temperature,
+            max_tokens=config.micro_batch_tokens,
         )
-        for model in (models.policy, models.reference)
+        return rollouts.by_row(flat)
+
+    logprobs, reference = side_by_side(
+        models.policy.device, lambda: logprobs_of(models.policy), lambda: logprobs_of(models.reference)
     )
     return sequence_kl(k1(logprobs, reference), rollouts.mask)
 

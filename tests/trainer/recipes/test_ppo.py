@@ -165,8 +165,18 @@ def test_a_stage_killed_in_any_phase_and_resumed_ends_in_the_same_bits(ppo_folde
     assert_same_outcome(folder, undisturbed)
 
 
-def test_a_stage_asked_to_stop_saves_and_goes_on_in_the_same_bits(ppo_folder):
+@pytest.fixture(params=[1, 2])
+def num_threads(request):
+    """With two, policy and value model learn at once; a stage sets the threads, so they are put back."""
+    before = torch.get_num_threads()
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_a_stage_asked_to_stop_saves_and_goes_on_in_the_same_bits(ppo_folder, num_threads):
     folder, undisturbed = ppo_folder(), ppo_folder()
+    for stage in (folder, undisturbed):
+        stage.write_stage(replace(stage.read_stage(), num_threads=num_threads))
     interrupt = Interrupt()
     interrupt.requested = True
     for _ in range(SETTINGS["num_steps"]):  # one step at a time
@@ -174,6 +184,7 @@ def test_a_stage_asked_to_stop_saves_and_goes_on_in_the_same_bits(ppo_folder):
     assert run(folder) == 0
     assert run(undisturbed) == 0
     assert_same_outcome(folder, undisturbed)
+    assert all(row.get("ratio_error", 0.0) == 0.0 for row in folder.metrics().read())
 
 
 def test_the_stage_stops_at_its_kl_budget_and_keeps_the_best_policy_within_it(ppo_folder, llama_folder):
