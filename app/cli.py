@@ -43,6 +43,7 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 @cli.command("up")
 def up_command(port: Port = None, host: Host = None) -> None:
     """Run everything on this machine: database, web, sampler and trainer."""
+    end_with_parent()
     up(_settings(host=host, port=port))
 
 

@@ -10,12 +10,12 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from app import db, serving, terminal
 from app.projects.service import get_project
-from app.rounds.overrides import read_overrides
 from app.settings import get_settings
 from app.simulation.crowd import Crowd
 from app.simulation.demo import DemoPlan, run_demo
 from app.simulation.labelers import NOISE
 from app.simulation.people import hire
+from trainer.settings import parse_assignments
 
 
 def register(cli: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def demo(
         num_labelers=labelers,
         noise=noise,
         seed=seed,
-        overrides=read_overrides(set_ or []),
+        overrides=parse_assignments(set_ or []),
     )
     report = run_demo(plan, home, terminal.say)
     if json_file is not None:

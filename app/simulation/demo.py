@@ -38,6 +38,7 @@ from app.simulation.crowd import Crowd, shown_text
 from app.simulation.gold import gold_preference, gold_utility
 from app.simulation.people import hire
 from app.statistics import wilson_interval
+from app.supervision import PIPE_VARIABLE
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
@@ -87,7 +88,8 @@ def installation(home: Path | None) -> Iterator[tuple[Settings, str]]:
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "up", "--port", "0"],
-        env={**environment, "PODIUM_HOME": str(folder), "PYTHONUNBUFFERED": "1"},
+        env={**environment, "PODIUM_HOME": str(folder), "PYTHONUNBUFFERED": "1", PIPE_VARIABLE: "1"},
+        stdin=subprocess.PIPE,  # it stops when this process is gone, however that came
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
