@@ -152,7 +152,10 @@ def test_held_out_labelers_are_measured_and_never_fitted(reward_folder):
 def test_the_test_split_is_not_looked_at(reward_folder):
     folder, other = reward_folder(24, num_epochs=1), reward_folder(24, num_epochs=1)
     rng = random.Random(9)
-    other.write_rankings([*other.read_rankings(), *(some_ranking(100 + i, rng, split="test") for i in range(5))])
+    test_rows = [some_ranking(100 + i, rng, split="test") for i in range(5)]
+    test_rows[0] = dataclasses.replace(test_rows[0], held_out_labeler=True)
+    test_rows[1] = dataclasses.replace(test_rows[1], ranks=[1, 1, 1, 1])
+    other.write_rankings([*other.read_rankings(), *test_rows])
     run(folder)
     run(other)
     assert weights_of(folder) == weights_of(other)
