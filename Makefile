@@ -35,7 +35,7 @@ $(BIN)/python:
 # torch first and alone: the extra index serves nothing else.
 $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing Podium into $(VENV); the first time takes a few minutes."
-	@$(PIP) $(TORCH_INDEX) torch
+	@$(PIP) --quiet $(TORCH_INDEX) torch
 	@$(PIP) --editable .
 	@touch $@
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -54,7 +55,9 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(story())  # type: ignore[arg-type]
+    # In a thread of its own: after a browser test, Playwright's event loop goes on in the main one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, story()).result()  # type: ignore[arg-type]
 
 
 def test_a_page_hears_of_its_own_topic_and_of_no_other(engine: Engine) -> None:
