@@ -206,7 +206,7 @@ class PPOConfig(RecipeConfig):
     num_steps: int = setting(
         500,
         "Steps, each of which samples a batch and learns from it; fewer when a stop rule ends the stage.",
-        small=40,
+        small=24,
         paper="InstructGPT, arXiv:2203.02155, C.4: 256,000 episodes",
         minimum=1,
     )
