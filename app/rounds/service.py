@@ -8,12 +8,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain, count
 from typing import Any
 
 from sqlalchemy import exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
+from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, RankingItem, Slate
@@ -100,7 +102,9 @@ def start_round(
         created_at=now,
     )
     if Recipe.REWARD in recipes:
-        snapshot = create_snapshot(session, project, name=f"round-{number:04}", account=account, now=now)
+        snapshot = create_snapshot(
+            session, project, name=snapshot_name(session, project, number), account=account, now=now
+        )
         round.snapshot_id = snapshot.id
     round.stages = [
         Stage(position=position, recipe=recipe, preset=preset, configuration=configurations[recipe], seed=round.seed)
@@ -115,6 +119,15 @@ def start_round(
     announce(session, round)
     record(session, round, account, "round.start", stages=recipes, overrides=overrides)
     return round
+
+
+def snapshot_name(session: Session, project: Project, number: int) -> str:
+    """What a round's snapshot is called; somebody may have used the plain name for one of their own."""
+    plain = f"round-{number:04}"
+    taken = set(
+        session.scalars(select(Snapshot.name).where(Snapshot.project_id == project.id, Snapshot.name.startswith(plain)))
+    )
+    return next(name for name in chain([plain], (f"{plain}-{i}" for i in count(2))) if name not in taken)
 
 
 def check_stages(stages: Sequence[str]) -> list[Recipe]:

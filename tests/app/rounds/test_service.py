@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.datasets.models import Snapshot
+from app.datasets.snapshots import create_snapshot
 from app.db import SessionFactory, clock
 from app.labeling.models import Slate, SlateState
 from app.policies.models import PolicyState, PolicyVersion
@@ -92,6 +93,13 @@ def test_a_round_freezes_the_rankings_so_far(session: Session, project: Project)
     round = start(session, project)
     snapshot = session.get_one(Snapshot, round.snapshot_id)
     assert (snapshot.name, snapshot.num_rankings, snapshot.num_comparisons) == ("round-0001", 4, 24)
+
+
+def test_a_round_starts_though_somebody_used_the_name_of_its_snapshot(session: Session, project: Project) -> None:
+    for name in ("round-0001", "round-0001-2"):
+        create_snapshot(session, project, name=name, account=None, now=clock(session))
+    round = start(session, project)
+    assert session.get_one(Snapshot, round.snapshot_id).name == "round-0001-3"
 
 
 def test_a_seed_follows_from_the_project_and_the_round(session: Session, project: Project) -> None:
