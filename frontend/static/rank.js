@@ -419,7 +419,8 @@ function placeGuidelines(slate) {
 }
 if (guidelines) {
   const version = guidelines.querySelector("summary").textContent;
-  guidelines.open = memory.read(`guidelines.${slug}`) !== version; // new ones are open until they are shut once
+  // New ones are open until they are shut once; on a phone they would stand between the prompt and its completions.
+  guidelines.open = memory.read(`guidelines.${slug}`) !== version && matchMedia("(min-width: 60rem)").matches;
   guidelines.addEventListener("toggle", () => memory.write(`guidelines.${slug}`, guidelines.open ? null : version));
 }
 
