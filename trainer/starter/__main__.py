@@ -46,7 +46,8 @@ that the whole loop of reinforcement learning from human feedback runs on two CP
   with a pad that is not the end token, and a chat template (`<|user|>…<|assistant|>…<|end|>`). Weights are stored in
   half precision and load as float32.
 - **Held-out perplexity** of dialogues never trained on (`held_out.jsonl`): {perplexity:.2f} a token; a model with
-  random weights has about {vocab}. Prompts whose hash falls in the test quarter were never trained on.
+  random weights has about {vocab}. Its prompts were kept back by a
+  hash of their own; a project's test prompts are split by another rule, and most of them were read in training.
 """
 
 

@@ -110,7 +110,7 @@ def all_requests() -> Iterator[Request]:
 def is_held_out(prompt: str) -> bool:
     """Whether the starter must never learn from this prompt: a quarter of all prompts, by hash of the normalised text.
 
-    It is the test quarter of the rule by which prompts are split, so that no win rate is measured on learnt prompts.
+    This is not the split of a project's prompts: most of a project's test prompts were read here, with mixed replies.
     """
     normalised = re.sub(r"\s+", " ", prompt).strip().casefold()
     return int.from_bytes(hashlib.sha256(normalised.encode()).digest()[:8], "big") / 2**64 >= 0.75
