@@ -55,7 +55,7 @@ def reach(url: str, settings: Settings, *, application: str = "podium") -> Engin
         raise CannotStart(str(error)) from error
     except OperationalError as error:
         where = make_url(db.driver_url(url)).set(drivername="postgresql").render_as_string(hide_password=True)
-        reason = str(error.orig).strip().splitlines()[-1]
+        reason = str(error.orig).strip().splitlines()[0]
         raise CannotStart(
             f"the database at {where} cannot be reached ({reason}): start it, or correct DATABASE_URL"
         ) from error
