@@ -44,6 +44,7 @@ async function replace(html) {
     await new Promise((resolve) => document.activeElement.addEventListener("blur", resolve, { once: true }));
     return;
   }
+  keepDetails(fresh.content); // again: while the pictures came, something may have been opened or shut
   const before = says();
   const focused = pathTo(document.activeElement);
   part.replaceChildren(fresh.content);
@@ -54,10 +55,17 @@ async function replace(html) {
 
 const says = () => part.querySelector("[data-says]")?.dataset.says ?? "";
 
+// What the person opened or shut stays so; the rest is as the server says: a stage that begins shows its charts.
+const chosen = new Map();
+part.addEventListener("click", (event) => {
+  const details = event.target.closest("summary")?.parentElement;
+  if (details?.id) chosen.set(details.id, !details.open);
+});
+
 function keepDetails(fresh) {
-  for (const details of part.querySelectorAll("details[id]")) {
-    const twin = fresh.querySelector(`#${CSS.escape(details.id)}`);
-    if (twin) twin.open = details.open;
+  for (const [id, open] of chosen) {
+    const details = fresh.querySelector(`#${CSS.escape(id)}`);
+    if (details) details.open = open;
   }
 }
 
