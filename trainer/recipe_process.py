@@ -19,7 +19,16 @@ NUM_LAST_LINES = 20
 LOG_BYTES_READ = 20_000
 CHECKED_BYTES = 64  # before the position of a tail: the file was cut back and written anew if they differ
 
-__all__ = ["EXIT_LOCKED", "EXIT_NAMED", "EXIT_TERMINATED", "RecipeProcess", "Tail", "explain", "is_worth_another_try"]
+__all__ = [
+    "EXIT_LOCKED",
+    "EXIT_NAMED",
+    "EXIT_TERMINATED",
+    "Positions",
+    "RecipeProcess",
+    "Tail",
+    "explain",
+    "is_worth_another_try",
+]
 
 
 class RecipeProcess:
@@ -124,3 +133,19 @@ class Tail:
         self._position += len(new)
         self._before = (self._before + new)[-CHECKED_BYTES:]
         return [json.loads(line) for line in new.splitlines()]
+
+
+class Positions:
+    """Numbers the sample rows of each step, across reads."""
+
+    def __init__(self) -> None:
+        self._step: int | None = None
+        self._next = 0
+
+    def number(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for row in rows:
+            if row["step"] != self._step:
+                self._step, self._next = row["step"], 0
+            row["position"] = self._next
+            self._next += 1
+        return rows

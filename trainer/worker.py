@@ -5,11 +5,8 @@ report. The claim (attempt, owner, deadline) is committed before work starts and
 is killed leaves a recipe that dies by its pipe, and another worker goes on from the last checkpoint.
 """
 
-import hashlib
-import importlib.metadata
 import logging
 import os
-import platform
 import signal
 import socket
 import sys
@@ -17,7 +14,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -29,10 +25,12 @@ from app.datasets.models import Snapshot
 from app.datasets.snapshots import snapshot_rows
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
 from app.prompts.models import Split, Use
-from app.rounds import devices, work
+from app.rounds import claims, devices, results
+from app.rounds.claims import ClaimLost, StageClaim
 from app.rounds.heart import BEAT_S, Heart, new_owner
+from app.rounds.inputs import MissingParent, StageInputs, demonstrations_of, prompts_for, record_versions, stage_inputs
 from app.rounds.models import Recipe
-from app.rounds.work import ClaimLost, MissingParent, StageClaim, StageInputs, StageResult
+from app.rounds.results import StageResult
 from app.settings import Settings, get_settings
 from app.supervision import end_with_parent
 from app.terminal import CannotStart
@@ -43,6 +41,7 @@ from trainer.errors import StageError
 from trainer.inspect_policy import describe_policy
 from trainer.recipe_process import (
     EXIT_LOCKED,
+    Positions,
     RecipeProcess,
     Tail,
     explain,
@@ -61,6 +60,7 @@ from trainer.round_folder import (
 from trainer.round_folder import Stage as StageFile
 from trainer.settings import recipe_config
 from trainer.stage_data import ALL_TIES, Encoder, Written, display_text, held_out_labelers
+from trainer.versions import code_version, library_versions
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,6 @@ FOLLOW_S = 0.3  # between two looks at what a recipe wrote
 RETRY_S = 1.0
 STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
 MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
-LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
 # What a recipe reads of the prompts.
 PROMPT_SPLITS: dict[Recipe, tuple[Split, ...]] = {
     Recipe.REWARD: (Split.VALIDATION,),
@@ -144,12 +143,12 @@ class Worker:
 
     def _claim(self, session: Session) -> StageClaim | None:
         now = clock(session)
-        work.end_cancelled(session, now=now)
-        return work.claim_stage(session, owner=self.owner, duration=self.claim_duration, now=now)
+        claims.end_cancelled(session, now=now)
+        return claims.claim_stage(session, owner=self.owner, duration=self.claim_duration, now=now)
 
     def _run_stage(self, claim: StageClaim) -> None:
         try:
-            inputs = self._transact(lambda session: work.stage_inputs(session, self.settings, claim))
+            inputs = self._transact(lambda session: stage_inputs(session, self.settings, claim))
             self.heart.doing = f"round {inputs.round_number}, stage {inputs.recipe.value}"
             folder = RoundFolder(self.settings.artifacts / inputs.folder)
             self._write_folder(claim, inputs, folder)
@@ -170,16 +169,16 @@ class Worker:
             log.exception("stage=%s attempt=%s cannot be run; it is failed", claim.stage_id, claim.attempt)
             self._fail(claim, unforeseen(error))
             return
-        self._transact(lambda session: work.complete_stage(session, claim, result, now=clock(session)))
+        self._transact(lambda session: results.complete_stage(session, claim, result, now=clock(session)))
         log.info("stage=%s attempt=%s succeeded", claim.stage_id, claim.attempt)
 
     def _fail(self, claim: StageClaim, error: dict[str, Any]) -> None:
         log.error("stage=%s attempt=%s failed: %s", claim.stage_id, claim.attempt, error["message"])
-        self._transact(lambda session: work.fail_stage(session, claim, error, now=clock(session)))
+        self._transact(lambda session: claims.fail_stage(session, claim, error, now=clock(session)))
 
     def _put_back(self, claim: StageClaim) -> None:
         why = "The trainer was stopped; the stage goes on from its last checkpoint."
-        self._transact(lambda session: work.release_stage(session, claim, why))
+        self._transact(lambda session: claims.release_stage(session, claim, why))
 
     # The folder
 
@@ -206,9 +205,9 @@ class Worker:
         versions = {"code": stage.code_version, **stage.library_versions}
 
         def describe(session: Session) -> None:
-            work.record_versions(session, claim, versions)
+            record_versions(session, claim, versions)
             for note in notes:
-                work.report(session, claim, note)
+                claims.report(session, claim, note)
 
         self._transact(describe)
 
@@ -227,7 +226,7 @@ class Worker:
             if status == 0:
                 continue
             if self.is_cancelled:
-                self._transact(lambda session: work.cancel_stage(session, claim, now=clock(session)))
+                self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
                 return False
             if self.stopping.is_set():
                 self._put_back(claim)
@@ -240,7 +239,7 @@ class Worker:
                 self._fail(claim, explain(status, folder, recipe.last_lines()))
                 return False
             story = f"The recipe was killed ({status}); it goes on from its last checkpoint."
-            self._transact(lambda session, story=story: work.report(session, claim, story))  # type: ignore[misc]
+            self._transact(lambda session, story=story: claims.report(session, claim, story))  # type: ignore[misc]
         return True
 
     def _follow(self, claim: StageClaim, recipe: RecipeProcess, folder: RoundFolder) -> int:
@@ -270,8 +269,8 @@ class Worker:
 
     def _relay(self, claim: StageClaim, metrics: list[dict[str, Any]], samples: list[dict[str, Any]]) -> None:
         def store(session: Session) -> None:
-            work.record_metrics(session, claim, metrics)
-            work.record_samples(session, claim, samples)
+            results.record_metrics(session, claim, metrics)
+            results.record_samples(session, claim, samples)
 
         self._transact(store)
 
@@ -283,7 +282,7 @@ class Worker:
         if claim is None:
             return
         try:
-            self.is_cancelled = work.renew_stage(session, claim, duration=self.claim_duration, now=now)
+            self.is_cancelled = claims.renew_stage(session, claim, duration=self.claim_duration, now=now)
         except ClaimLost:
             self.is_lost = self.claim is claim  # it may have been completed a moment ago
             return
@@ -310,13 +309,13 @@ class Worker:
             if self.is_lost:
                 raise ClaimLost(claim)
             if self.is_cancelled:
-                self._transact(lambda session: work.cancel_stage(session, claim, now=clock(session)))
+                self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
                 return False
             if self.stopping.is_set():
                 self._put_back(claim)
                 return False
             if not is_told:
-                self._transact(lambda session: work.report(session, claim, "Waits for the GPU."))
+                self._transact(lambda session: claims.report(session, claim, "Waits for the GPU."))
                 is_told = True
             self.wakeups.wait(RETRY_S)
         return True
@@ -342,22 +341,6 @@ class Worker:
                 log.warning("the database went away, trying again in %s s: %s", RETRY_S, first_line)
             if self.stopping.wait(RETRY_S):
                 raise Stopping
-
-
-class Positions:
-    """Numbers the sample rows of each step, across reads."""
-
-    def __init__(self) -> None:
-        self._step: int | None = None
-        self._next = 0
-
-    def number(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        for row in rows:
-            if row["step"] != self._step:
-                self._step, self._next = row["step"], 0
-            row["position"] = self._next
-            self._next += 1
-        return rows
 
 
 def write_data(session: Session, inputs: StageInputs, folder: RoundFolder) -> list[str]:
@@ -426,7 +409,7 @@ def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> lis
 def demonstration_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[DemonstrationRow]:
     """The project's demonstrations that fit."""
     rows = []
-    for demonstration, prompt in work.demonstrations_of(session, inputs.project_id):
+    for demonstration, prompt in demonstrations_of(session, inputs.project_id):
         prompt_ids = encoder.prompt(prompt.id, prompt.messages)
         if prompt_ids is None:
             continue
@@ -450,7 +433,7 @@ def prompt_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list
     use = Use.ROLL_OUT if inputs.recipe == Recipe.PPO else None
     room = int(inputs.configuration["max_completion_tokens"])
     rows = []
-    for prompt in work.prompts_for(session, inputs.project_id, PROMPT_SPLITS[inputs.recipe], use=use):
+    for prompt in prompts_for(session, inputs.project_id, PROMPT_SPLITS[inputs.recipe], use=use):
         prompt_ids = encoder.prompt(prompt.id, prompt.messages, room_for=room)
         if prompt_ids is not None:
             rows.append(
@@ -502,20 +485,6 @@ def unforeseen(error: Exception) -> dict[str, Any]:
         "advice": "look at the last lines and at the trainer's log; resume the round once their cause is gone",
         "last_lines": "".join(traceback.format_exception(error)[-5:]).replace("\x00", ""),
     }
-
-
-def code_version() -> str:
-    """The package's version, and a hash of the code that trains."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return f"{importlib.metadata.version('podium')}+{digest.hexdigest()[:12]}"
-
-
-def library_versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"python": platform.python_version(), **versions}
 
 
 def main() -> None:

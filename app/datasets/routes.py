@@ -1,5 +1,6 @@
 """Datasets: what there is to freeze, snapshots and their exports, and imports with their reports."""
 
+from functools import partial
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
@@ -10,10 +11,8 @@ from sqlalchemy.orm import Session
 from app.datasets import cards
 from app.datasets.errors import (
     BadFilter,
-    ImportRefused,
     NothingSelected,
     SnapshotNameTaken,
-    UnknownFormat,
 )
 from app.datasets.exports import (
     ExportChoice,
@@ -37,7 +36,7 @@ from app.datasets.snapshots import (
     preview,
     rows_between,
 )
-from app.datasets.uploads import run_upload
+from app.datasets.uploads import answer_upload, run_upload
 from app.db import SessionDep, clock
 from app.labeling.models import FITTING_KINDS, SlateKind
 from app.pages import render
@@ -101,15 +100,7 @@ def import_upload(
     is_trial: Annotated[bool, Form()] = False,
 ) -> Response:
     """Import rankings or demonstrations, or only say what the file would become."""
-    try:
-        imported = run_upload(session, access, what, file, format, is_trial)
-    except (ImportRefused, UnknownFormat) as error:
-        return page(request, session, access, status_code=422, refused=error)
-    if imported.record is not None and imported.is_new:
-        return RedirectResponse(
-            f"/projects/{access.project.slug}/datasets/imports/{imported.record.id}", status_code=303
-        )
-    return page(request, session, access, imported=imported)
+    return answer_upload(session, access, what, file, format, is_trial, page=partial(page, request, session, access))
 
 
 def page(

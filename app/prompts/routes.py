@@ -1,13 +1,13 @@
 """The prompts of a project: listed, added one by one, and imported."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
-from app.datasets.errors import ImportRefused, UnknownFormat
 from app.datasets.imports import FORMATS
-from app.datasets.uploads import run_upload
+from app.datasets.uploads import answer_upload
 from app.db import SessionDep
 from app.pages import render
 from app.people.access import Access, AdminAccess, ResearcherAccess
@@ -53,15 +53,9 @@ def import_prompts(
     is_trial: Annotated[bool, Form()] = False,
 ) -> Response:
     """Import a file, or only say what it would become."""
-    try:
-        imported = run_upload(session, access, "prompts", file, format, is_trial)
-    except (ImportRefused, UnknownFormat) as error:
-        return page(request, session, access, status_code=422, refused=error)
-    if imported.record is not None and imported.is_new:
-        return RedirectResponse(
-            f"/projects/{access.project.slug}/datasets/imports/{imported.record.id}", status_code=303
-        )
-    return page(request, session, access, imported=imported)
+    return answer_upload(
+        session, access, "prompts", file, format, is_trial, page=partial(page, request, session, access)
+    )
 
 
 def page(

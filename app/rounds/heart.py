@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.db import SessionFactory, clock
-from app.rounds import work
+from app.rounds.models import Heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Heart:
         self._thread.join(timeout=10)
         try:
             with SessionFactory.begin() as session:
-                work.stop_beating(session, self._owner)
+                stop_beating(session, self._owner)
         except OperationalError:
             log.warning("the database is away; the heartbeat of %s stays until it is overlooked", self._owner)
 
@@ -53,7 +55,7 @@ class Heart:
             try:
                 with SessionFactory.begin() as session:
                     now = clock(session)
-                    work.beat(session, self._owner, self._process, self.doing, now=now)
+                    beat(session, self._owner, self._process, self.doing, now=now)
                     self._renew(session, now)
             except OperationalError as error:
                 log.warning("heartbeat failed, next in %s s: %s", self._beat_s, str(error.orig).splitlines()[0])
@@ -61,3 +63,14 @@ class Heart:
                 log.exception("heartbeat failed, next in %s s", self._beat_s)
             if self._stopping.wait(self._beat_s):
                 return
+
+
+def beat(session: Session, owner: str, process: str, doing: str, *, now: datetime) -> None:
+    """Say that a sampler or trainer is alive and what it does."""
+    row = {"owner": owner, "process": process, "doing": doing, "beat_at": now}
+    session.execute(insert(Heartbeat).values(row).on_conflict_do_update(index_elements=["owner"], set_=row))
+
+
+def stop_beating(session: Session, owner: str) -> None:
+    """A process that ends in good order is not missing."""
+    session.execute(delete(Heartbeat).where(Heartbeat.owner == owner))

@@ -1,6 +1,6 @@
 """Rounds: started with everything they need, called off, taken up again, and ended when people have compared.
 
-What happens inside a running stage is written by the trainer (app.rounds.work). Nothing here waits for it.
+What happens inside a running stage is written by the trainer (claims, inputs, results). Nothing here waits for it.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ from app.policies.service import InspectedPolicy, current_version
 from app.projects.models import Project
 from app.projects.service import create_project
 from app.prompts.models import Prompt, PromptKind, Split, Use
-from app.rounds import work
+from app.rounds import claims, results
 from app.rounds.models import Round
 
 HOUR = timedelta(hours=1)
@@ -153,13 +153,13 @@ def make_what_a_round_needs(session: Session, project: Project) -> None:
 
 def run_stage(session: Session, *, num_pairs: int = 0) -> None:
     """The next queued stage, as a trainer would run it to its end."""
-    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
-    recipe = work.locked_stage(session, claim).recipe
-    round = work.locked_stage(session, claim).round
+    recipe = claims.locked_stage(session, claim).recipe
+    round = claims.locked_stage(session, claim).round
     completions = evaluation_rows(session, round, num_pairs) if recipe == "evaluate" else []
-    result = work.StageResult(figures=FIGURES[recipe], manifest_sha256="cd" * 32, completions=completions)
-    work.complete_stage(session, claim, result, now=clock(session))
+    result = results.StageResult(figures=FIGURES[recipe], manifest_sha256="cd" * 32, completions=completions)
+    results.complete_stage(session, claim, result, now=clock(session))
     session.flush()
 
 

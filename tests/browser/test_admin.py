@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.projects.models import Project
-from app.rounds import work
+from app.rounds import claims, heart, results
 from app.rounds.models import Round
 from app.rounds.service import conclude_if_compared
 from tests.app.conftest import Person
@@ -49,17 +49,17 @@ def test_a_round_from_its_start_to_the_promotion(admin_page: Page, session: Sess
     session.commit()
     expect(page.locator("#stage-reward")).to_contain_text("succeeded")
 
-    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
-    work.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}, {"step": 2, "at": 1, "kl": 0.75}])
+    results.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}, {"step": 2, "at": 1, "kl": 0.75}])
     session.commit()
     chart = page.get_by_alt_text("KL to the reference policy by step; newest: rollouts 0.75")
     expect(chart).to_be_visible()
     assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
-    work.record_metrics(session, claim, [{"step": 3, "at": 2, "kl": 1.25}])
+    results.record_metrics(session, claim, [{"step": 3, "at": 2, "kl": 1.25}])
     session.commit()
     expect(page.get_by_alt_text("KL to the reference policy by step; newest: rollouts 1.25")).to_be_visible()
-    work.release_stage(session, claim, "The trainer was stopped.")
+    claims.release_stage(session, claim, "The trainer was stopped.")
 
     run_stage(session)
     run_stage(session, num_pairs=6)
@@ -104,9 +104,9 @@ def test_the_settings_of_a_stage_that_is_not_chosen_are_out_of_the_way(admin_pag
 def test_a_chart_has_its_table_and_its_file(admin_page: Page, session: Session, project: Project) -> None:
     page = admin_page
     start_round(page)
-    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
-    work.record_metrics(session, claim, [{"step": 1, "at": 0, "loss": 0.5}])
+    results.record_metrics(session, claim, [{"step": 1, "at": 0, "loss": 0.5}])
     session.commit()
     page.get_by_alt_text("Loss by step").click()
     expect(page.get_by_role("cell", name="0.5")).to_be_visible()
@@ -131,11 +131,11 @@ def test_every_page_of_the_admin_is_accessible_and_fits(
     sign_in(page, site_admin)
     start_round(page)
     run_stage(session)
-    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
-    work.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}])
-    work.beat(session, "box/1", "sampler", "fills everyday", now=clock(session))
-    work.release_stage(session, claim, "The trainer was stopped.")
+    results.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}])
+    heart.beat(session, "box/1", "sampler", "fills everyday", now=clock(session))
+    claims.release_stage(session, claim, "The trainer was stopped.")
     run_stage(session)
     run_stage(session, num_pairs=6)
     session.commit()

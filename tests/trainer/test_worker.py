@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from app.policies.service import InspectedPolicy, policy_path
 from app.projects.models import Project
 from app.projects.service import create_project
 from app.prompts.models import Split
-from app.rounds import work
+from app.rounds import claims
+from app.rounds.inputs import StageInputs, stage_inputs
 from app.rounds.models import Metric, Round, RoundState, Stage, StageEvent, StageSample, StageState
+from app.rounds.results import StageResult, complete_stage
 from app.rounds.service import cancel_round, start_round
 from app.settings import Settings
 from app.wakeups import Wakeups
@@ -115,10 +118,10 @@ def folder_of(settings: Settings, stage: Stage) -> RoundFolder:
     return RoundFolder(settings.artifacts / stage.folder)
 
 
-def inputs_of(session: Session, settings: Settings) -> work.StageInputs:
-    claim = work.claim_stage(session, owner="test", duration=work.timedelta(minutes=1), now=clock(session))
+def inputs_of(session: Session, settings: Settings) -> StageInputs:
+    claim = claims.claim_stage(session, owner="test", duration=timedelta(minutes=1), now=clock(session))
     assert claim is not None
-    return work.stage_inputs(session, settings, claim)
+    return stage_inputs(session, settings, claim)
 
 
 def when_it_works(settings: Settings, round: Round, recipe: str, act: Callable[[], None]) -> threading.Thread:
@@ -329,8 +332,8 @@ def test_each_recipe_gets_the_prompts_and_demonstrations_of_its_splits(
                 path.stem: {row.split for row in getattr(folder, f"read_{path.stem}")()}
                 for path in (folder.path / "data").iterdir()
             }
-            claim = work.StageClaim(stage_id=stage.id, attempt=1, owner="test")
-            work.complete_stage(session, claim, work.StageResult(figures={}, manifest_sha256="ab"), now=clock(session))
+            claim = claims.StageClaim(stage_id=stage.id, attempt=1, owner="test")
+            complete_stage(session, claim, StageResult(figures={}, manifest_sha256="ab"), now=clock(session))
     assert found == {
         "sft": {"demonstrations": {"train", "validation"}},
         "reward": {

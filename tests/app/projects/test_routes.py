@@ -13,7 +13,7 @@ from app.people.models import AuditEvent, Membership, Role
 from app.policies.models import PolicyVersion
 from app.projects.models import Guidelines, Project
 from app.prompts.models import Split
-from app.rounds import model_requests, work
+from app.rounds import heart, model_requests
 from tests.app.conftest import Person
 from tests.app.loop import HOUR, make_prompts, make_rankings, make_slate
 
@@ -28,8 +28,8 @@ def test_the_project_page_counts_what_is_there(researcher: Person, session: Sess
     make_slate(session, make_prompts(session, project, Split.TRAIN)[0])
     make_rankings(session, project, Split.VALIDATION, 2)
     make_prompts(session, project, Split.TEST, 3)
-    work.beat(session, "box/7", "sampler", "fills everyday", now=clock(session))
-    work.beat(session, "box/8", "trainer", "waits", now=clock(session) - HOUR)
+    heart.beat(session, "box/7", "sampler", "fills everyday", now=clock(session))
+    heart.beat(session, "box/8", "trainer", "waits", now=clock(session) - HOUR)
     session.commit()
     page = text_of(researcher.get("/projects/everyday"))
     assert "1 train, 2 validation, 3 test" in page

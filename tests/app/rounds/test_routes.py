@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.people.models import AuditEvent
 from app.projects.models import Project
-from app.rounds import work
+from app.rounds import claims, results
 from app.rounds.models import Round, RoundState
 from tests.app.conftest import Person
 from tests.app.loop import HOUR, compare, evaluation_slates, make_project, make_what_a_round_needs, run_stage
@@ -105,11 +105,11 @@ def test_an_unknown_round_and_chart_are_named(admin: Person) -> None:
 
 def report(session: Session, recipe_metrics: list[dict[str, float]]) -> None:
     """A trainer runs the next stage and reports."""
-    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
-    work.record_metrics(session, claim, recipe_metrics)
+    results.record_metrics(session, claim, recipe_metrics)
     samples = [{"step": 2, "position": 0, "prompt": "Hi", "completion": "<b>Hello</b>", "score": 0.4, "kl": 1.25}]
-    work.record_samples(session, claim, samples)
+    results.record_samples(session, claim, samples)
     session.commit()
 
 
@@ -137,7 +137,7 @@ def test_a_chart_is_a_picture_a_table_and_a_file(admin: Person, session: Session
 
 def test_a_failed_stage_says_which_why_and_what_to_do(admin: Person, session: Session) -> None:
     start(admin)
-    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
     error = {
         "code": "out_of_memory",
@@ -145,7 +145,7 @@ def test_a_failed_stage_says_which_why_and_what_to_do(admin: Person, session: Se
         "advice": "Lower reward.micro_batch_tokens.",
         "last_lines": ["step 3", "Killed"],
     }
-    work.fail_stage(session, claim, error, now=clock(session))
+    claims.fail_stage(session, claim, error, now=clock(session))
     session.commit()
     page = admin.get(f"{ROUNDS}/1").text
     assert "The stage reward failed:</strong> The recipe ran out of memory." in page

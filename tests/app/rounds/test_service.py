@@ -15,7 +15,7 @@ from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
-from app.rounds import work
+from app.rounds import claims
 from app.rounds.errors import (
     BadRoundSetting,
     BadStages,
@@ -237,16 +237,16 @@ def test_a_waiting_round_is_cancelled_at_once(session: Session, project: Project
 
 def test_a_running_stage_is_asked_to_stop(session: Session, project: Project) -> None:
     round = start(session, project)
-    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
     cancel_round(session, round, account=None, now=clock(session))
     assert round.state == RoundState.RUNNING
-    assert work.renew_stage(session, claim, duration=HOUR, now=clock(session)) is True
+    assert claims.renew_stage(session, claim, duration=HOUR, now=clock(session)) is True
 
 
 def test_a_round_whose_trainer_died_is_cancelled_at_once(session: Session, project: Project) -> None:
     round = start(session, project)
-    work.claim_stage(session, owner="trainer", duration=-HOUR, now=clock(session))
+    claims.claim_stage(session, owner="trainer", duration=-HOUR, now=clock(session))
     cancel_round(session, round, account=None, now=clock(session))
     assert round.state == RoundState.CANCELLED
 
@@ -261,10 +261,10 @@ def test_a_round_that_ended_cannot_be_cancelled(session: Session, project: Proje
 def test_a_failed_round_goes_on_where_it_failed(session: Session, project: Project) -> None:
     round = start(session, project)
     run_stage(session)
-    claim = work.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
     error = {"code": "out_of_memory", "message": "It ran out of memory.", "advice": "Halve it.", "last_lines": []}
-    work.fail_stage(session, claim, error, now=clock(session))
+    claims.fail_stage(session, claim, error, now=clock(session))
     resume_round(session, round, account=None, now=clock(session))
     assert round.state == RoundState.QUEUED
     assert [stage.state for stage in round.stages] == ["succeeded", "queued", "queued"]

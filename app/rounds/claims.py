@@ -1,0 +1,175 @@
+"""A trainer's hold on a stage: claim it, renew the claim, and end it one way or another.
+
+A claim is an attempt number, an owner and a deadline, committed before work starts. Whatever a claim reports is taken
+only while it is the stage's latest: a worker that was thought dead and comes back changes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
+from app.projects.models import Project
+from app.rounds.models import Round, RoundState, Stage, StageEvent, StageState
+from app.rounds.service import announce, close_cancelled
+
+
+class ClaimLost(Exception):
+    """The stage is not this claim's any more: another attempt runs, or it was ended. What it reports is refused."""
+
+    code = "claim_lost"
+
+    def __init__(self, claim: "StageClaim") -> None:
+        super().__init__(f"attempt {claim.attempt} of stage {claim.stage_id} does not hold it any more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageClaim:
+    """One worker's right to run one stage; a later attempt of anyone ends it."""
+
+    stage_id: int
+    attempt: int
+    owner: str
+
+
+def claim_stage(session: Session, *, owner: str, duration: timedelta, now: datetime) -> StageClaim | None:
+    """Claim the next stage that can run: a waiting one, or one whose worker went silent. The caller commits at once."""
+    earlier = aliased(Stage)
+    is_next = ~exists().where(
+        earlier.round_id == Stage.round_id,
+        earlier.position < Stage.position,
+        earlier.state != StageState.SUCCEEDED,
+    )
+    stage = session.scalar(
+        select(Stage)
+        .join(Round)
+        .where(
+            _is_waiting(now),
+            Round.state.in_((RoundState.QUEUED, RoundState.RUNNING)),
+            Round.cancel_requested_at.is_(None),
+            is_next,
+        )
+        .order_by(Round.created_at, Stage.position)
+        .limit(1)
+        .with_for_update(of=(Stage, Round), skip_locked=True)
+    )
+    if stage is None:
+        return None
+    if stage.state == StageState.RUNNING:
+        tell(session, stage, f"{stage.owner} went silent; the stage goes on from its last checkpoint.")
+    round = stage.round
+    stage.attempt, stage.owner, stage.deadline = stage.attempt + 1, owner, now + duration
+    stage.state, stage.error, stage.finished_at = StageState.RUNNING, None, None
+    stage.started_at = stage.started_at or now
+    stage.folder = stage.folder or _folder(session.get_one(Project, round.project_id), round, stage)
+    round.state, round.started_at = RoundState.RUNNING, round.started_at or now
+    session.flush()
+    tell(session, stage, f"Claimed by {owner}.")
+    return StageClaim(stage_id=stage.id, attempt=stage.attempt, owner=owner)
+
+
+def renew_stage(session: Session, claim: StageClaim, *, duration: timedelta, now: datetime) -> bool:
+    """Hold the stage for longer; returns whether somebody asked to cancel its round. Raises ClaimLost.
+
+    A deadline that has passed is no harm while nobody else has claimed the stage (the database was away, say).
+    """
+    stage = locked_stage(session, claim)
+    stage.deadline = now + duration
+    return stage.round.cancel_requested_at is not None
+
+
+def locked_stage(session: Session, claim: StageClaim) -> Stage:
+    """The claim's stage, locked, and its round before it, in the order of whoever cancels. Raises ClaimLost."""
+    session.scalar(
+        select(Round)
+        .where(Round.id == select(Stage.round_id).where(Stage.id == claim.stage_id).scalar_subquery())
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    stage = session.scalar(
+        select(Stage)
+        .where(
+            Stage.id == claim.stage_id,
+            Stage.attempt == claim.attempt,
+            Stage.owner == claim.owner,
+            Stage.state == StageState.RUNNING,
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if stage is None:
+        raise ClaimLost(claim)
+    return stage
+
+
+def tell(session: Session, stage: Stage, what: str) -> None:
+    """Add a line to the stage's story, and wake the pages that show it."""
+    session.add(StageEvent(stage_id=stage.id, attempt=stage.attempt, text=what))
+    notify(session, EVENTS_CHANNEL, f"round:{stage.round_id}")
+
+
+def report(session: Session, claim: StageClaim, what: str) -> None:
+    """Add a line to the story of a claimed stage. Raises ClaimLost."""
+    tell(session, locked_stage(session, claim), what)
+
+
+def fail_stage(session: Session, claim: StageClaim, error: dict[str, Any], *, now: datetime) -> None:
+    """End the stage and its round with an error. Raises ClaimLost.
+
+    error: {"code", "message", "advice", "last_lines"}.
+    """
+    stage = locked_stage(session, claim)
+    stage.state, stage.error, stage.finished_at = StageState.FAILED, error, now
+    stage.owner = stage.deadline = None
+    stage.round.state, stage.round.finished_at = RoundState.FAILED, now
+    session.flush()
+    tell(session, stage, f"Failed: {error['message']}.")
+    announce(session, stage.round)
+
+
+def cancel_stage(session: Session, claim: StageClaim, *, now: datetime) -> None:
+    """End the stage and its round as somebody asked. Raises ClaimLost."""
+    stage = locked_stage(session, claim)
+    close_cancelled(session, stage.round, now)
+    announce(session, stage.round)
+
+
+def release_stage(session: Session, claim: StageClaim, why: str) -> None:
+    """Put the stage back into the queue, for another worker to go on from its last checkpoint. Raises ClaimLost."""
+    stage = locked_stage(session, claim)
+    stage.state, stage.owner, stage.deadline = StageState.QUEUED, None, None
+    session.flush()
+    tell(session, stage, why)
+    notify(session, TRAINER_CHANNEL)
+
+
+def end_cancelled(session: Session, *, now: datetime) -> int:
+    """Cancel rounds that somebody asked to cancel and that no live worker holds; returns how many."""
+    held = exists().where(Stage.round_id == Round.id, Stage.state == StageState.RUNNING, Stage.deadline >= now)
+    rounds = session.scalars(
+        select(Round)
+        .where(
+            Round.cancel_requested_at.is_not(None),
+            Round.state.in_((RoundState.QUEUED, RoundState.RUNNING)),
+            ~held,
+        )
+        .with_for_update(skip_locked=True)
+    ).all()
+    for round in rounds:
+        close_cancelled(session, round, now)
+        announce(session, round)
+    return len(rounds)
+
+
+def _is_waiting(now: datetime) -> ColumnElement[bool]:
+    return or_(
+        Stage.state == StageState.QUEUED,
+        and_(Stage.state == StageState.RUNNING, Stage.deadline < now),
+    )
+
+
+def _folder(project: Project, round: Round, stage: Stage) -> str:
+    return f"projects/{project.slug}/rounds/{round.number:04d}/{stage.recipe.value}"

@@ -1,0 +1,135 @@
+"""What a claimed stage is run with: its configuration, the models it reads, prompts and demonstrations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from app.datasets.models import Snapshot
+from app.labeling.models import Demonstration
+from app.policies.models import PolicyVersion, RewardModelVersion
+from app.policies.service import policy_path
+from app.projects.models import Project
+from app.prompts.models import Prompt, Split, Use
+from app.rounds.claims import StageClaim, locked_stage
+from app.rounds.models import Recipe, Round
+from app.settings import Settings
+
+
+class MissingParent(Exception):
+    """The stage needs a model that no stage has made yet."""
+
+    code = "missing_parent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageInputs:
+    """What a stage is run with. models: name -> what it opens with.  parents: name -> id of its version."""
+
+    recipe: Recipe
+    folder: str  # below the artifacts
+    configuration: dict[str, Any]
+    preset: str
+    seed: int
+    project_id: int
+    round_number: int
+    snapshot_id: int | None
+    snapshot_sha256: str | None
+    models: dict[str, str]
+    parents: dict[str, int]
+    max_prompt_tokens: int
+
+
+def stage_inputs(session: Session, settings: Settings, claim: StageClaim) -> StageInputs:
+    """All that the stage's folder is made from, looked up. Raises ClaimLost, MissingParent."""
+    stage = locked_stage(session, claim)
+    round = stage.round
+    models, parents = _models(session, settings, round, stage.recipe)
+    stage.parents = {**parents, "snapshot_id": round.snapshot_id}
+    assert stage.folder is not None
+    snapshot_sha256 = None
+    if round.snapshot_id is not None:
+        snapshot_sha256 = session.get_one(Snapshot, round.snapshot_id).sha256
+    return StageInputs(
+        recipe=stage.recipe,
+        folder=stage.folder,
+        configuration=stage.configuration,
+        preset=stage.preset,
+        seed=stage.seed,
+        project_id=round.project_id,
+        round_number=round.number,
+        snapshot_id=round.snapshot_id,
+        snapshot_sha256=snapshot_sha256,
+        models=models,
+        parents=parents,
+        max_prompt_tokens=session.get_one(Project, round.project_id).max_prompt_tokens,
+    )
+
+
+def record_versions(session: Session, claim: StageClaim, versions: dict[str, Any]) -> None:
+    """Note with which code and libraries the stage runs. Raises ClaimLost."""
+    locked_stage(session, claim).versions = versions
+
+
+def prompts_for(session: Session, project_id: int, splits: Sequence[Split], *, use: Use | None = None) -> list[Prompt]:
+    """The project's prompts of some splits that are not set aside, in a fixed order.
+
+    use: only prompts for this use, in a project whose prompts serve one use each.
+    """
+    wanted = [Prompt.project_id == project_id, Prompt.split.in_(splits), Prompt.set_aside_at.is_(None)]
+    if use is not None and not session.get_one(Project, project_id).uses_overlap:
+        # A use is a matter of training; every choice and report reads all of its split.
+        wanted.append(or_(Prompt.use == use, Prompt.split != Split.TRAIN))
+    return list(session.scalars(select(Prompt).where(*wanted).order_by(Prompt.id)))
+
+
+def demonstrations_of(session: Session, project_id: int) -> list[tuple[Demonstration, Prompt]]:
+    """The project's demonstrations with their prompts, in a fixed order; the test split's are nobody's to fit."""
+    found = session.execute(
+        select(Demonstration, Prompt)
+        .join(Prompt, Prompt.id == Demonstration.prompt_id)
+        .where(Prompt.project_id == project_id, Prompt.split != Split.TEST)
+        .order_by(Demonstration.created_at, Demonstration.id)
+    )
+    return [(demonstration, prompt) for demonstration, prompt in found]
+
+
+def _models(
+    session: Session, settings: Settings, round: Round, recipe: Recipe
+) -> tuple[dict[str, str], dict[str, int]]:
+    """The models a recipe reads: what each opens with, and whose they are."""
+    sft = session.get_one(PolicyVersion, round.sft_policy_id)
+    policies: dict[str, PolicyVersion]
+    if recipe in (Recipe.SFT, Recipe.REWARD, Recipe.PPO):
+        policies = {"policy": sft}
+    else:
+        if round.candidate_id is None:
+            raise MissingParent("there is no candidate to evaluate: add a stage that makes a policy to the round")
+        policies = {
+            "candidate": session.get_one(PolicyVersion, round.candidate_id),
+            "current": session.get_one(PolicyVersion, round.baseline_id),
+            "reference": sft,
+        }
+    models = {name: policy_path(settings, version) for name, version in policies.items()}
+    parents = {f"{name}_id": version.id for name, version in policies.items()}
+    if recipe in (Recipe.PPO, Recipe.EVALUATE):
+        reward_model = _reward_model(session, round)
+        models["reward_model"] = str(settings.artifacts / reward_model.source)
+        parents["reward_model_id"] = reward_model.id
+    return models, parents
+
+
+def _reward_model(session: Session, round: Round) -> RewardModelVersion:
+    """The one that this round fitted, or else the project's last one."""
+    stage_ids = [stage.id for stage in round.stages]
+    found = session.scalar(
+        select(RewardModelVersion)
+        .where(RewardModelVersion.project_id == round.project_id)
+        .order_by(RewardModelVersion.stage_id.in_(stage_ids).desc(), RewardModelVersion.number.desc())
+        .limit(1)
+    )
+    if found is None:
+        raise MissingParent("there is no reward model yet: add the stage reward to the round")
+    return found

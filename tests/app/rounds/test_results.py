@@ -1,0 +1,94 @@
+"""What a stage reports is stored once, and what it made becomes a version."""
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.labeling.models import Slate
+from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
+from app.projects.models import Project
+from app.rounds import claims, results
+from app.rounds.models import Metric, RoundState, StageSample
+from tests.app.loop import (
+    evaluation_slates,
+    run_stage,
+)
+from tests.app.rounds.stages import claim, claimed, make_loop, stage_of, start, take_over
+
+
+@pytest.fixture
+def loop(session: Session) -> Project:
+    return make_loop(session)
+
+
+def metrics(session: Session) -> dict[tuple[str, int], float]:
+    return {(row.name, row.step): row.value for row in session.scalars(select(Metric))}
+
+
+def test_a_round_goes_through_its_stages_in_order_and_makes_a_candidate(session: Session, loop: Project) -> None:
+    round = start(session, loop)
+    recipes = []
+    for _ in range(3):
+        waiting = claimed(session)
+        recipes.append(stage_of(session, waiting).recipe.value)
+        assert claim(session, "other") is None  # the later stages wait for this one
+        claims.release_stage(session, waiting, "Handed back.")
+        run_stage(session)
+    assert recipes == ["reward", "ppo", "evaluate"]
+    candidate = session.get_one(PolicyVersion, round.candidate_id)
+    assert (round.state, candidate.state, candidate.number) == (RoundState.SUCCEEDED, PolicyState.CANDIDATE, 2)
+    assert candidate.source == "rounds:projects/loop/rounds/0001/ppo/result"
+    assert candidate.parent_id == round.sft_policy_id
+    reward_model = session.scalars(select(RewardModelVersion)).one()
+    assert reward_model.source == "projects/loop/rounds/0001/reward/result"
+
+
+def test_metrics_are_replaced_and_cut_back_when_a_stage_resumes(session: Session, loop: Project) -> None:
+    start(session, loop)
+    held = claimed(session)
+    results.record_metrics(session, held, [{"step": step, "at": 1e9, "loss": 1.0 / step} for step in (1, 2, 3)])
+    second = take_over(session)
+    results.record_metrics(session, second, [{"step": step, "at": 2e9, "loss": 10.0 * step} for step in (1, 2)])
+    assert metrics(session) == {("loss", 1): 10.0, ("loss", 2): 20.0}
+
+
+def test_only_finite_numbers_become_metrics(session: Session, loop: Project) -> None:
+    start(session, loop)
+    row = {"step": 1, "at": 1e9, "loss": 0.5, "phase": "sample", "kl": float("nan"), "is_best": True}
+    results.record_metrics(session, claimed(session), [row])
+    assert metrics(session) == {("loss", 1): 0.5}
+
+
+def test_many_metrics_fit_into_one_report(session: Session, loop: Project) -> None:
+    start(session, loop)
+    rows = [{"step": step, "at": 1e9, "loss": 1.0, "accuracy": 0.5} for step in range(1500)]
+    results.record_metrics(session, claimed(session), rows)
+    assert session.scalar(select(func.count()).select_from(Metric)) == 3000
+
+
+def test_samples_are_stored_by_step_and_position(session: Session, loop: Project) -> None:
+    start(session, loop)
+    held = claimed(session)
+    rows = [{"step": 1, "position": p, "prompt": "Hi", "completion": f"Ho {p}", "score": 0.5} for p in (0, 1)]
+    results.record_samples(session, held, rows)
+    results.record_samples(session, held, rows)
+    stored = session.scalars(select(StageSample).order_by(StageSample.position)).all()
+    assert [(row.completion, row.score, row.kl) for row in stored] == [("Ho 0", 0.5, None), ("Ho 1", 0.5, None)]
+
+
+def test_people_compare_before_a_round_that_asks_for_it_is_over(session: Session, loop: Project) -> None:
+    round = start(session, loop, evaluation_comparisons=2)
+    run_stage(session)
+    run_stage(session)
+    run_stage(session, num_pairs=4)
+    assert (round.state, len(evaluation_slates(session, round))) == (RoundState.AWAITING_LABELS, 2)
+
+
+def test_a_round_that_finds_nothing_to_compare_is_over(session: Session, loop: Project) -> None:
+    round = start(session, loop, evaluation_comparisons=2)
+    for _ in range(3):
+        run_stage(session, num_pairs=0)
+    assert (round.state, session.scalar(select(func.count(Slate.id)).where(Slate.round_id == round.id))) == (
+        RoundState.SUCCEEDED,
+        0,
+    )
