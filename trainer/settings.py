@@ -294,7 +294,7 @@ class PPOConfig(RecipeConfig):
     kl_coef: float = setting(
         0.02,
         "KL penalty per nat, in units of the normalised score; where an adaptive coefficient starts.",
-        small=0.05,
+        small=0.15,
         paper="InstructGPT, arXiv:2203.02155, C.4",
         minimum=0,
     )
