@@ -3,12 +3,25 @@
 from app.datasets import models as datasets
 from app.db import Base
 from app.labeling import models as labeling
+from app.labeling import task_models as tasks
 from app.people import models as people
 from app.policies import models as policies
 from app.projects import models as projects
 from app.prompts import models as prompts
+from app.quality import entry_models as getting_in
 from app.rounds import models as rounds
 
 metadata = Base.metadata
 
-__all__ = ["datasets", "labeling", "metadata", "people", "policies", "projects", "prompts", "rounds"]
+__all__ = [
+    "datasets",
+    "getting_in",
+    "labeling",
+    "metadata",
+    "people",
+    "policies",
+    "projects",
+    "prompts",
+    "rounds",
+    "tasks",
+]

@@ -38,6 +38,7 @@ class SlateKind(StrEnum):
     ONBOARDING = "onboarding"
     GOLD = "gold"
     IMPORTED = "imported"
+    REPEAT = "repeat"  # one that its labeler ranked long ago, once more: a drift anchor
 
 
 # These fit the reward model and are exported by default; the others only when asked for.
@@ -96,6 +97,9 @@ class Slate(Base):
     round_id: Mapped[int | None] = mapped_column(ForeignKey("round.id"))  # evaluation slates belong to a round
     import_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_import.id"))
     external_id: Mapped[str | None]
+    # The slate whose prompt and completions this one copies: of gold, onboarding and repeat slates.
+    repeats_id: Mapped[UUID | None] = mapped_column(ForeignKey("slate.id"))
+    for_labeler_id: Mapped[int | None] = mapped_column(ForeignKey("labeler.id"))  # nobody else is given it
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ready_at: Mapped[datetime | None]
     done_at: Mapped[datetime | None]
@@ -118,9 +122,20 @@ class Slate(Base):
         ),
         CheckConstraint("overlap >= 1", name="overlap"),
         CheckConstraint("kind <> 'evaluation' OR round_id IS NOT NULL", name="evaluation_has_a_round"),
+        CheckConstraint(
+            "kind <> 'repeat' OR (repeats_id IS NOT NULL AND for_labeler_id IS NOT NULL)", name="repeat_says_of_what"
+        ),
         Index("ix_slate_queue", "project_id", "kind", "free_from", postgresql_where=sql("state = 'ready'")),
         Index("ix_slate_sampling", "project_id", "deadline", postgresql_where=sql("state = 'sampling'")),
         Index("ix_slate_prompt", "prompt_id"),
+        Index(
+            "uq_slate_repeat", "repeats_id", "for_labeler_id", unique=True, postgresql_where=sql("kind = 'repeat'")
+        ),  # nobody meets a slate a third time
+        Index(
+            "ix_slate_for_labeler",
+            "for_labeler_id",
+            postgresql_where=sql("state = 'ready' AND for_labeler_id IS NOT NULL"),
+        ),
         Index("ix_slate_round", "round_id", postgresql_where=sql("round_id IS NOT NULL")),
     )
 
@@ -299,7 +314,18 @@ class Demonstration(Base):
     text: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     import_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_import.id"))
+    writing_id: Mapped[UUID | None] = mapped_column(ForeignKey("writing.id"))  # what it was submitted with
+    use_case: Mapped[str | None]  # of a user-based prompt
+    # A policy's suggestion that the labeler made use of, as it was sampled, and whose it was.
+    suggestion: Mapped[str | None]
+    suggestion_policy_id: Mapped[int | None] = mapped_column(ForeignKey("policy_version.id"))
+    active_s: Mapped[float | None] = mapped_column(Float)
+    retracted_at: Mapped[datetime | None]  # taken back by its labeler: kept, and nobody learns from it
 
     prompt: Mapped[Prompt] = relationship()
 
-    __table_args__ = (Index("ix_demonstration_prompt", "prompt_id"),)
+    __table_args__ = (
+        Index("ix_demonstration_prompt", "prompt_id"),
+        Index("ix_demonstration_writing", "writing_id", postgresql_where=sql("writing_id IS NOT NULL")),
+        CheckConstraint("(suggestion IS NULL) = (suggestion_policy_id IS NULL)", name="suggestion_says_whose"),
+    )

@@ -58,6 +58,18 @@ class Project(Base):
     asks_quality: Mapped[bool] = mapped_column(server_default=text("true"))
     full_form_share: Mapped[float] = mapped_column(Float, server_default=text("1.0"))  # WebGPT asked it on 10 %
     flags: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))
+    # Getting in, and slates whose answer is known or shared. To a labeler they look like every other slate.
+    onboarding_threshold: Mapped[float] = mapped_column(Float, server_default=text("0.75"))  # pair agreement
+    onboarding_tries: Mapped[int] = mapped_column(server_default=text("2"))
+    shared_share: Mapped[float] = mapped_column(Float, server_default=text("0.15"))  # of new training slates
+    shared_overlap: Mapped[int] = mapped_column(server_default=text("3"))
+    gold_share: Mapped[float] = mapped_column(Float, server_default=text("0.05"))  # of the slates given out
+    repeat_share: Mapped[float] = mapped_column(Float, server_default=text("0.02"))  # of the slates given out
+    repeat_after_days: Mapped[int] = mapped_column(server_default=text("14"))
+    # Tasks: which are on offer, how often each is drawn, and what a user-based prompt is written for.
+    task_weights: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("""'{"rank": 1}'"""))
+    use_cases: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))
+    offers_suggestions: Mapped[bool] = mapped_column(server_default=text("true"))  # of the policy, to who writes
     # Blind A/B at a round's end, and what promotes by itself.
     evaluation_comparisons: Mapped[int] = mapped_column(server_default=text("96"))  # gives ± 10 points
     promotes_at_lower_bound: Mapped[float | None] = mapped_column(Float)  # win rate's; null: a person promotes
@@ -74,6 +86,12 @@ class Project(Base):
             "demonstrate_share >= 0 AND rank_share > 0 AND demonstrate_share + rank_share <= 1", name="use_shares"
         ),
         CheckConstraint("full_form_share BETWEEN 0 AND 1", name="full_form_share"),
+        CheckConstraint(
+            "onboarding_threshold BETWEEN 0 AND 1 AND onboarding_tries >= 1 AND shared_share BETWEEN 0 AND 1"
+            " AND shared_overlap >= 2 AND gold_share >= 0 AND repeat_share >= 0 AND gold_share + repeat_share <= 1"
+            " AND repeat_after_days >= 1",
+            name="known_answers",
+        ),
     )
 
 
@@ -88,5 +106,6 @@ class Guidelines(Base):
     markdown: Mapped[str]
     created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    needs_acceptance: Mapped[bool] = mapped_column(server_default=text("true"))  # false: a correction of the wording
 
     __table_args__ = (UniqueConstraint("project_id", "version"),)
