@@ -9,6 +9,7 @@ from app.policies import models as policies
 from app.projects import models as projects
 from app.prompts import models as prompts
 from app.quality import entry_models as getting_in
+from app.quality import models as quality
 from app.rounds import models as rounds
 
 metadata = Base.metadata
@@ -22,6 +23,7 @@ __all__ = [
     "policies",
     "projects",
     "prompts",
+    "quality",
     "rounds",
     "tasks",
 ]

@@ -70,6 +70,7 @@ class Project(Base):
     task_weights: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("""'{"rank": 1}'"""))
     use_cases: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))
     offers_suggestions: Mapped[bool] = mapped_column(server_default=text("true"))  # of the policy, to who writes
+    shows_agreement: Mapped[bool] = mapped_column(server_default=text("true"))  # to each labeler, their own
     # Blind A/B at a round's end, and what promotes by itself.
     evaluation_comparisons: Mapped[int] = mapped_column(server_default=text("96"))  # gives ± 10 points
     promotes_at_lower_bound: Mapped[float | None] = mapped_column(Float)  # win rate's; null: a person promotes

@@ -95,6 +95,17 @@ GROUPS = (
         ),
     ),
     SettingGroup(
+        "Labelers' own statistics",
+        (
+            ProjectSetting(
+                "shows_agreement",
+                "bool",
+                "Show labelers how often they agree with others",
+                "On their own page, once there is enough that nobody's single ranking can be told from it.",
+            ),
+        ),
+    ),
+    SettingGroup(
         "Rounds",
         (
             ProjectSetting(
