@@ -1,6 +1,7 @@
 """Renders pages: templates, the navigation, addresses of static files, times and numbers for people."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ from app.rendering import markdown_html
 FRONTEND = Path(__file__).resolve().parent.parent / "frontend"
 STATIC = FRONTEND / "static"
 A_YEAR = "public, max-age=31536000, immutable"
+FINGERPRINT = re.compile("[0-9a-f]{12}")
 
 # What each role finds in the navigation of a project: (label, path below the project, least role).
 LINKS = (
@@ -134,21 +136,34 @@ def percent(share: float | None, digits: int = 0) -> str:
     return "—" if share is None else f"{100 * share:.{digits}f}\u00a0%"
 
 
-@lru_cache(maxsize=256)
-def _fingerprint(path: Path, changed_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+@lru_cache(maxsize=8)
+def _fingerprint(changed_ns: tuple[int, ...]) -> str:
+    contents = (path.read_bytes() for path in sorted(STATIC.iterdir()))
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:12]
+
+
+def fingerprint() -> str:
+    """What all static files are now, in twelve letters."""
+    return _fingerprint(tuple(path.stat().st_mtime_ns for path in sorted(STATIC.iterdir())))
 
 
 def static_url(name: str) -> str:
-    """The address of a static file; it changes with the content, so browsers may keep the file for ever."""
-    path = STATIC / name
-    return f"/static/{name}?v={_fingerprint(path, path.stat().st_mtime_ns)}"
+    """The address of a static file; it changes with the content, so browsers may keep the file for ever.
+
+    The fingerprint is a folder, so that modules which import each other by relative addresses stay together too.
+    """
+    return f"/static/{fingerprint()}/{name}"
 
 
 class StaticFilesForEver(StaticFiles):
     """Static files: kept for ever when asked for by fingerprint, else asked for again each time."""
 
+    def get_path(self, scope: Scope) -> str:
+        folder, _, name = super().get_path(scope).partition("/")
+        return name if name and FINGERPRINT.fullmatch(folder) else f"{folder}/{name}".rstrip("/")
+
     def file_response(self, full_path: Any, stat_result: Any, scope: Scope, status_code: int = 200) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
-        response.headers["Cache-Control"] = A_YEAR if b"v=" in scope["query_string"] else "no-cache"
+        is_current = f"/{fingerprint()}/" in scope["path"]  # a page from before an update must not keep what is new
+        response.headers["Cache-Control"] = A_YEAR if is_current else "no-cache"
         return response

@@ -111,3 +111,9 @@ def test_sign_in_leads_where_the_visitor_wanted_to_be(visitor, labeler):
 def test_a_body_that_is_too_large_is_refused(visitor):
     visitor.get("/sign-in")
     assert visitor.post("/sign-in", data={"email": "a@b", "password": "x" * (5 << 20)}).status_code == 413
+
+
+def test_a_page_from_before_an_update_finds_its_files_and_does_not_keep_them(visitor):
+    response = visitor.get("/static/0123456789ab/base.js")
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-cache")
+    assert visitor.get("/static/nowhere/base.js").status_code == 404

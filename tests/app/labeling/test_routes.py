@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Completion, Ranking, RankingItem, Slate, SlateKind, Strength
+from app.pages import STATIC
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from tests.app.conftest import Person
@@ -100,3 +101,14 @@ def test_an_empty_queue_is_a_page_that_says_so(labeler: Person, project: Project
     page = labeler.get(f"/projects/{project.slug}/rank")
     assert (page.status_code, session.scalars(select(Slate)).all()) == (200, [])
     assert "No slate is ready yet" in page.text
+
+
+def test_the_page_names_every_module_that_its_script_imports(labeler: Person, project: Project) -> None:
+    imported, found = set(), {"rank.js"}
+    while new := found - imported:
+        imported |= new
+        sources = [(STATIC / name).read_text() for name in new]
+        found |= {name for source in sources for name in re.findall(r'^import .*"\./(\w+\.js)";', source, re.MULTILINE)}
+    page = labeler.get(f"/projects/{project.slug}/rank").text
+    named = set(re.findall(r'<link rel="modulepreload" href="/static/[0-9a-f]{12}/(\w+\.js)">', page))
+    assert named == imported - {"rank.js"}

@@ -1,0 +1,22 @@
+// What the modules of the ranking page share: the project, the slates at hand, and where unacknowledged work is kept.
+import { openMemory, openOutbox } from "./memory.js";
+
+export const page = document.querySelector("#slates");
+export const { slug, account } = page.dataset;
+export const memory = openMemory(account);
+export const outbox = openOutbox(memory, `outbox.${slug}`);
+
+export const desk = {
+  current: null, // the slate in view
+  ahead: [], // fetched, not yet shown
+  numToday: Number(page.dataset.today),
+  lastActivity: Date.now(),
+  shownAt: 0,
+};
+
+/** What waits to be sent, in words; nothing if nothing does. */
+export function queued() {
+  const num = outbox.all().length;
+  if (!num) return "";
+  return num === 1 ? "One ranking waits to be sent." : `${num} rankings wait to be sent.`;
+}

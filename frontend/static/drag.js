@@ -1,0 +1,65 @@
+// Chips and letters dragged onto the board, by mouse or by finger; a tap on a chip picks the best, then the next best.
+import { desk, page } from "./desk.js";
+import { drawHere } from "./draw.js";
+import { focusCard } from "./keys.js";
+import { cardOf, isPlaced, place, placeNext } from "./slate.js";
+
+const DRAG_FROM_PX = 5;
+let drag = null;
+
+page.addEventListener("pointerdown", (event) => {
+  desk.lastActivity = Date.now();
+  const grip = event.target.closest(".chip, .grip");
+  if (!grip || event.button !== 0 || !desk.current || desk.current.isPair) return;
+  const id = grip.dataset.id ?? grip.closest(".completion").dataset.id;
+  drag = { id, isChip: grip.matches(".chip"), x: event.clientX, y: event.clientY, ghost: null };
+  grip.setPointerCapture(event.pointerId);
+  if (event.pointerType === "mouse") event.preventDefault(); // no text is selected on the way
+});
+
+page.addEventListener("pointermove", (event) => {
+  if (!drag) return;
+  if (!drag.ghost && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < DRAG_FROM_PX) return;
+  drag.ghost ??= liftGhost(desk.current.letter[drag.id]);
+  drag.ghost.style.transform = `translate(${event.clientX}px, ${event.clientY}px) translate(-50%, -60%)`;
+  const over = columnAt(event);
+  for (const column of desk.current.form.querySelectorAll(".column")) column.classList.toggle("is-over", column === over);
+});
+
+page.addEventListener("pointerup", (event) => {
+  if (!drag) return;
+  const { id, ghost, isChip } = drag;
+  const column = columnAt(event);
+  endDrag();
+  if (ghost) {
+    if (column) place(id, Number(column.dataset.rank));
+  } else if (isChip && !isPlaced(desk.current, id)) {
+    placeNext(id);
+    desk.current.here = cardOf(desk.current, id);
+    drawHere();
+  } else {
+    focusCard(cardOf(desk.current, id));
+  }
+});
+
+page.addEventListener("pointercancel", endDrag);
+
+function liftGhost(letter) {
+  const ghost = document.createElement("span");
+  ghost.className = "chip ghost";
+  ghost.textContent = letter;
+  document.body.append(ghost);
+  page.classList.add("is-dragging");
+  return ghost;
+}
+
+function endDrag() {
+  drag?.ghost?.remove();
+  drag = null;
+  page.classList.remove("is-dragging");
+  for (const column of page.querySelectorAll(".is-over")) column.classList.remove("is-over");
+}
+
+function columnAt(event) {
+  return document.elementFromPoint(event.clientX, event.clientY)?.closest(".column") ?? null;
+}
