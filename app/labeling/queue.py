@@ -27,10 +27,13 @@ from app.labeling.models import (
     SlateKind,
     SlateState,
 )
+from app.labeling.tasks import asks_for_slates, next_slate
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
 from app.prompts.service import serves
+
+PLANNED_KINDS = (SlateKind.TRAINING, SlateKind.PAIR)  # what is sampled ahead of the labelers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ class SlateToSample:
     messages: list[dict[str, Any]]
     k: int
     min_k: int
+    is_awaited: bool  # somebody sits before it: each completion is shown as soon as it is finished
     seed: int  # of the slate; its completions' seeds follow from it
     max_prompt_tokens: int
     max_completion_tokens: int
@@ -108,16 +112,17 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
     if num_missing <= 0:
         return 0
     rng = random.Random(f"{project.seed}/{num_planned}")  # noqa: S311 - reproducible, not secret
-    prompts = _least_recently_used_prompts(session, project, num_missing, rng)
+    prompts = _least_recently_used_prompts(session, project, num_missing, rng) if asks_for_slates(project) else []
     for prompt_id in prompts:
+        kind, k = next_slate(project, rng)
         session.add(
             Slate(
                 project_id=project.id,
                 prompt_id=prompt_id,
-                kind=SlateKind.TRAINING,
+                kind=kind,
                 state=SlateState.SAMPLING,
-                k=rng.randint(project.min_k, project.max_k),
-                overlap=project.overlap,
+                k=k,
+                overlap=shared if project.shared_share and rng.random() < project.shared_share else project.overlap,
                 asks_full_form=project.asks_quality and rng.random() < project.full_form_share,
                 created_at=now,
             )
@@ -133,6 +138,7 @@ def claim_slates(
 ) -> list[SlateToSample]:
     """Claim up to `limit` slates of active projects that wait, or whose claim has run out.
 
+    Somebody sits before the slate of a conversation: those go first, and share their batch with nothing else.
     The caller commits before it samples. except_projects: whose policy cannot be loaded just now.
     """
     slates = session.scalars(
@@ -144,13 +150,13 @@ def claim_slates(
             Project.paused_at.is_(None),
             Slate.project_id.not_in(except_projects),
         )
-        .order_by(Slate.created_at, Slate.id)
+        .order_by(_is_awaited().desc(), Slate.created_at, Slate.id)
         .limit(limit)
         .with_for_update(of=Slate, skip_locked=True)
     ).all()
     mixtures: dict[int, tuple[MixtureEntry, ...]] = {}
     claimed = []
-    for slate in slates:
+    for slate in [slate for slate in slates if slate.kind is SlateKind.CONVERSATION] or slates:
         slate.attempt, slate.owner, slate.deadline = slate.attempt + 1, owner, now + duration
         if slate.project_id not in mixtures:
             mixtures[slate.project_id] = _mixture(session, slate.project_id)
@@ -249,7 +255,11 @@ def retire_unstarted(session: Session, project: Project) -> int:
 
 
 def _is_training() -> ColumnElement[bool]:
-    return Slate.kind == SlateKind.TRAINING
+    return Slate.kind.in_(PLANNED_KINDS)
+
+
+def _is_awaited() -> ColumnElement[bool]:
+    return Slate.kind == SlateKind.CONVERSATION
 
 
 def _is_fresh() -> ColumnElement[bool]:
@@ -292,7 +302,7 @@ def _least_recently_used_prompts(session: Session, project: Project, count: int,
 
 
 def _kind_is_training(slate: type[Slate]) -> ColumnElement[bool]:
-    return slate.kind == SlateKind.TRAINING
+    return slate.kind.in_(PLANNED_KINDS)
 
 
 def _to_sample(session: Session, slate: Slate, mixture: tuple[MixtureEntry, ...]) -> SlateToSample:
@@ -305,7 +315,8 @@ def _to_sample(session: Session, slate: Slate, mixture: tuple[MixtureEntry, ...]
         prompt_id=slate.prompt_id,
         messages=session.get_one(Prompt, slate.prompt_id).messages,
         k=slate.k,
-        min_k=project.min_k,
+        min_k=2 if slate.kind is SlateKind.PAIR else project.min_k,
+        is_awaited=slate.kind is SlateKind.CONVERSATION,
         seed=_seed(session, project, slate),
         max_prompt_tokens=project.max_prompt_tokens,
         max_completion_tokens=project.max_completion_tokens,
@@ -328,7 +339,7 @@ def _seed(session: Session, project: Project, slate: Slate) -> int:
 def _demonstration(session: Session, prompt_id: int) -> tuple[UUID, str] | None:
     found = session.execute(
         select(Demonstration.id, Demonstration.text)
-        .where(Demonstration.prompt_id == prompt_id)
+        .where(Demonstration.prompt_id == prompt_id, Demonstration.retracted_at.is_(None))
         .order_by(Demonstration.created_at.desc(), Demonstration.id)
         .limit(1)
     ).first()

@@ -86,11 +86,14 @@ def prompts_for(session: Session, project_id: int, splits: Sequence[Split], *, u
 
 
 def demonstrations_of(session: Session, project_id: int) -> list[tuple[Demonstration, Prompt]]:
-    """The project's demonstrations with their prompts, in a fixed order; the test split's are nobody's to fit."""
+    """The project's demonstrations with their prompts, in a fixed order, those taken back left out.
+
+    The test split's are nobody's to fit.
+    """
     found = session.execute(
         select(Demonstration, Prompt)
         .join(Prompt, Prompt.id == Demonstration.prompt_id)
-        .where(Prompt.project_id == project_id, Prompt.split != Split.TEST)
+        .where(Prompt.project_id == project_id, Prompt.split != Split.TEST, Demonstration.retracted_at.is_(None))
         .order_by(Demonstration.created_at, Demonstration.id)
     )
     return [(demonstration, prompt) for demonstration, prompt in found]

@@ -189,7 +189,10 @@ def has_demonstrations(session: Session, project: Project, split: Split) -> bool
         session.scalar(
             select(
                 exists().where(
-                    Prompt.project_id == project.id, Prompt.split == split, Demonstration.prompt_id == Prompt.id
+                    Prompt.project_id == project.id,
+                    Prompt.split == split,
+                    Demonstration.prompt_id == Prompt.id,
+                    Demonstration.retracted_at.is_(None),
                 )
             )
         )

@@ -330,6 +330,6 @@ def labels_so_far(session: Session, project: Project) -> LabelsSoFar:
             select(func.count())
             .select_from(Demonstration)
             .join(Prompt, Prompt.id == Demonstration.prompt_id)
-            .where(Prompt.project_id == project.id)
+            .where(Prompt.project_id == project.id, Demonstration.retracted_at.is_(None))
         ).one(),
     )
