@@ -1,0 +1,199 @@
+"""Every two rankings of one slate by different people, and how alike such pairs rank in groups of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.quality.agreement import (
+    RESAMPLES,
+    Blocks,
+    Bools,
+    Estimate,
+    Floats,
+    Ints,
+    block_sums,
+    disagreement,
+    interval_of,
+    kendall_tau_b,
+    num_prompts_of,
+    ordered_alike,
+    ordinal_distances,
+    ratio_estimates,
+)
+
+NOBODY = "no slate was ranked by two of them"
+ALL_TIED = "one of every two rankings ties everything"
+ONE_VALUE = "there is no difference to agree on"
+MOST_COLUMNS = 4000  # of resampled coincidences at once: bounds the memory, whatever the number of labelers
+
+
+@dataclass(frozen=True)
+class RankingPairs:
+    """P pairs of rankings. first, second: rows of the arrays they were made from."""
+
+    first: Ints
+    second: Ints
+    prompt: Ints
+    first_ranks: Ints  # (P, K)
+    second_ranks: Ints
+    alike: Floats  # comparisons ordered alike, of num
+    num: Ints
+    tau: Floats
+    tau_is_defined: Bools
+    weight: Floats  # one over the number of other rankings of the slate, as Krippendorff weighs coincidences
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The three statistics of one group of pairs."""
+
+    alike: Estimate  # share of comparisons ordered alike, ties half
+    tau: Estimate  # mean Kendall's tau-b
+    alpha: Estimate  # Krippendorff's, ordinal
+
+
+def pairs_of(slate: Ints, labeler: Ints, prompt: Ints, ranks: Ints) -> RankingPairs:
+    """All pairs. slate, labeler, prompt: (N,); ranks: (N, K)."""
+    order = np.argsort(slate, kind="stable")
+    sorted_slate = slate[order]
+    num_of_slate = np.bincount(slate, minlength=1)
+    firsts, seconds = [], []
+    for offset in range(1, int(num_of_slate.max(initial=1))):
+        same = np.nonzero(sorted_slate[offset:] == sorted_slate[:-offset])[0]
+        firsts.append(order[same])
+        seconds.append(order[same + offset])
+    first = np.concatenate(firsts) if firsts else np.zeros(0, dtype=np.int64)
+    second = np.concatenate(seconds) if seconds else np.zeros(0, dtype=np.int64)
+    by_two = labeler[first] != labeler[second]
+    return _compared(first[by_two], second[by_two], prompt, ranks, num_of_slate[slate])
+
+
+def matched(first: Ints, second: Ints, prompt: Ints, ranks: Ints) -> RankingPairs:
+    """These rows against those, one to one."""
+    return _compared(first, second, prompt, ranks, np.full(len(prompt), 2))
+
+
+def _compared(first: Ints, second: Ints, prompt: Ints, ranks: Ints, num_rankings: Ints) -> RankingPairs:
+    first_ranks, second_ranks = ranks[first], ranks[second]
+    alike, num = ordered_alike(first_ranks, second_ranks)
+    tau, tau_is_defined = kendall_tau_b(first_ranks, second_ranks)
+    return RankingPairs(
+        first=first,
+        second=second,
+        prompt=prompt[first],
+        first_ranks=first_ranks,
+        second_ranks=second_ranks,
+        alike=alike,
+        num=num,
+        tau=tau,
+        tau_is_defined=tau_is_defined,
+        weight=1 / np.maximum(num_rankings[first] - 1, 1),
+    )
+
+
+def agreements(pairs: RankingPairs, rows: Ints, group: Ints, num_groups: int, blocks: Blocks) -> list[Agreement]:
+    """The statistics of each group. rows: which pairs, a pair may come twice; group: (rows,), -1 is none."""
+    prompt = pairs.prompt[rows]
+    block = blocks.of_prompt[prompt]
+    of_group = (block, prompt, group)
+    alike = ratio_estimates(*of_group, pairs.alike[rows], pairs.num[rows], blocks, num_groups, NOBODY)
+    defined = pairs.tau_is_defined[rows].astype(float)
+    tau = ratio_estimates(*of_group, pairs.tau[rows] * defined, defined, blocks, num_groups, ALL_TIED)
+    alpha = _alphas(pairs, rows, group, num_groups, blocks)
+    return [Agreement(*three) for three in zip(alike, tau, alpha, strict=True)]
+
+
+def _alphas(pairs: RankingPairs, rows: Ints, group: Ints, num_groups: int, blocks: Blocks) -> list[Estimate]:
+    """Krippendorff's ordinal alpha of each group.
+
+    Rank 4 of 4 is not rank 4 of 9: disagreement is taken among slates of the same K and then added up. With one K
+    it is the plain alpha.
+    """
+    k = (pairs.first_ranks[rows] > 0).sum(axis=1)
+    observed, expected = np.zeros(num_groups), np.zeros(num_groups)
+    observed_again, expected_again = np.zeros((RESAMPLES, num_groups)), np.zeros((RESAMPLES, num_groups))
+    for size in np.unique(k[group >= 0]):
+        of_size = np.nonzero((k == size) & (group >= 0))[0]
+        sums = _coincidence_sums(pairs, rows[of_size], group[of_size], int(size), num_groups, blocks)
+        step = max(1, MOST_COLUMNS // sums.shape[2])
+        for start in range(0, num_groups, step):
+            part = slice(start, start + step)
+            sums_of_part = sums[:, part]
+            found = disagreement(_square(sums_of_part.sum(axis=0), int(size)), ordinal_distances)
+            observed[part] += found[0]
+            expected[part] += found[1]
+            flat = sums_of_part.reshape(blocks.num, -1).astype(np.float32)
+            drawn = (blocks.draws @ flat).reshape(RESAMPLES, -1, sums.shape[2])
+            found = disagreement(_square(drawn, int(size)), ordinal_distances)
+            observed_again[:, part] += found[0]
+            expected_again[:, part] += found[1]
+    prompts = num_prompts_of(pairs.prompt[rows], group, num_groups)
+    num_pairs = np.bincount(group[group >= 0], minlength=num_groups)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        again = 1 - observed_again / expected_again
+    return [
+        _alpha(observed[g], expected[g], again[:, g], int(prompts[g]), int(num_pairs[g])) for g in range(num_groups)
+    ]
+
+
+def _alpha(observed: float, expected: float, again: Floats, num_prompts: int, num_pairs: int) -> Estimate:
+    if num_pairs == 0:
+        return Estimate(None, reason=NOBODY)
+    if expected <= 0:
+        return Estimate(None, reason=ONE_VALUE)
+    low, high = interval_of(again, num_prompts)
+    return Estimate(float(1 - observed / expected), low, high, num_pairs)
+
+
+def _coincidence_sums(
+    pairs: RankingPairs, rows: Ints, group: Ints, size: int, num_groups: int, blocks: Blocks
+) -> Floats:
+    """(blocks, groups, size (size + 1) / 2): coincidences of two ranks, the upper triangle."""
+    number = np.zeros((size, size), dtype=np.int64)
+    upper = np.triu_indices(size)
+    number[upper] = np.arange(len(upper[0]))
+    number = np.maximum(number, number.T)
+    cells = np.zeros((blocks.num, num_groups * len(upper[0])))
+    block = blocks.of_prompt[pairs.prompt[rows]]
+    for place in range(size):
+        first, second = pairs.first_ranks[rows, place] - 1, pairs.second_ranks[rows, place] - 1
+        cell = group * len(upper[0]) + number[first, second]
+        cells += block_sums(block, cell, pairs.weight[rows], blocks.num, cells.shape[1])
+    return cells.reshape(blocks.num, num_groups, -1)
+
+
+def _square(upper: Floats, size: int) -> Floats:
+    """(…, size, size) coincidences of both orders from the upper triangle: on the diagonal both are the same cell."""
+    square = np.zeros((*upper.shape[:-1], size, size), dtype=upper.dtype)
+    rows, columns = np.triu_indices(size)
+    square[..., rows, columns] += upper
+    square[..., columns, rows] += upper
+    return square
+
+
+def comparisons_between(
+    pairs: RankingPairs, versions: Ints, blocks: Blocks
+) -> tuple[Sequence[tuple[int, int]], list[Estimate]]:
+    """Pair agreement on the comparisons between two policy versions' completions, for every two that were compared.
+
+    versions: (P, K) the version's number behind each completion, -1 is padding.
+    """
+    found: list[tuple[Ints, Ints, Floats]] = []  # rows, both versions in one number, alike
+    base = int(versions.max(initial=0)) + 1
+    for i in range(versions.shape[1]):
+        for j in range(i + 1, versions.shape[1]):
+            rows = np.nonzero((pairs.first_ranks[:, i] > 0) & (pairs.first_ranks[:, j] > 0) & (versions[:, i] >= 0))[0]
+            alike, _ = ordered_alike(pairs.first_ranks[rows][:, [i, j]], pairs.second_ranks[rows][:, [i, j]])
+            low = np.minimum(versions[rows, i], versions[rows, j])
+            high = np.maximum(versions[rows, i], versions[rows, j])
+            found.append((rows, low * base + high, alike))
+    if not found:
+        return [], []
+    rows, both, alike = (np.concatenate(part) for part in zip(*found, strict=True))
+    names, group = np.unique(both, return_inverse=True)
+    prompt = pairs.prompt[rows]
+    estimates = ratio_estimates(
+        blocks.of_prompt[prompt], prompt, group, alike, np.ones(len(rows)), blocks, len(names), NOBODY
+    )
+    return [(int(name) // base, int(name) % base) for name in names], estimates
