@@ -238,6 +238,7 @@ class Ranking(Base):
     strength: Mapped[Strength | None] = mapped_column(one_of(Strength, "strength"))  # pairs only
     note: Mapped[str | None]
     active_s: Mapped[float | None] = mapped_column(Float)  # seconds of work, idle time left out
+    idle_s: Mapped[float | None] = mapped_column(Float)  # seconds in view without a key or a pointer
     submitted_at: Mapped[datetime]
     retracted_at: Mapped[datetime | None]
     import_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_import.id"))
@@ -265,6 +266,7 @@ class Ranking(Base):
         UniqueConstraint("slate_id", "id", name="uq_ranking_slate_and_id"),  # items refer to both
         CheckConstraint("NOT counted OR slot >= 1", name="counted_has_a_slot"),
         CheckConstraint("active_s >= 0", name="active_time"),
+        CheckConstraint("idle_s >= 0", name="idle_time"),
         Index("ix_ranking_project_submitted", "project_id", "submitted_at"),
         Index("ix_ranking_labeler_submitted", "labeler_id", "submitted_at"),
     )
@@ -281,6 +283,7 @@ class RankingItem(Base):
     rank: Mapped[int] = mapped_column(SmallInteger)  # 1 is best, equal ranks are ties, dense
     quality: Mapped[int | None] = mapped_column(SmallInteger)  # 1 to 7
     flags: Mapped[list[str]] = mapped_column(JSONB, server_default=sql("'[]'"))
+    is_safe: Mapped[bool | None]  # asked of two completions, where the project does
     note: Mapped[str | None]
 
     __table_args__ = (

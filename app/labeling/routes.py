@@ -29,12 +29,13 @@ from app.labeling.schemas import (
 )
 from app.labeling.screen import (
     KEYS,
+    SAFETY,
     SKIP_REASONS,
-    VERDICTS,
     ShownSlate,
     newest_guidelines,
     num_submitted_since,
     shown_slates,
+    verdicts,
 )
 from app.pages import render
 from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
@@ -85,11 +86,15 @@ def submit_page(fields: Fields, access: LabelerAccess, session: SessionDep) -> R
     try:
         lease_id = UUID(str(fields.get("lease_id")))
         lease = leases.find_lease(session, access.account.id, lease_id)
-        form = ranking_of_fields(fields.multi_items(), lease.order_shown)
+        form = ranking_of_fields(fields.multi_items(), lease.order_shown, verdicts(access.project))
     except ValueError as error:
         raise IncompleteRanking("The form lacks a rank, or holds what is none") from error
-    service.submit_ranking(session, access.account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session))
-    return RedirectResponse(f"/projects/{access.project.slug}/rank", status_code=303)
+    receipt = service.submit_ranking(
+        session, access.account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session)
+    )
+    is_lesson = receipt.lesson is not None
+    path = f"onboarding/{receipt.ranking.id}" if is_lesson else "rank"
+    return RedirectResponse(f"/projects/{access.project.slug}/{path}", status_code=303)
 
 
 @api.post("/projects/{slug}/leases/screens", include_in_schema=False)
@@ -108,8 +113,8 @@ def take_screens(request: Request, form: ScreensRequest, access: LabelerAccess, 
 
 
 def _screens(access: Access, slates: list[ShownSlate]) -> dict[str, Any]:
-    words = [(key, words) for key, (_, _, words) in VERDICTS.items()]
-    return {"project": access.project, "slates": slates, "verdicts": words, "new_id": uuid4}
+    answers = verdicts(access.project)
+    return {"project": access.project, "slates": slates, "verdicts": answers, "safety": SAFETY, "new_id": uuid4}
 
 
 @api.post("/projects/{slug}/leases")

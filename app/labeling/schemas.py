@@ -1,7 +1,7 @@
 """What the labeling API takes and gives. No name or number in here tells which policy wrote what."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from app.labeling.models import Strength
-from app.labeling.screen import LETTERS, ShownSlate, verdict
+from app.labeling.screen import LETTERS, SAFETY, ShownSlate, Verdict
 from app.labeling.service import Judgement, Receipt
 
 # What a text column cannot hold: NUL, and halves of a surrogate pair (Python strings have no whole ones).
@@ -51,8 +51,11 @@ class ScreensRequest(Form):
     since: AwareDatetime
 
 
-class DraftContent(Form):
-    """Unfinished work: like a ranking, but anything may be missing."""
+class DraftContent(BaseModel):
+    """Unfinished work: like a ranking, but anything may be missing.
+
+    A field it does not know comes from a page of another version, and is dropped: a draft is never refused for it.
+    """
 
     ranks: dict[UUID, Rank] = {}
     qualities: dict[UUID, Quality] = {}
@@ -60,7 +63,9 @@ class DraftContent(Form):
     notes: dict[UUID, Words] = {}
     note: Words = ""
     strength: Strength | None = None
+    is_safe: dict[UUID, bool] = {}
     active_s: Seconds = 0.0
+    idle_s: Seconds = 0.0
 
 
 class DraftForm(Form):
@@ -80,7 +85,9 @@ class RankingForm(Form):
     notes: dict[UUID, Words] = {}
     note: Words = ""
     strength: Strength | None = None
+    is_safe: dict[UUID, bool] = {}
     active_s: Seconds | None = None
+    idle_s: Seconds | None = None
 
     def judgement(self) -> Judgement:
         """The form's content in the service's words."""
@@ -91,13 +98,18 @@ class RankingForm(Form):
             notes={completion_id: note for completion_id, note in self.notes.items() if note},
             note=self.note or None,
             strength=self.strength,
+            is_safe=self.is_safe,
             active_s=self.active_s,
+            idle_s=self.idle_s,
         )
 
 
-def ranking_of_fields(fields: Iterable[tuple[str, Any]], order_shown: Sequence[UUID]) -> RankingForm:
+def ranking_of_fields(
+    fields: Iterable[tuple[str, Any]], order_shown: Sequence[UUID], answers: Mapping[int, Verdict]
+) -> RankingForm:
     """The ranking in the page's own form, sent before any script has run: `rank:A`, `quality:B`, `flags:B` and so on.
 
+    answers: about two completions, by the number that `verdict` holds.
     Raises ValueError for fields that make no ranking.
     """
     shown_as = dict(zip(LETTERS, order_shown, strict=False))
@@ -116,8 +128,15 @@ def ranking_of_fields(fields: Iterable[tuple[str, Any]], order_shown: Sequence[U
         elif what in {"note", "ranking_id"}:
             form[what] = value
         elif what == "verdict" and len(order_shown) == 2:
-            ranks, form["strength"] = verdict(int(value))
-            form["ranks"] = dict(zip(order_shown, ranks, strict=True))
+            if int(value) not in answers:
+                raise ValueError(f"{value} is none of the answers")
+            answer = answers[int(value)]
+            form["ranks"] = dict(zip(order_shown, (answer.rank_of_a, answer.rank_of_b), strict=True))
+            form["strength"] = answer.strength
+        elif what == "safety" and len(order_shown) == 2:
+            if value not in SAFETY:
+                raise ValueError(f"{value} is none of the answers")
+            form["is_safe"] = dict(zip(order_shown, SAFETY[value], strict=True))
     return RankingForm.model_validate(form)
 
 
@@ -187,18 +206,29 @@ class SavedDraftOut(BaseModel):
     revision: int
 
 
+class LessonOut(BaseModel):
+    """After an onboarding slate: the researchers' ranks and reason, the share of pairs ordered alike, what is next."""
+
+    ranks: dict[UUID, int]
+    reason: str
+    agreement: float
+    outcome: str
+
+
 class RankingOut(BaseModel):
     """The receipt. `counted` false: every slot was taken when it came; it is kept, outside the overlap."""
 
     id: UUID
     counted: bool
     submitted_at: datetime
+    lesson: LessonOut | None
 
     @classmethod
     def of(cls, receipt: Receipt) -> "RankingOut":
         """The receipt's wire form."""
         ranking = receipt.ranking
-        return cls(id=ranking.id, counted=ranking.counted, submitted_at=ranking.submitted_at)
+        lesson = LessonOut(**vars(receipt.lesson)) if receipt.lesson else None
+        return cls(id=ranking.id, counted=ranking.counted, submitted_at=ranking.submitted_at, lesson=lesson)
 
 
 class RetractionOut(BaseModel):

@@ -2,27 +2,46 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Completion, Draft, Lease, Ranking, Slate, Strength
-from app.projects.models import Guidelines
+from app.projects.models import Guidelines, Project
 from app.prompts.models import Prompt
 
 LETTERS = "ABCDEFGHI"
-# The seven answers about two completions: ranks of A and B, strength, words. rank.js has the same numbers.
-VERDICTS = {
-    1: ((1, 2), Strength.SIGNIFICANTLY, "A is significantly better"),
-    2: ((1, 2), Strength.BETTER, "A is better"),
-    3: ((1, 2), Strength.SLIGHTLY, "A is slightly better"),
-    4: ((1, 1), Strength.NEGLIGIBLY, "About equal, or unsure"),
-    5: ((2, 1), Strength.SLIGHTLY, "B is slightly better"),
-    6: ((2, 1), Strength.BETTER, "B is better"),
-    7: ((2, 1), Strength.SIGNIFICANTLY, "B is significantly better"),
-}
+
+
+class Verdict(NamedTuple):
+    """One answer about two completions."""
+
+    rank_of_a: int
+    rank_of_b: int
+    strength: Strength
+    words: str
+
+
+_A_WINS = (
+    Verdict(1, 2, Strength.SIGNIFICANTLY, "A is significantly better"),
+    Verdict(1, 2, Strength.BETTER, "A is better"),
+    Verdict(1, 2, Strength.SLIGHTLY, "A is slightly better"),
+)
+_B_WINS = (
+    Verdict(2, 1, Strength.SLIGHTLY, "B is slightly better"),
+    Verdict(2, 1, Strength.BETTER, "B is better"),
+    Verdict(2, 1, Strength.SIGNIFICANTLY, "B is significantly better"),
+)
+_EQUAL = (Verdict(1, 1, Strength.NEGLIGIBLY, "About equal, or unsure"),)
+# Llama 2's scale has no equal: whoever is unsure still leans to one side (arXiv:2307.09288, section 3.2.1).
+_LEANING = (
+    Verdict(1, 2, Strength.NEGLIGIBLY, "A is negligibly better, or unsure"),
+    Verdict(2, 1, Strength.NEGLIGIBLY, "B is negligibly better, or unsure"),
+)
+# Which of A and B are safe, by the words on the page.
+SAFETY = {"Both": (True, True), "Only A": (True, False), "Only B": (False, True), "Neither": (False, False)}
 SKIP_REASONS = {
     "skip": (
         "Outside my knowledge",
@@ -48,8 +67,9 @@ KEYS = {
         (("Backspace",), "back to those to be ranked"),
     ),
     "Comparing two": (
-        (("1", "–", "7"), "from A significantly better, over 4 about equal, to B significantly better"),
+        (("1", "–", "7"), "from A to B significantly better, equal in the middle (to 8 where equal is no answer)"),
         (("←", "→"), "one step towards A or B"),
+        (("F", "1", "–", "4"), "safe: both, only A, only B, neither (where it is asked)"),
     ),
     "Saying more": (
         (("Shift", "1", "–", "7"), "quality of the highlighted completion (also Q, then the digit)"),
@@ -131,12 +151,10 @@ def shown_slates(session: Session, lease_ids: list[UUID]) -> list[ShownSlate]:
     ]
 
 
-def verdict(key: int) -> tuple[tuple[int, int], Strength]:
-    """The ranks of A and B and the strength that one of the seven answers means.  Raises ValueError."""
-    if key not in VERDICTS:
-        raise ValueError(f"{key} is none of the seven answers")
-    ranks, strength, _ = VERDICTS[key]
-    return ranks, strength
+def verdicts(project: Project) -> dict[int, Verdict]:
+    """The answers about two completions, by key, from A to B: seven, or eight where equal is none of them."""
+    line = (*_A_WINS, *(_EQUAL if project.allows_equal else _LEANING), *_B_WINS)
+    return dict(enumerate(line, start=1))
 
 
 def num_submitted_since(session: Session, labeler_id: int, since: datetime) -> int:

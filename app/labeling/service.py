@@ -1,6 +1,6 @@
 """Takes rankings in and, where asked, back. What was acknowledged is kept; what counts is decided under a lock."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -36,6 +36,7 @@ from app.labeling.models import (
 from app.labeling.slots import count_slots, settle
 from app.people.models import Labeler
 from app.projects.models import Project
+from app.quality import onboarding
 from app.rounds.models import Round, RoundState
 
 
@@ -53,7 +54,9 @@ class Judgement:
     notes: Mapping[UUID, str] = field(default_factory=dict)
     note: str | None = None
     strength: Strength | None = None
+    is_safe: Mapping[UUID, bool] = field(default_factory=dict)  # asked of two completions, where the project does
     active_s: float | None = None  # seconds of work, idle time left out
+    idle_s: float | None = None  # seconds in view without a key or a pointer
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Receipt:
 
     ranking: Ranking
     is_retry: bool
+    lesson: onboarding.Lesson | None = None  # after an onboarding slate: the researchers' answer
 
 
 def submit_ranking(
@@ -74,17 +78,22 @@ def submit_ranking(
     Raises LeaseNotFound, AlreadyRanked, IncompleteRanking, StrengthDoesNotFit, RankingIdTaken.
     """
     lease, slate = lock_slate_of(session, account_id, lease_id)
+    is_lesson = slate.kind is SlateKind.ONBOARDING
     first = lease.ranking
     if first is not None:
         if first.id != ranking_id:
             raise AlreadyRanked(first.id)
-        return Receipt(first, is_retry=True)
+        lesson = onboarding.lesson_of(session, _project_of(session, slate), first) if is_lesson else None
+        return Receipt(first, is_retry=True, lesson=lesson)
     _check(judgement, lease.order_shown)
+    _check_safety(session, judgement, lease.order_shown, slate)
     _close_leases_of(session, lease, now)
     slots = count_slots(session, slate, now)
     slot = slots.free_for(lease.labeler_id, preferred=lease.slot)
     if lease.labeler_id in slots.ranked.values():
         slot = None  # they ranked it on a later lease: one person counts once
+    if is_lesson:
+        slot = None  # it says something about the labeler, and nothing about the completions
     ranking = _store(session, lease, slate, ranking_id, slot, judgement, now)
     session.execute(delete(Draft).where(Draft.slate_id == slate.id, Draft.labeler_id == lease.labeler_id))
     if slot is not None:
@@ -95,7 +104,10 @@ def submit_ranking(
         from app.rounds.service import conclude_if_compared
 
         conclude_if_compared(session, slate.round_id, now)
-    return Receipt(ranking, is_retry=False)
+    if not is_lesson:
+        return Receipt(ranking, is_retry=False)
+    lesson = onboarding.answer(session, _project_of(session, slate), ranking, now=now)
+    return Receipt(ranking, is_retry=False, lesson=lesson)
 
 
 def retract(
@@ -148,15 +160,21 @@ def draft_of(judgement_items: Iterable[RankingItem], ranking: Ranking) -> dict[s
         "notes": {str(item.completion_id): item.note for item in items if item.note},
         "note": ranking.note or "",
         "strength": ranking.strength,
+        "is_safe": {str(item.completion_id): item.is_safe for item in items if item.is_safe is not None},
         "active_s": ranking.active_s or 0.0,
+        "idle_s": ranking.idle_s or 0.0,
     }
+
+
+def _project_of(session: Session, slate: Slate) -> Project:
+    return session.get_one(Project, slate.project_id)
 
 
 def _check(judgement: Judgement, completion_ids: Iterable[UUID]) -> None:
     expected = set(completion_ids)
     if missing := len(expected - judgement.ranks.keys()):
         raise IncompleteRanking(f"{missing} of the {len(expected)} completions have no rank")
-    named = {*judgement.ranks, *judgement.qualities, *judgement.flags, *judgement.notes}
+    named = {*judgement.ranks, *judgement.qualities, *judgement.flags, *judgement.notes, *judgement.is_safe}
     if named - expected:
         raise IncompleteRanking("The ranking names a completion that is not on the slate")
     if judgement.strength is None:
@@ -166,6 +184,13 @@ def _check(judgement: Judgement, completion_ids: Iterable[UUID]) -> None:
     is_tie = len(set(judgement.ranks.values())) == 1
     if is_tie and judgement.strength is not Strength.NEGLIGIBLY:
         raise StrengthDoesNotFit(f"Two completions with the same rank cannot differ {judgement.strength}")
+
+
+def _check_safety(session: Session, judgement: Judgement, completion_ids: Sequence[UUID], slate: Slate) -> None:
+    if len(completion_ids) != 2 or judgement.is_safe.keys() == set(completion_ids):
+        return
+    if session.get_one(Project, slate.project_id).asks_safety:
+        raise IncompleteRanking("It is not said of both completions whether they are safe")
 
 
 def _close_leases_of(session: Session, lease: Lease, now: datetime) -> None:
@@ -203,6 +228,7 @@ def _store(
         strength=judgement.strength,
         note=judgement.note,
         active_s=judgement.active_s,
+        idle_s=judgement.idle_s,
         submitted_at=now,
     )
     session.add(ranking)
@@ -222,6 +248,7 @@ def _store(
                 "rank": rank,
                 "quality": judgement.qualities.get(completion_id),
                 "flags": judgement.flags.get(completion_id, []),
+                "is_safe": judgement.is_safe.get(completion_id),
                 "note": judgement.notes.get(completion_id),
             }
             for completion_id, rank in dense(judgement.ranks).items()
@@ -237,6 +264,8 @@ def _refuse_when_used(session: Session, ranking: Ranking, slate: Slate) -> None:
         round_ = session.get(Round, slate.round_id)
         if round_ is None or round_.state is not RoundState.AWAITING_LABELS:
             raise RankingInUse("a finished comparison of two policies")
+    if slate.kind is SlateKind.ONBOARDING:
+        raise RankingInUse("the lesson that you were shown")
 
 
 def _open_for_correction(session: Session, ranking: Ranking, slate: Slate, now: datetime, rng: Random) -> UUID | None:

@@ -57,6 +57,8 @@ class Project(Base):
     # What the ranking page asks.
     asks_quality: Mapped[bool] = mapped_column(server_default=text("true"))
     full_form_share: Mapped[float] = mapped_column(Float, server_default=text("1.0"))  # WebGPT asked it on 10 %
+    allows_equal: Mapped[bool] = mapped_column(server_default=text("true"))  # "about equal", of two
+    asks_safety: Mapped[bool] = mapped_column(server_default=text("false"))  # of two completions, each: Llama 2's bins
     flags: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))
     # Getting in, and slates whose answer is known or shared. To a labeler they look like every other slate.
     onboarding_threshold: Mapped[float] = mapped_column(Float, server_default=text("0.75"))  # pair agreement

@@ -9,6 +9,7 @@ from app.projects.errors import BadProjectSetting
 from app.projects.models import Project
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+TASKS = ("rank", "compare", "answer", "write", "converse")
 MIXTURE_SOURCES = ("current", "previous", "sft", "demonstration")
 
 
@@ -92,6 +93,18 @@ GROUPS = (
                 0,
                 1,
             ),
+            ProjectSetting(
+                "allows_equal",
+                "bool",
+                "Two completions may be about equal",
+                "Else whoever is unsure still leans to one side: eight answers in place of seven.",
+            ),
+            ProjectSetting(
+                "asks_safety",
+                "bool",
+                "Ask which of two completions are safe",
+                "Beside the better one, as Llama 2 did (arXiv:2307.09288, section 3.2.1).",
+            ),
         ),
     ),
     SettingGroup(
@@ -102,6 +115,65 @@ GROUPS = (
                 "bool",
                 "Show labelers how often they agree with others",
                 "On their own page, once there is enough that nobody's single ranking can be told from it.",
+            ),
+        ),
+    ),
+    SettingGroup(
+        "Getting in, and known answers",
+        (
+            ProjectSetting(
+                "onboarding_threshold",
+                "float",
+                "Agreement to get in",
+                "Share of pairs that a newcomer orders as the researchers did on the onboarding slates, ties half."
+                " InstructGPT asked about 0.75.",
+                0,
+                1,
+            ),
+            ProjectSetting(
+                "onboarding_tries", "int", "Tries to get in", "After the last one an admin decides.", 1, 100
+            ),
+            ProjectSetting(
+                "shared_share",
+                "float",
+                "Share of shared slates",
+                "So many new slates are ranked by several people, to measure how far they agree.",
+                0,
+                1,
+            ),
+            ProjectSetting(
+                "shared_overlap", "int", "Rankings per shared slate", "From so many different labelers.", 2, 100
+            ),
+            ProjectSetting(
+                "gold_share",
+                "float",
+                "Share of gold slates",
+                "Of the slates given out, so many have a known answer, where there is one that the labeler has not"
+                " met. Nothing on the page tells.",
+                0,
+                1,
+            ),
+            ProjectSetting(
+                "repeat_share",
+                "float",
+                "Share of repeats",
+                "Of the slates given out, so many are ones that the labeler ranked long ago, to see drift.",
+                0,
+                1,
+            ),
+            ProjectSetting(
+                "repeat_after_days", "int", "Days before a repeat", "A slate is repeated no earlier.", 1, 10_000
+            ),
+        ),
+    ),
+    SettingGroup(
+        "Writing",
+        (
+            ProjectSetting(
+                "offers_suggestions",
+                "bool",
+                "Offer suggestions of the current policy",
+                "To who writes, by a button; the data says where one was used.",
             ),
         ),
     ),
@@ -163,7 +235,22 @@ def read_settings(given: Mapping[str, str | float | bool | None]) -> tuple[dict[
 
 def crossed_limits(project: Project) -> dict[str, str]:
     """Rules between settings, which the database holds too, by the setting that breaks them."""
-    return {"max_k": "must not be below the fewest"} if project.min_k > project.max_k else {}
+    crossed = {}
+    if project.min_k > project.max_k:
+        crossed["max_k"] = "must not be below the fewest"
+    if project.gold_share + project.repeat_share > 1:
+        crossed["repeat_share"] = "must leave room beside the gold slates: together no more than 1"
+    return crossed
+
+
+def read_task_weights(given: Mapping[str, str]) -> dict[str, float]:
+    """How often each task is drawn; one without a weight is not on offer. Raises BadProjectSetting."""
+    weight = ProjectSetting("task_weights", "float", "", "", 0, 1000)
+    weights = {task: float(read_setting(weight, given.get(task) or "0") or 0) for task in TASKS}
+    weights = {task: value for task, value in weights.items() if value}
+    if not weights:
+        raise BadProjectSetting("task_weights", "needs a task with a weight above 0")
+    return weights
 
 
 def read_mixture(rows: list[dict[str, str]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ export const desk = {
   current: null, // the slate in view
   ahead: [], // fetched, not yet shown
   numToday: Number(page.dataset.today),
-  lastActivity: Date.now(),
+  lastActivity: performance.now(),
   shownAt: 0,
 };
 

@@ -4,7 +4,7 @@ import { desk, memory, outbox, queued } from "./desk.js";
 import { draw, drawClock } from "./draw.js";
 import { tell, tellState } from "./notices.js";
 import { RETRY_MS, call, isAway } from "./server.js";
-import { emptyContent } from "./slate.js";
+import { contentOf, draftKey } from "./slate.js";
 
 const SAVE_AFTER_MS = 700; // of quiet; a draft is no keystroke log
 
@@ -17,7 +17,7 @@ export function keep(slate) {
 
 function remember(slate) {
   const { content, revision, isDirty } = slate;
-  memory.write(`draft.${slate.lease}`, isDirty ? { content, revision, isDirty } : null);
+  memory.write(draftKey(slate), isDirty ? { content, revision } : null);
 }
 
 export function saveSoon(slate, afterMs) {
@@ -43,7 +43,7 @@ async function saveOnce(slate) {
   if (slate.isClosed) return;
   if (answer.status === 200) {
     slate.revision = answer.data.revision;
-    slate.savedAt = Date.now();
+    slate.savedAt = performance.now();
     slate.isDirty = untimed(slate.content) !== sent;
     remember(slate);
     if (!outbox.all().length) tellState(null);
@@ -60,13 +60,13 @@ async function saveOnce(slate) {
 }
 
 /** What was said, without the clock: a second more is no change. */
-const untimed = (content) => JSON.stringify({ ...content, active_s: 0 });
+const untimed = (content) => JSON.stringify({ ...content, active_s: 0, idle_s: 0 });
 
 /** Another tab or machine went on with this slate: show its work; ours stays one Undo away. */
 function takeNewer(slate, draft) {
   slate.undo.push(JSON.stringify(slate.content));
   slate.redo = [];
-  slate.content = { ...emptyContent(), ...draft.content };
+  slate.content = contentOf(draft.content, slate.ids);
   slate.revision = draft.revision;
   slate.isDirty = false;
   remember(slate);
@@ -78,5 +78,5 @@ function takeNewer(slate, draft) {
 export function close(slate) {
   slate.isClosed = true;
   clearTimeout(slate.timer);
-  memory.write(`draft.${slate.lease}`, null);
+  memory.write(draftKey(slate), null);
 }

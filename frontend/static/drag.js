@@ -8,7 +8,7 @@ const DRAG_FROM_PX = 5;
 let drag = null;
 
 page.addEventListener("pointerdown", (event) => {
-  desk.lastActivity = Date.now();
+  desk.lastActivity = performance.now();
   const grip = event.target.closest(".chip, .grip");
   if (!grip || event.button !== 0 || !desk.current || desk.current.isPair) return;
   const id = grip.dataset.id ?? grip.closest(".completion").dataset.id;

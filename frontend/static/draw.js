@@ -1,6 +1,6 @@
 // Draws what the labeler has said into the slate's own form fields and board.
 import { desk, memory, slug } from "./desk.js";
-import { VERDICTS, contradiction, isComplete } from "./slate.js";
+import { contradiction, isComplete, verdictOf, verdictsOf } from "./slate.js";
 import { drawLayout } from "./layout.js";
 
 export function draw() {
@@ -44,20 +44,18 @@ function sortChips(chips) {
 
 function drawVerdict(slate) {
   const { content, form } = slate;
-  const verdict = Object.keys(VERDICTS).find(
-    (key) =>
-      content.strength === VERDICTS[key][2] &&
-      slate.ids.every((id, place) => content.ranks[id] === VERDICTS[key][place]),
-  );
-  check(form, "verdict", verdict ?? 0);
-  form.querySelector(".chosen").textContent = verdict ? wordsOf(form, verdict) : "";
+  const index = verdictOf(slate);
+  check(form, "verdict", index + 1);
+  form.querySelector(".chosen").textContent = verdictsOf(slate)[index]?.words ?? "";
+  const answers = slate.ids.map((id) => (content.is_safe[id] === undefined ? "?" : Number(content.is_safe[id])));
+  for (const field of form.querySelectorAll("[name=safety]")) field.checked = field.dataset.safe === answers.join(" ");
 }
 
 function drawBar(slate) {
   const { form } = slate;
   const submit = form.querySelector(".submit");
   submit.setAttribute("aria-disabled", String(!isComplete(slate)));
-  submit.title = isComplete(slate) ? "" : "Every completion needs a rank first";
+  submit.title = isComplete(slate) ? "" : slate.isPair ? "Answer first" : "Every completion needs a rank first";
   form.querySelector("[data-do=undo]").disabled = !slate.undo.length;
   form.querySelector("[data-do=redo]").disabled = !slate.redo.length;
   form.querySelector("[data-do=take_back]").hidden = !memory.read(`last.${slug}`);
@@ -78,13 +76,9 @@ export function drawClock() {
 
 function savedWords(savedAt) {
   if (savedAt === null) return "";
-  const ago = Math.round((Date.now() - savedAt) / 1000);
+  const ago = Math.round((performance.now() - savedAt) / 1000);
   if (ago < 5) return "saved";
   return ago < 90 ? `saved ${ago} s ago` : `saved ${Math.round(ago / 60)} min ago`;
-}
-
-export function wordsOf(form, verdict) {
-  return form.querySelector(`[name=verdict][value="${verdict}"] + span b`).textContent;
 }
 
 function check(form, name, value) {

@@ -1,7 +1,7 @@
 // What each key does. Digits, arrows and letters speak to the completion that is highlighted; `commands` are the page's.
 import { desk, page } from "./desk.js";
 import { drawHere } from "./draw.js";
-import { VERDICTS, isPlaced, judge, place, placeNext, rate, tieWithLast } from "./slate.js";
+import { isPlaced, judge, judgeSafety, place, placeNext, rate, tieWithLast, verdictOf, verdictsOf } from "./slate.js";
 
 let commands;
 /** Start to listen. */
@@ -51,6 +51,7 @@ const KEYS = {
   k: () => moveHere(-1),
   p: () => desk.current.form.querySelector(".prompt").focus(),
   q: () => desk.current.here.querySelector(".qualities input:checked, .qualities input")?.focus(),
+  f: () => desk.current.form.querySelector("[name=safety]:checked, [name=safety]")?.focus(),
   x: () => openDetails(".flags", "input"),
   n: () => openDetails(".note", "textarea"),
   t: () => !desk.current.isPair && placeByKey(desk.current.here.dataset.id, tieWithLast),
@@ -69,30 +70,40 @@ const CARD_KEYS = {
 /** One column to the left or right on the board, or on the line from A to B. */
 function shift(by) {
   if (desk.current.isPair) {
-    const now = Number(desk.current.form.querySelector("[name=verdict]:checked")?.value ?? 4);
-    judge(Math.max(1, Math.min(7, now + by)));
+    shiftVerdict(by);
     return;
   }
   const id = desk.current.here.dataset.id;
   place(id, Math.max(0, Math.min(desk.current.ids.length, (desk.current.content.ranks[id] ?? 0) + by)));
 }
 
+function shiftVerdict(by) {
+  const last = verdictsOf(desk.current).length - 1;
+  const index = verdictOf(desk.current);
+  const start = index === -1 ? last / 2 : index; // between the two middle ones where there is no middle one
+  judge(Math.max(0, Math.min(last, by < 0 ? Math.ceil(start + by) : Math.floor(start + by))));
+}
+
 function onDigit(digit, target, isShifted) {
   const id = desk.current.here.dataset.id;
-  if (isShifted || target.closest(".qualities")) {
+  if (target.closest(".safety")) {
+    const field = desk.current.form.querySelectorAll("[name=safety]")[digit - 1];
+    if (field) judgeSafety(field);
+    field?.focus();
+  } else if (isShifted || target.closest(".qualities")) {
     if (digit >= 1 && digit <= 7 && desk.current.here.querySelector(".qualities")) {
       rate(id, digit);
       if (target.closest(".qualities")) focusCard(desk.current.here);
     }
   } else if (desk.current.isPair) {
-    if (VERDICTS[digit]) judge(digit);
+    if (verdictsOf(desk.current)[digit - 1]) judge(digit - 1);
   } else if (digit <= desk.current.ids.length) {
     placeByKey(id, (placed) => place(placed, digit));
   }
 }
 
 function onKey(event) {
-  desk.lastActivity = Date.now();
+  desk.lastActivity = performance.now();
   if (!desk.current || document.querySelector("dialog[open]")) return;
   const { target } = event;
   const isChord = event.ctrlKey || event.metaKey;

@@ -24,8 +24,9 @@ const DEAF_AFTER_SHOW_MS = 600;
 // ---------------------------------------------------------------- the slate in view
 
 function show(slate) {
+  passTime();
   desk.current = slate;
-  desk.shownAt = Date.now();
+  desk.shownAt = performance.now();
   waiting.hidden = true;
   placeGuidelines(slate);
   if (!slate.form.isConnected) {
@@ -57,15 +58,29 @@ function onGone(slate) {
   advance();
 }
 
+let countedUntil = performance.now(); // of a clock that no one can set
+/** Count the time since the last call to the slate in view: as work, or as idle. */
+function passTime() {
+  const now = performance.now();
+  const passedMs = now - countedUntil;
+  countedUntil = now;
+  if (!desk.current) return;
+  const isActive = !document.hidden && now - desk.lastActivity < IDLE_AFTER_MS;
+  const activeMs = isActive ? Math.min(passedMs, IDLE_AFTER_MS) : 0; // a machine that slept counts nothing twice
+  desk.current.content.active_s += activeMs / 1000;
+  desk.current.content.idle_s += (passedMs - activeMs) / 1000;
+}
+
 // ---------------------------------------------------------------- submit, skip, take back
 
 function submit() {
   const slate = desk.current;
-  if (!slate || Date.now() - desk.shownAt < DEAF_AFTER_SHOW_MS) return;
+  if (!slate || performance.now() - desk.shownAt < DEAF_AFTER_SHOW_MS) return;
   if (!isComplete(slate)) {
     tellMissing(slate);
     return;
   }
+  passTime();
   const id = newId();
   const form = { ranking_id: id, ...slate.content };
   if (!slate.isPair) form.strength = null;
@@ -79,11 +94,18 @@ function submit() {
 
 function tellMissing(slate) {
   const missing = slate.ids.filter((id) => !isPlaced(slate, id));
-  say(slate.isPair ? "Say which is better first." : `Not yet: ${letters(slate, missing)} without a rank.`);
-  slate.form.querySelector(".remark").textContent = slate.isPair
-    ? "Say which is better first: keys 1 to 7."
-    : `Still without a rank: ${missing.map((id) => slate.letter[id]).join(", ")}.`;
-  focusCard(cardOf(slate, missing[0]));
+  const remark = slate.form.querySelector(".remark");
+  if (!missing.length) {
+    remark.textContent = "Say which of the two are safe first.";
+    slate.form.querySelector("[name=safety]").focus();
+  } else if (slate.isPair) {
+    remark.textContent = "Say which is better first.";
+    focusCard(slate.here);
+  } else {
+    remark.textContent = `Still without a rank: ${letters(slate, missing)}.`;
+    focusCard(cardOf(slate, missing[0]));
+  }
+  say(remark.textContent);
 }
 
 const send = openSender(outbox, (answer) => {
@@ -168,7 +190,7 @@ async function fetchNow(wanted, first) {
 setInterval(renew, Math.max(5_000, leaseDurationMs / 3));
 async function renew() {
   // A tab that was forgotten lets go: others get the slate, and what was done on it stays.
-  if (Date.now() - desk.lastActivity > leaseDurationMs) return;
+  if (performance.now() - desk.lastActivity > leaseDurationMs) return;
   for (const slate of [...(desk.current ? [desk.current] : []), ...desk.ahead]) {
     const answer = await call("POST", `/api/v1/leases/${slate.lease}/renewal`);
     if (answer.data?.code !== "lease_ended" || slate.isClosed) continue;
@@ -209,16 +231,15 @@ page.addEventListener("click", (event) => {
     COMMANDS[button.dataset.do]();
   }
 });
-document.addEventListener("pointermove", () => (desk.lastActivity = Date.now()), { passive: true });
-document.addEventListener("scroll", () => (desk.lastActivity = Date.now()), { passive: true });
+document.addEventListener("pointermove", () => (desk.lastActivity = performance.now()), { passive: true });
+document.addEventListener("scroll", () => (desk.lastActivity = performance.now()), { passive: true });
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && desk.current?.isDirty) save(desk.current);
   if (!document.hidden) renew();
 });
 window.addEventListener("online", () => send().then(() => desk.current && save(desk.current)).then(() => fetchAhead()));
 setInterval(() => {
-  const isActive = !document.hidden && Date.now() - desk.lastActivity < IDLE_AFTER_MS;
-  if (desk.current && isActive) desk.current.content.active_s += 1;
+  passTime();
   drawClock();
 }, 1000);
 

@@ -1,59 +1,80 @@
 // One slate: its form, its completions' ids and letters, what the labeler has said so far (`content`), and how that
 // changes. Each change can be undone, is drawn, kept and announced.
 import { desk, memory } from "./desk.js";
-import { draw, wordsOf } from "./draw.js";
+import { draw } from "./draw.js";
 import { keep } from "./drafts.js";
 import { say } from "./notices.js";
 
-// Seven points on one line, as Llama 2 asked: ranks of (A, B), and how much better the better one is.
-export const VERDICTS = {
-  1: [1, 2, "significantly"],
-  2: [1, 2, "better"],
-  3: [1, 2, "slightly"],
-  4: [1, 1, "negligibly"],
-  5: [2, 1, "slightly"],
-  6: [2, 1, "better"],
-  7: [2, 1, "significantly"],
-};
+const STRENGTHS = ["significantly", "better", "slightly", "negligibly"];
 
-export const emptyContent = () => ({
+const emptyContent = () => ({
   ranks: {},
   qualities: {},
   flags: {},
   notes: {},
   note: "",
   strength: null,
+  is_safe: {},
   active_s: 0,
+  idle_s: 0,
 });
+
+/**
+ * What was kept, as far as this page knows it: fields of another version and completions of another slate are dropped,
+ * so that no old draft can keep a slate from being ranked.
+ */
+export function contentOf(kept, ids) {
+  const content = emptyContent();
+  for (const [name, empty] of Object.entries(content)) {
+    const value = kept?.[name];
+    if (value === null || value === undefined) continue;
+    if (typeof empty === "number" && Number.isFinite(value) && value >= 0) content[name] = value;
+    else if (name === "note" && typeof value === "string") content.note = value;
+    else if (name === "strength" && STRENGTHS.includes(value)) content.strength = value;
+    else if (empty !== null && typeof empty === "object" && typeof value === "object") {
+      for (const id of ids) if (id in value && fits(name, value[id], ids.length)) empty[id] = value[id];
+    }
+  }
+  return content;
+}
+
+function fits(name, value, k) {
+  if (name === "notes") return typeof value === "string";
+  if (name === "is_safe") return typeof value === "boolean";
+  if (name === "flags") return Array.isArray(value) && value.every((flag) => typeof flag === "string");
+  return Number.isInteger(value) && value >= 1 && value <= (name === "ranks" ? k : 7);
+}
 
 /** A slate of its form. `onGone(slate)` hears that another tab has ended it. */
 export function adopt(form, onGone) {
   form.noValidate = true; // we say ourselves what is missing
   const cards = [...form.querySelectorAll(".completion")];
+  const ids = cards.map((card) => card.dataset.id);
   const slate = {
     lease: form.dataset.lease,
     form,
     onGone,
     cards,
-    ids: cards.map((card) => card.dataset.id),
+    ids,
     letter: Object.fromEntries(cards.map((card) => [card.dataset.id, card.dataset.letter])),
     idOf: Object.fromEntries(cards.map((card) => [card.dataset.letter, card.dataset.id])),
     isPair: form.classList.contains("is-pair"),
-    content: { ...emptyContent(), ...JSON.parse(form.dataset.draft ?? "{}") },
+    asksSafety: form.querySelector("[name=safety]") !== null,
+    content: contentOf(JSON.parse(form.dataset.draft ?? "{}"), ids),
     revision: Number(form.dataset.revision),
     here: cards[0], // the completion that keys speak to
     undo: [],
     redo: [],
     lastChange: null,
-    savedAt: form.dataset.draft ? Date.now() : null,
+    savedAt: form.dataset.draft ? performance.now() : null,
     isDirty: false,
     saving: null,
     timer: null,
     isClosed: false,
   };
-  const kept = memory.read(`draft.${slate.lease}`);
-  if (kept?.isDirty && kept.revision >= slate.revision) {
-    slate.content = { ...emptyContent(), ...kept.content }; // made while the server was away
+  const kept = memory.read(draftKey(slate));
+  if (kept && kept.revision >= slate.revision) {
+    slate.content = contentOf(kept.content, ids); // made while the server was away
     slate.isDirty = true;
   }
   drawChips(slate);
@@ -71,13 +92,17 @@ function drawChips(slate) {
   }
 }
 
+// By what the slate shows and not by the lease: after an expiry the slate comes back under another one.
+export const draftKey = (slate) => `draft.${[...slate.ids].sort()[0]}`;
 export const isPlaced = (slate, id) => slate.content.ranks[id] !== undefined;
-export const isComplete = (slate) => slate.ids.every((id) => isPlaced(slate, id));
+export const lacksSafety = (slate) => slate.asksSafety && slate.ids.some((id) => slate.content.is_safe[id] === undefined);
+export const isComplete = (slate) => slate.ids.every((id) => isPlaced(slate, id)) && !lacksSafety(slate);
 export const cardOf = (slate, id) => slate.cards[slate.ids.indexOf(id)];
 export const letters = (slate, ids) => ids.map((id) => slate.letter[id]).join(" and ");
 
 function progress(slate) {
-  if (isComplete(slate)) return "All are ranked; submit when you are ready.";
+  if (isComplete(slate)) return slate.isPair ? "Submit when you are ready." : "All are ranked; submit when you are ready.";
+  if (slate.isPair) return isPlaced(slate, slate.ids[0]) ? "Say which are safe." : "Say which is better.";
   return `${slate.ids.filter((id) => isPlaced(slate, id)).length} of ${slate.ids.length} ranked.`;
 }
 
@@ -114,8 +139,8 @@ export function travel(from, to, words) {
   const slate = desk.current;
   if (!slate?.[from].length) return;
   slate[to].push(JSON.stringify(slate.content));
-  const activeS = slate.content.active_s; // time does not run backwards
-  slate.content = { ...JSON.parse(slate[from].pop()), active_s: activeS };
+  const { active_s, idle_s } = slate.content; // time does not run backwards
+  slate.content = { ...JSON.parse(slate[from].pop()), active_s, idle_s };
   slate.lastChange = null;
   keep(slate);
   draw();
@@ -146,14 +171,35 @@ export function tieWithLast(id) {
   place(id, taken.length ? Math.max(...taken.map(([, rank]) => rank)) : 1);
 }
 
-export function judge(verdict) {
-  const slate = desk.current;
-  const [rankOfA, rankOfB, strength] = VERDICTS[verdict];
-  const [a, b] = slate.ids;
-  change(
-    (content) => Object.assign(content, { ranks: { [a]: rankOfA, [b]: rankOfB }, strength }),
-    `${wordsOf(slate.form, verdict)}.`,
+/** The answers about two completions, from A to B: their fields know what they mean. */
+export function verdictsOf(slate) {
+  return [...slate.form.querySelectorAll("[name=verdict]")].map((field) => {
+    const [rankOfA, rankOfB] = field.dataset.ranks.split(" ").map(Number);
+    const [a, b] = slate.ids;
+    return { field, ranks: { [a]: rankOfA, [b]: rankOfB }, strength: field.dataset.strength, words: wordsOf(field) };
+  });
+}
+
+const wordsOf = (field) => field.parentElement.querySelector("b").textContent;
+
+/** The answer that stands: its place on the line, -1 for none. */
+export function verdictOf(slate) {
+  const { ranks, strength } = slate.content;
+  return verdictsOf(slate).findIndex(
+    (verdict) => verdict.strength === strength && slate.ids.every((id) => verdict.ranks[id] === ranks[id]),
   );
+}
+
+export function judge(index) {
+  const { ranks, strength, words } = verdictsOf(desk.current)[index];
+  change((content) => Object.assign(content, { ranks, strength }), `${words}.`);
+}
+
+/** Which of two completions are safe: one of the fields of one choice. */
+export function judgeSafety(field) {
+  const areSafe = field.dataset.safe.split(" ").map((flag) => flag === "1");
+  const isSafe = Object.fromEntries(desk.current.ids.map((id, index) => [id, areSafe[index]]));
+  change((content) => (content.is_safe = isSafe), `Safe: ${field.value}.`);
 }
 
 export function rate(id, quality) {
@@ -174,7 +220,8 @@ export function onField(event) {
   } else if (event.type === "change") {
     if (what === "rank") place(id, Number(field.value));
     if (what === "quality") rate(id, Number(field.value));
-    if (what === "verdict") judge(field.value);
+    if (what === "verdict") judge(Number(field.value) - 1);
+    if (what === "safety") judgeSafety(field);
     if (what === "flags") {
       const ticked = [...slate.form.elements[field.name]].filter((box) => box.checked).map((box) => box.value);
       change((content) => (content.flags[id] = ticked), `${field.checked ? "Flagged" : "No longer flagged"}: ${field.value}.`);
