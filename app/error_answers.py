@@ -80,6 +80,8 @@ def _on_podium_error(request: Request, error: Exception) -> Response:
     if status == 401 and request.method == "GET" and not is_for_programs(request):
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/sign-in?next={quote(target, safe='')}", status_code=303)
+    if error.page is not None and request.method == "GET" and not is_for_programs(request):
+        return RedirectResponse(error.page, status_code=303)
     headers = {"Retry-After": str(error.members["retry_after_s"])} if "retry_after_s" in error.members else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

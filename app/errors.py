@@ -10,6 +10,7 @@ class PodiumError(Exception):
     """
 
     code: ClassVar[str] = "refused"
+    page: str | None = None  # where a person goes on: whoever asked for a page is led there
 
     def __init__(self, message: str, **members: Any) -> None:
         super().__init__(message)
@@ -31,9 +32,21 @@ HTTP_STATUS = {
     "ranking_not_found": 404,
     "snapshot_not_found": 404,
     "too_many_attempts": 429,
+    "writing_not_found": 404,
+    "submission_not_found": 404,
+    "suggestion_not_found": 404,
+    "task_not_offered": 404,
+    "incomplete_writing": 422,
+    "writing_too_long": 422,
     "bad_export": 422,
     "bad_filter": 422,
     "bad_prompt": 422,
+    "bad_known_answer": 422,
+    "guidelines_not_accepted": 403,
+    "guidelines_not_found": 404,
+    "known_answer_not_found": 404,
+    "lesson_not_found": 404,
+    "onboarding_waits": 403,
     "import_refused": 422,
     "incomplete_ranking": 422,
     "invalid_person": 422,

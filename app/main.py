@@ -8,17 +8,19 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from app import db, error_answers, health
 from app.datasets import routes as datasets
+from app.labeling import demonstration_routes as demonstrations
 from app.labeling import routes as labeling
 from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
 from app.policies import routes as policies
 from app.projects import routes as projects
 from app.prompts import routes as prompts
+from app.quality import entry_routes as getting_in
 from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
-AREAS = (people, projects, labeling, rounds, policies)
+AREAS = (people, projects, labeling, demonstrations, rounds, policies, getting_in)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 

@@ -28,6 +28,7 @@ FINGERPRINT = re.compile("[0-9a-f]{12}")
 # What each role finds in the navigation of a project: (label, path below the project, least role).
 LINKS = (
     ("Rank", "/rank", "labeler"),
+    ("Guidelines", "/guidelines", "labeler"),
     ("Project", "", "researcher"),
     ("Rounds", "/rounds", "researcher"),
     ("Policies", "/policies", "researcher"),

@@ -3,8 +3,10 @@
 A lease ends by a submit, a skip, or by itself: whoever next looks for a free slot closes what has expired.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
@@ -18,9 +20,13 @@ from app.people.access import Access
 from app.people.errors import MembershipPaused
 from app.people.models import Labeler, Membership
 from app.projects.models import Project
+from app.quality import gold, guidelines, onboarding
+from app.quality.entry_errors import GuidelinesNotAccepted, OnboardingWaits
+from app.quality.repeats import ensure_repeat
 from app.rounds.models import Round, RoundState
 
 RANKED_KINDS = (SlateKind.TRAINING, SlateKind.PAIR)
+FOR_EVERYONE = (SlateKind.GOLD, SlateKind.ONBOARDING)  # who skips one leaves it to those who come
 DECLINED = (LeaseEnd.SKIPPED, LeaseEnd.CANNOT_RANK)
 EVALUATION_SHARE = 0.5  # of the slates given out while a round waits for its comparisons; the rest go on with training
 
@@ -39,14 +45,22 @@ def take_leases(
     """Renew the labeler's open leases and grant more until `wanted` are open; returns the ids of all that are.
 
     Fewer come back when no slate is free for this labeler now; the sampler is woken then.
+    Raises GuidelinesNotAccepted, OnboardingWaits.
     """
-    has_work_left = _lock_labeler(session, labeler.id)  # one labeler's tabs one after the other: no hoarding
+    standing = _lock_labeler(session, labeler.id)  # one labeler's tabs one after the other: no hoarding
+    if standing.must_accept:
+        raise GuidelinesNotAccepted(project.slug)
+    if standing.is_newcomer and standing.is_waiting:
+        raise OnboardingWaits(project.slug)
     deadline = now + timedelta(seconds=project.lease_duration_s)
     mine = update(Lease).where(Lease.labeler_id == labeler.id, Lease.closed_at.is_(None)).values(expires_at=deadline)
     leases = list(session.scalars(mine.returning(Lease.id), execution_options={"synchronize_session": False}))
     while len(leases) < wanted:
-        lease = _grant(session, labeler, has_work_left=has_work_left, deadline=deadline, now=now, rng=rng)
+        lanes = _lanes(session, labeler, project, standing, now=now, rng=rng)
+        lease = _grant(session, labeler, lanes, deadline=deadline, now=now, rng=rng)
         if lease is None:
+            if standing.is_newcomer and not leases:  # the slate that was missing has been retired
+                onboarding.conclude_if_complete(session, project, labeler.id, now=now)
             notify(session, SAMPLER_CHANNEL)
             break
         leases.append(lease.id)
@@ -105,7 +119,8 @@ def skip(session: Session, account_id: int, lease_id: UUID, kind: LeaseEnd, reas
     session.execute(delete(Draft).where(Draft.slate_id == slate.id, Draft.labeler_id == lease.labeler_id))
     session.flush()
     settle(slate, count_slots(session, slate, now), now)
-    if slate.state is SlateState.READY and not _has_possible_labeler(session, slate):
+    is_spent = slate.kind not in FOR_EVERYONE and not _has_possible_labeler(session, slate)
+    if slate.state is SlateState.READY and is_spent:
         # A queue full of slates that everyone has declined would keep new ones from being sampled.
         slate.state, slate.retired_at = SlateState.RETIRED, now
         notify(session, SAMPLER_CHANNEL)
@@ -141,21 +156,44 @@ def lock_slate_of(session: Session, account_id: int, lease_id: UUID) -> tuple[Le
     return find_lease(session, account_id, lease_id), slate
 
 
-def _lock_labeler(session: Session, labeler_id: int) -> bool:
-    """Lock the labeler's row; returns whether they left work on a slate that they hold no lease of."""
+@dataclass(frozen=True)
+class _Standing:
+    """What decides which slates a labeler may be given."""
+
+    must_accept: bool  # the guidelines, before anything else
+    is_newcomer: bool
+    is_waiting: bool  # as a newcomer, for an admin
+    has_work_left: bool  # on a slate that they hold no lease of
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """Slates to look among, and the order to look in."""
+
+    slates: ColumnElement[bool]
+    order: tuple[ColumnElement[Any], ...]
+
+
+def _lock_labeler(session: Session, labeler_id: int) -> _Standing:
+    """Lock the labeler's row, and read their standing in the same round trip."""
     is_leased = exists().where(
         Lease.slate_id == Draft.slate_id, Lease.labeler_id == labeler_id, Lease.closed_at.is_(None)
     )
-    work_left = exists().where(Draft.labeler_id == labeler_id, ~is_leased)
-    query = select(work_left).select_from(Labeler).where(Labeler.id == labeler_id)
-    return bool(session.scalar(query.with_for_update(of=Labeler, key_share=True)))
+    query = select(
+        guidelines.must_accept(Labeler.account_id, Labeler.project_id),
+        onboarding.is_newcomer(),
+        onboarding.is_waiting(),
+        exists().where(Draft.labeler_id == labeler_id, ~is_leased),
+    ).where(Labeler.id == labeler_id)
+    return _Standing(*session.execute(query.with_for_update(of=Labeler, key_share=True)).one())
 
 
-def _grant(
-    session: Session, labeler: Labeler, *, has_work_left: bool, deadline: datetime, now: datetime, rng: Random
-) -> Lease | None:
-    """Lease the first slate that has a slot free for the labeler; None when there is none."""
-    left = Slate.id.in_(select(Draft.slate_id).where(Draft.labeler_id == labeler.id))
+def _lanes(
+    session: Session, labeler: Labeler, project: Project, standing: _Standing, *, now: datetime, rng: Random
+) -> list[_Lane]:
+    """Where to look for the labeler's next slate, the first place first. Nothing that they see tells which it was."""
+    if standing.is_newcomer:
+        return [_Lane(onboarding.is_left_for(labeler), onboarding.order_for(labeler))]
     training = Slate.kind.in_(RANKED_KINDS)
     comparing = (
         select(Round.id)
@@ -163,9 +201,26 @@ def _grant(
         .scalar_subquery()  # at most one round is active
     )
     evaluation = (Slate.kind == SlateKind.EVALUATION) & (Slate.round_id == comparing)
-    lanes = [evaluation, training] if rng.random() < EVALUATION_SHARE else [training, evaluation]
-    if has_work_left:  # on a lease that expired: it comes back as it was left
-        lanes.insert(0, left & (training | evaluation))
+    known = Slate.kind == SlateKind.GOLD
+    repeat = (Slate.kind == SlateKind.REPEAT) & (Slate.for_labeler_id == labeler.id)
+    kinds = [evaluation, training] if rng.random() < EVALUATION_SHARE else [training, evaluation]
+    drawn = rng.random()
+    if drawn < project.gold_share:
+        kinds.insert(0, gold.is_gold_for(labeler))
+    elif drawn < project.gold_share + project.repeat_share:
+        ensure_repeat(session, labeler, project, now=now)
+        kinds.insert(0, repeat)
+    if standing.has_work_left:  # on a lease that expired: it comes back as it was left
+        left = Slate.id.in_(select(Draft.slate_id).where(Draft.labeler_id == labeler.id))
+        kinds.insert(0, left & (training | evaluation | known | repeat))
+    is_new = _is_new_to(labeler)
+    return [_Lane(kind & is_new, (Slate.free_from,)) for kind in kinds]
+
+
+def _grant(
+    session: Session, labeler: Labeler, lanes: list[_Lane], *, deadline: datetime, now: datetime, rng: Random
+) -> Lease | None:
+    """Lease the first slate that has a slot free for the labeler; None when there is none."""
     for lane in lanes:
         passed_over: list[UUID] = []
         while found := _lock_candidate(session, labeler, lane, passed_over, now):
@@ -179,10 +234,8 @@ def _grant(
     return None
 
 
-def _lock_candidate(
-    session: Session, labeler: Labeler, lane: ColumnElement[bool], passed_over: list[UUID], now: datetime
-) -> tuple[Slate, list[UUID]] | None:
-    """Lock the slate that has waited longest and seems to have a free slot; what others lock is left to them."""
+def _is_new_to(labeler: Labeler) -> ColumnElement[bool]:
+    """Whether the labeler neither holds nor has declined nor has ranked a slate."""
     held_or_declined = exists().where(
         Lease.slate_id == Slate.id,
         Lease.labeler_id == labeler.id,
@@ -191,12 +244,19 @@ def _lock_candidate(
     ranked = exists().where(
         Ranking.slate_id == Slate.id, Ranking.labeler_id == labeler.id, Ranking.retracted_at.is_(None)
     )
+    return ~held_or_declined & ~ranked
+
+
+def _lock_candidate(
+    session: Session, labeler: Labeler, lane: _Lane, passed_over: list[UUID], now: datetime
+) -> tuple[Slate, list[UUID]] | None:
+    """Lock the first slate of the lane that seems to have a free slot; what others lock is left to them."""
     completion_ids = select(func.array_agg(Completion.id)).where(Completion.slate_id == Slate.id).scalar_subquery()
     row = session.execute(
         select(Slate, completion_ids)
-        .where(Slate.project_id == labeler.project_id, Slate.state == SlateState.READY, Slate.free_from <= now, lane)
-        .where(~held_or_declined, ~ranked, Slate.id.not_in(passed_over))
-        .order_by(Slate.free_from)
+        .where(Slate.project_id == labeler.project_id, Slate.state == SlateState.READY, Slate.free_from <= now)
+        .where(lane.slates, Slate.id.not_in(passed_over))
+        .order_by(*lane.order)
         .limit(1)
         .with_for_update(of=Slate, key_share=True, skip_locked=True)
         .execution_options(populate_existing=True)
@@ -232,6 +292,8 @@ def _open(
 
 def _has_possible_labeler(session: Session, slate: Slate) -> bool:
     """Whether some member of the project may still be given the slate, or works on it now."""
+    if slate.for_labeler_id is not None:
+        return False  # whom it was for has just declined it
     declined = exists().where(
         Lease.slate_id == slate.id,
         Lease.labeler_id == Labeler.id,

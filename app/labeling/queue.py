@@ -28,6 +28,7 @@ from app.labeling.models import (
     SlateState,
 )
 from app.labeling.tasks import asks_for_slates, next_slate
+from app.people.models import Membership
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
@@ -113,6 +114,7 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
         return 0
     rng = random.Random(f"{project.seed}/{num_planned}")  # noqa: S311 - reproducible, not secret
     prompts = _least_recently_used_prompts(session, project, num_missing, rng) if asks_for_slates(project) else []
+    shared = _shared_overlap(session, project)
     for prompt_id in prompts:
         kind, k = next_slate(project, rng)
         session.add(
@@ -252,6 +254,16 @@ def retire_unstarted(session: Session, project: Project) -> int:
     ).all()
     notify(session, SAMPLER_CHANNEL)
     return len(retired)
+
+
+def _shared_overlap(session: Session, project: Project) -> int:
+    """How many labelers are to rank a shared slate: no more than there are, or it would wait for ever."""
+    num_members = session.scalar(
+        select(func.count())
+        .select_from(Membership)
+        .where(Membership.project_id == project.id, Membership.paused_at.is_(None))
+    )
+    return max(project.overlap, min(project.shared_overlap, num_members or 0))
 
 
 def _is_training() -> ColumnElement[bool]:

@@ -28,8 +28,9 @@ class Slots:
     def free_for(self, labeler_id: int, preferred: int | None = None) -> int | None:
         """A slot that this labeler's ranking may take, `preferred` if it is one; a slot they lease is theirs."""
         taken = self.ranked.keys() | {slot for slot, holder in self.leased.items() if holder != labeler_id}
-        free = [slot for slot in range(1, self.overlap + 1) if slot not in taken]
-        return preferred if preferred in free else next(iter(free), None)
+        if preferred is not None and preferred <= self.overlap and preferred not in taken:
+            return preferred
+        return next((slot for slot in range(1, self.overlap + 1) if slot not in taken), None)
 
     def with_lease(self, slot: int, labeler_id: int, expires_at: datetime) -> "Slots":
         """These slots once the labeler has leased one."""

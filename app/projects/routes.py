@@ -18,12 +18,27 @@ from app.projects.inspection import inspect
 from app.projects.models import DEFAULT_FLAGS, Project
 from app.projects.overview import overview
 from app.projects.schemas import ProjectOut
-from app.projects.settings import GROUPS, MIXTURE_SOURCES, SETTINGS, read_mixture, read_settings
+from app.projects.settings import (
+    GROUPS,
+    MIXTURE_SOURCES,
+    SETTINGS,
+    TASKS,
+    read_mixture,
+    read_settings,
+    read_task_weights,
+)
 from app.rounds.events import live
 
 router = APIRouter(prefix="/projects")
 api = APIRouter(prefix="/projects", tags=["projects"])
 
+TASK_NAMES = {
+    "rank": "Rank 4 to 9 completions",
+    "compare": "Compare two completions",
+    "answer": "Answer a given prompt",
+    "write": "Write a prompt and its answer",
+    "converse": "Converse with the policy",
+}
 MIXTURE_NAMES = {
     "current": "The current policy",
     "previous": "The one before",
@@ -113,7 +128,12 @@ SentTexts = Annotated[dict[str, str], Depends(sent_texts)]
 def save_settings(request: Request, access: AdminAccess, session: SessionDep, form: SentTexts) -> Response:
     """Change the settings, or show the form again with every problem beside its field and nothing lost."""
     values, problems = read_settings({name: form.get(name) for name in SETTINGS})
-    values["flags"] = [line.strip() for line in form.get("flags", "").splitlines() if line.strip()]
+    values["flags"] = lines_of(form.get("flags", ""))
+    values["use_cases"] = lines_of(form.get("use_cases", ""))
+    try:
+        values["task_weights"] = read_task_weights({task: form.get(f"task.{task}", "") for task in TASKS})
+    except BadProjectSetting as error:
+        problems["task_weights"] = error.rule
     try:
         values["mixture"] = read_mixture([mixture_row(form, source) for source in MIXTURE_SOURCES])
     except BadProjectSetting as error:
@@ -129,22 +149,14 @@ def save_settings(request: Request, access: AdminAccess, session: SessionDep, fo
     return RedirectResponse(f"/projects/{access.project.slug}/settings?saved=settings", status_code=303)
 
 
+def lines_of(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def mixture_row(form: dict[str, str], source: str) -> dict[str, str]:
     return {"source": source} | {
         field: form.get(f"mixture.{source}.{field}", "") for field in ("weight", "temperature", "top_p")
     }
-
-
-@router.post("/{slug}/settings/guidelines")
-def save_guidelines(
-    request: Request, access: AdminAccess, session: SessionDep, markdown: Annotated[str, Form()] = ""
-) -> Response:
-    """A new version of the guidelines."""
-    if not markdown.strip():
-        problems = {"guidelines": "must say what labelers look for"}
-        return settings_form(request, access, session, given={"markdown": markdown}, problems=problems, status=422)
-    service.revise_guidelines(session, access.project, markdown, account=access.account, now=clock(session))
-    return RedirectResponse(f"/projects/{access.project.slug}/settings?saved=guidelines#guidelines", status_code=303)
 
 
 @router.post("/{slug}/settings/pause")
@@ -180,6 +192,7 @@ def settings_form(
         values=texts_of(project) | given,
         problems=problems,
         mixture=[(source, MIXTURE_NAMES[source]) for source in MIXTURE_SOURCES],
+        tasks=[(task, TASK_NAMES[task]) for task in TASKS],
         guidelines=service.current_guidelines(session, project),
         default_flags=DEFAULT_FLAGS,
         saved=saved,
@@ -197,6 +210,8 @@ def texts_of(project: Project) -> dict[str, str]:
         if setting.kind == "int" and value is not None:
             texts[name] = str(value)
     texts["flags"] = "\n".join(project.flags)
+    texts["use_cases"] = "\n".join(project.use_cases)
+    texts |= {f"task.{task}": f"{weight:g}" for task, weight in project.task_weights.items()}
     for entry in project.mixture:
         for field in ("weight", "temperature", "top_p"):
             texts[f"mixture.{entry['source']}.{field}"] = f"{entry[field]:g}"

@@ -130,16 +130,26 @@ def current_guidelines(session: Session, project: Project) -> Guidelines:
 
 
 def revise_guidelines(
-    session: Session, project: Project, markdown: str, *, account: Account, now: datetime
+    session: Session, project: Project, markdown: str, *, account: Account, now: datetime, needs_acceptance: bool = True
 ) -> Guidelines:
-    """A new version, unless the text is as it was. Two people at once make two versions."""
+    """A new version, unless the text is as it was. Two people at once make two versions.
+
+    needs_acceptance: nobody is given a slate before they accepted it.  Raises BadProjectSetting.
+    """
     session.get_one(Project, project.id, with_for_update={"key_share": True})
     latest = current_guidelines(session, project)
     text = markdown.replace("\r\n", "\n").strip()  # browsers send CRLF
+    if not text:
+        raise BadProjectSetting("guidelines", "must say what labelers look for")
     if text == latest.markdown.strip():
         return latest
     revised = Guidelines(
-        project_id=project.id, version=latest.version + 1, markdown=text, created_by=account.id, created_at=now
+        project_id=project.id,
+        version=latest.version + 1,
+        markdown=text,
+        created_by=account.id,
+        created_at=now,
+        needs_acceptance=needs_acceptance,
     )
     session.add(revised)
     session.flush()

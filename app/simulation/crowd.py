@@ -76,6 +76,7 @@ class Crowd:
 
     def _shift(self, key: str, labeler: SimulatedLabeler, tickets: "Tickets", on_ranking: Callable[[], None]) -> None:
         with LabelerClient(self.url, self.slug, key) as client:
+            client.accept_guidelines()
             while tickets.take():
                 lease = client.next_lease()
                 if lease is None:
@@ -134,6 +135,12 @@ class LabelerClient:
     def __exit__(self, *error: object) -> None:
         self._http.close()
 
+    def accept_guidelines(self) -> None:
+        """Accept the newest guidelines, as a person does before their first slate."""
+        path = f"/projects/{self._slug}/guidelines"
+        version = self._answer(self._http.get(path))["version"]
+        self._post(f"{path}/{version}/acceptance", {})
+
     def next_lease(self) -> dict[str, Any] | None:
         """The slate to rank now; None after a short wait when none is free."""
         answer = self._post(f"/projects/{self._slug}/leases", {"wanted": 1})
@@ -148,7 +155,9 @@ class LabelerClient:
         return self._post(f"/leases/{lease['id']}/ranking", form)
 
     def _post(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
-        response = self._http.post(path, json=form)
+        return self._answer(self._http.post(path, json=form))
+
+    def _answer(self, response: httpx.Response) -> dict[str, Any]:
         if response.is_error:
             raise APIRefused(response)
         answer: dict[str, Any] = response.json()

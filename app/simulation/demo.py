@@ -145,6 +145,7 @@ class Demo:
             project = get_project(session, STARTER_SLUG)
             project.seed, project.queue_target = plan.seed, QUEUE_TARGET
             project.evaluation_comparisons = plan.num_comparisons
+            project.shared_share = 0.0  # each ranking of its own slate: the most for the reward model
             self.project_id = project.id
             keys = hire(session, project, plan.num_labelers, now=db.clock(session))
         self.crowd = Crowd(url, STARTER_SLUG, keys, noise=plan.noise, seed=plan.seed)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import db, security
@@ -19,6 +20,7 @@ from app.people import service
 from app.people.models import Account, Membership, Role
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
+from app.quality.entry_models import GuidelinesAcceptance
 from app.settings import Settings
 
 PASSWORD = "correct horse battery"
@@ -99,6 +101,7 @@ def person(app: FastAPI, session: Session) -> Iterator[Callable[..., Person]]:
         session.flush()
         if project is not None and role is not None:
             session.add(Membership(account_id=account.id, project_id=project.id, role=role))
+            accept_guidelines(session, account)
         token = service.open_session(session, account, user_agent="tests", now=db.clock(session))
         session.commit()
         people.append(Person(app, account, token))
@@ -107,6 +110,16 @@ def person(app: FastAPI, session: Session) -> Iterator[Callable[..., Person]]:
     yield make
     for made in people:
         made.close()
+
+
+def accept_guidelines(session: Session, account: Account) -> None:
+    """The account accepts every project's guidelines as they are, so that it may rank."""
+    now = db.clock(session)
+    session.add_all(
+        GuidelinesAcceptance(account_id=account.id, guidelines_id=guidelines_id, accepted_at=now)
+        for guidelines_id in session.scalars(select(Guidelines.id))
+    )
+    session.flush()
 
 
 @pytest.fixture

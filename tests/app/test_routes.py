@@ -32,7 +32,16 @@ def fill(path: str) -> str:
     """The path with a project that exists and ids that may."""
     path = path.replace("{slug}", "everyday").replace("{recipe}", "reward")
     for name in re.findall(r"{(\w+)[^}]*}", path):
-        is_number = name in {"account_id", "invitation_id", "key_id", "number", "version", "stage_id", "snapshot_id"}
+        is_number = name in {
+            "account_id",
+            "labeler_id",
+            "invitation_id",
+            "key_id",
+            "number",
+            "version",
+            "stage_id",
+            "snapshot_id",
+        }
         path = re.sub(rf"{{{name}[^}}]*}}", "1" if is_number else UUID, path)
     return path
 

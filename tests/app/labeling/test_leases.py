@@ -20,7 +20,7 @@ from app.labeling.service import Judgement
 from app.people.models import Account, Labeler, Membership, Role
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState
-from tests.app.conftest import Person
+from tests.app.conftest import Person, accept_guidelines
 from tests.app.labeling.conftest import (
     Clock,
     MakeSlate,
@@ -315,6 +315,8 @@ def _members(session: Session, project: Project, num: int) -> list[tuple[int, in
     session.add_all(accounts)
     session.flush()
     session.add_all(Membership(account_id=a.id, project_id=project.id, role=Role.LABELER) for a in accounts)
+    for account in accounts:
+        accept_guidelines(session, account)
     labelers = [Labeler(project_id=project.id, account_id=a.id, pseudonym=f"client-{a.id}") for a in accounts]
     session.add_all(labelers)
     session.commit()

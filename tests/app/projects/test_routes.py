@@ -152,6 +152,9 @@ SETTINGS = {
     "promotes_at_lower_bound": "0.5",
     "flags": "Rude\n\nWrong",
     "mixture.current.weight": "3",
+    "task.rank": "3",
+    "task.answer": "1",
+    "use_cases": "Write a letter\n\nPlan a day\n",
     "mixture.current.temperature": "0.9",
     "mixture.sft.weight": "1",
 }
@@ -179,6 +182,8 @@ def test_settings_are_saved_and_put_on_record(admin: Person, session: Session, p
         ({"overlap": "two"}, "must be a whole number"),
         ({"full_form_share": "nan"}, "must be a number from 0 to 1"),
         ({"mixture.current.weight": "", "mixture.sft.weight": "0"}, "needs a policy with a weight above 0"),
+        ({"task.rank": "0", "task.answer": ""}, "needs a task with a weight above 0"),
+        ({"task.rank": "often"}, "must be a number"),
         ({"mixture.current.temperature": "0"}, "needs a temperature and a top-p above 0"),
     ],
 )
@@ -194,7 +199,7 @@ def test_a_setting_that_breaks_its_rule_changes_nothing_and_loses_nothing(
 
 
 def test_a_changed_text_is_a_new_version_of_the_guidelines(admin: Person, session: Session) -> None:
-    page = "/projects/everyday/settings/guidelines"
+    page = "/projects/everyday/guidelines/edit"
     assert admin.post(page, data={"markdown": "Be brief.\r\nBe kind."}).status_code == 303
     assert admin.post(page, data={"markdown": "Be brief.\nBe kind."}).status_code == 303
     versions = session.scalars(select(Guidelines.markdown).order_by(Guidelines.version)).all()
