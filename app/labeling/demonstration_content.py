@@ -1,7 +1,6 @@
 """What a piece of writing becomes: prompts and the completions people wrote for them. Knows nothing of the database."""
 
 from dataclasses import dataclass
-from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field
@@ -39,10 +38,10 @@ class WritingContent(Form):
     prompt: Words = ""
     answer: Words = ""
     instruction: Words = ""
-    pairs: Annotated[list[Pair], Field(max_length=MOST_PARTS, default_factory=list)]
+    pairs: list[Pair] = Field(default_factory=list, max_length=MOST_PARTS)
     use_case: Words = ""
     # The user's, the assistant's, the user's, …
-    turns: Annotated[list[Words], Field(max_length=MOST_PARTS, default_factory=list)]
+    turns: list[Words] = Field(default_factory=list, max_length=MOST_PARTS)
     suggestion_id: UUID | None = None  # of the policy's suggestion that was put into the answer
     active_s: Seconds = 0.0
 

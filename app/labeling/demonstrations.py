@@ -166,7 +166,7 @@ def skip(session: Session, account_id: int, writing_id: UUID, reason: str, now: 
     session.flush()
 
 
-def retract(session: Session, account_id: int, submission_id: UUID, now: datetime) -> None:
+def retract(session: Session, account_id: int, submission_id: UUID, now: datetime) -> Writing:
     """Take a submission back: it stays on record, and nobody learns from it. Its text is the draft again, if the
     labeler has not begun another piece of the same task.
 
@@ -185,12 +185,13 @@ def retract(session: Session, account_id: int, submission_id: UUID, now: datetim
         select(Demonstration).where(Demonstration.writing_id == writing.id).with_for_update()
     ).all()
     if all(demonstration.retracted_at is not None for demonstration in written):
-        return
+        return writing
     _refuse_when_used(session, writing.project_id, written)
     for demonstration in written:
         demonstration.retracted_at = now
     _reopen(session, writing, now)
     session.flush()
+    return writing
 
 
 def recent_submissions(session: Session, labeler_id: int, limit: int = 5) -> list[tuple[Writing, Demonstration]]:

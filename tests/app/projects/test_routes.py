@@ -148,6 +148,13 @@ SETTINGS = {
     "max_prompt_tokens": "300",
     "max_completion_tokens": "64",
     "full_form_share": "0.1",
+    "onboarding_threshold": "0.8",
+    "onboarding_tries": "3",
+    "shared_share": "0.2",
+    "shared_overlap": "2",
+    "gold_share": "0.1",
+    "repeat_share": "0.05",
+    "repeat_after_days": "30",
     "evaluation_comparisons": "384",
     "promotes_at_lower_bound": "0.5",
     "flags": "Rude\n\nWrong",
@@ -166,6 +173,7 @@ def test_settings_are_saved_and_put_on_record(admin: Person, session: Session, p
     assert (project.max_k, project.overlap, project.full_form_share) == (6, 2, 0.1)
     assert (project.asks_quality, project.promotes_at_lower_bound) == (False, 0.5)
     assert project.flags == ["Rude", "Wrong"]
+    assert (project.task_weights, project.use_cases) == ({"rank": 3, "answer": 1}, ["Write a letter", "Plan a day"])
     assert project.mixture == [
         {"source": "current", "weight": 3.0, "temperature": 0.9, "top_p": 1.0},
         {"source": "sft", "weight": 1.0, "temperature": 1.0, "top_p": 1.0},
@@ -180,6 +188,7 @@ def test_settings_are_saved_and_put_on_record(admin: Person, session: Session, p
         ({"max_k": "12"}, "must be a whole number from 4 to 9"),
         ({"min_k": "7", "max_k": "5"}, "must not be below the fewest"),
         ({"overlap": "two"}, "must be a whole number"),
+        ({"gold_share": "0.7", "repeat_share": "0.4"}, "together no more than 1"),
         ({"full_form_share": "nan"}, "must be a number from 0 to 1"),
         ({"mixture.current.weight": "", "mixture.sft.weight": "0"}, "needs a policy with a weight above 0"),
         ({"task.rank": "0", "task.answer": ""}, "needs a task with a weight above 0"),
