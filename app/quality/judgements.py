@@ -1,7 +1,7 @@
 """Reads a project's rankings out of Postgres into arrays: one COPY, no loop over rankings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from io import BytesIO
 from typing import Any
@@ -40,22 +40,26 @@ WHERE ranking.project_id = :project_id AND slate.k <= {MOST_DIGITS}
 GROUP BY ranking.id
 """  # noqa: S608 - a constant of ours
 
-READ = """
+CHOSEN = """
+FROM ranking
+JOIN ranking_digest AS digest ON digest.ranking_id = ranking.id
+JOIN slate ON slate.id = ranking.slate_id
+JOIN prompt ON prompt.id = slate.prompt_id
+WHERE ranking.project_id = %(project_id)s AND ranking.retracted_at IS NULL
+  AND slate.kind <> ALL (%(left_out)s)
+  AND (%(since)s::date IS NULL OR ranking.submitted_at >= %(since)s::date)
+  AND (%(until)s::date IS NULL OR ranking.submitted_at < %(until)s::date + 1)
+  AND (%(prompt_kind)s::text IS NULL OR prompt.kind = %(prompt_kind)s)
+  AND (%(labeler_id)s::bigint IS NULL
+       OR ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = %(labeler_id)s))
+"""
+
+READ = f"""
 COPY (
     SELECT ranking.slate_id, ranking.labeler_id, digest.ranks, digest.places,
            extract(epoch FROM ranking.submitted_at)::bigint, ranking.active_s, digest.num_characters,
            ranking.counted, CASE WHEN slate.kind = 'repeat' THEN slate.repeats_id END, slate.prompt_id, prompt.kind
-    FROM ranking
-    JOIN ranking_digest AS digest ON digest.ranking_id = ranking.id
-    JOIN slate ON slate.id = ranking.slate_id
-    JOIN prompt ON prompt.id = slate.prompt_id
-    WHERE ranking.project_id = %(project_id)s AND ranking.retracted_at IS NULL
-      AND slate.kind <> ALL (%(left_out)s)
-      AND (%(since)s::date IS NULL OR ranking.submitted_at >= %(since)s::date)
-      AND (%(until)s::date IS NULL OR ranking.submitted_at < %(until)s::date + 1)
-      AND (%(prompt_kind)s::text IS NULL OR prompt.kind = %(prompt_kind)s)
-      AND (%(labeler_id)s::bigint IS NULL
-           OR ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = %(labeler_id)s))
+    {CHOSEN}
     UNION ALL
     SELECT slate.id, -1, string_agg(chr(48 + (reference.ranks ->> completion.id::text)::int), ''
                                     ORDER BY completion.position),
@@ -67,6 +71,15 @@ COPY (
     WHERE slate.project_id = %(project_id)s AND slate.kind <> ALL (%(left_out)s)
       AND (%(prompt_kind)s::text IS NULL OR prompt.kind = %(prompt_kind)s)
     GROUP BY reference.slate_id, slate.id, prompt.id
+) TO STDOUT (FORMAT csv)
+"""  # noqa: S608 - constants of ours; what people choose is a parameter
+
+READ_FLAGS = f"""
+COPY (
+    SELECT ranking.labeler_id, flag, count(*)
+    {CHOSEN.replace("WHERE", "CROSS JOIN unnest(digest.flags) AS flag WHERE", 1)} AND digest.flags IS NOT NULL
+    GROUP BY ranking.labeler_id, flag
+    ORDER BY count(*) DESC, flag
 ) TO STDOUT (FORMAT csv)
 """
 
@@ -96,6 +109,7 @@ COLUMNS = {
     "prompt": pa.int64(),
     "prompt_kind": pa.string(),
 }
+FLAG_COLUMNS = {"labeler": pa.int64(), "flag": pa.string(), "num": pa.int64()}
 VERSION_COLUMNS = {"slate": pa.string(), "position": pa.int64(), "version": pa.int64()}
 
 
@@ -107,6 +121,9 @@ class Filter:
     until: date | None = None
     prompt_kind: str | None = None
     labeler_id: int | None = None
+
+    def parameters(self, project_id: int) -> dict[str, Any]:
+        return {"project_id": project_id, "left_out": list(NOBODYS_KINDS), **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -146,15 +163,7 @@ def make_digests(session: Session, project_id: int) -> int:
 
 def read_judgements(session: Session, project_id: int, chosen: Filter) -> Judgements:
     """The standing rankings that the filter chooses, and every reference ranking of gold slates."""
-    parameters = {
-        "project_id": project_id,
-        "left_out": list(NOBODYS_KINDS),
-        "since": chosen.since,
-        "until": chosen.until,
-        "prompt_kind": chosen.prompt_kind,
-        "labeler_id": chosen.labeler_id,
-    }
-    return _judgements(copied(session, READ, parameters, COLUMNS))
+    return _judgements(copied(session, READ, chosen.parameters(project_id), COLUMNS))
 
 
 def read_versions(session: Session, project_id: int, judgements: Judgements) -> Ints:
@@ -168,6 +177,14 @@ def read_versions(session: Session, project_id: int, judgements: Judgements) -> 
     known &= position < versions.shape[1]
     versions[row[known], position[known]] = table["version"].to_numpy()[known]
     return versions
+
+
+def read_flags(session: Session, project_id: int, chosen: Filter) -> dict[int, list[tuple[str, int]]]:
+    """labeler id -> the flags they set, the most used first."""
+    found: dict[int, list[tuple[str, int]]] = {}
+    for row in copied(session, READ_FLAGS, chosen.parameters(project_id), FLAG_COLUMNS).to_pylist():
+        found.setdefault(row["labeler"], []).append((row["flag"], row["num"]))
+    return found
 
 
 def copied(session: Session, statement: str, parameters: dict[str, Any], columns: dict[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """Every two rankings of one slate by different people, and how alike such pairs rank in groups of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -42,6 +42,10 @@ class RankingPairs:
     tau: Floats
     tau_is_defined: Bools
     weight: Floats  # one over the number of other rankings of the slate, as Krippendorff weighs coincidences
+
+    def at(self, rows: Ints) -> "RankingPairs":
+        """These pairs alone."""
+        return RankingPairs(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
 
 @dataclass(frozen=True)
