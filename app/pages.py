@@ -37,6 +37,8 @@ LINKS = (
     ("People", "/people", "admin"),
     ("Settings", "/settings", "admin"),
 )
+# After "Rank", where the project asks for the task; blind comparisons come on the ranking page whatever the mix.
+TASK_LINKS = {"answer": ("Answer", "/answer"), "write": ("Write", "/write"), "converse": ("Converse", "/converse")}
 ROLES = ("labeler", "researcher", "admin")
 
 
@@ -86,6 +88,7 @@ class Reader:
     slug: str | None = None  # of the project that the page belongs to
     project: str = ""
     role: str = ROLES[0]
+    tasks: Sequence[str] = ()  # that the project asks for
 
 
 def project_links(request: Request, reader: Reader) -> Sequence[dict[str, Any]]:
@@ -94,9 +97,10 @@ def project_links(request: Request, reader: Reader) -> Sequence[dict[str, Any]]:
         return ()
     root = f"/projects/{reader.slug}"
     here = request.url.path.removeprefix(root).rstrip("/")
+    asked = [(*TASK_LINKS[task], ROLES[0]) for task in TASK_LINKS if task in reader.tasks]
     return [
         {"href": root + path, "label": label, "is_here": here == path or (path != "" and here.startswith(path + "/"))}
-        for label, path, least in LINKS
+        for label, path, least in (LINKS[0], *asked, *LINKS[1:])
         if ROLES.index(reader.role) >= ROLES.index(least)
     ]
 

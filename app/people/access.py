@@ -137,6 +137,7 @@ def _at_least(role: Role) -> Callable[..., Access]:
         reader: Reader | None = getattr(request.state, "reader", None)
         if reader is not None:  # even when refused: the page that says so keeps its navigation
             reader.slug, reader.project, reader.role = access.project.slug, access.project.name, access.role.value
+            reader.tasks = tuple(access.project.task_weights)
         if not access.may(role):
             raise RoleTooLow(role)
         if access.is_paused and role is not Role.LABELER:
