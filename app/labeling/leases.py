@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.sql.elements import SQLCoreOperations
 
 from app.db import SAMPLER_CHANNEL, notify
 from app.labeling.errors import LeaseEnded, LeaseNotFound, ProjectPaused
@@ -171,7 +172,7 @@ class _Lane:
     """Slates to look among, and the order to look in."""
 
     slates: ColumnElement[bool]
-    order: tuple[ColumnElement[Any], ...]
+    order: tuple[SQLCoreOperations[Any], ...]
 
 
 def _lock_labeler(session: Session, labeler_id: int) -> _Standing:
@@ -203,6 +204,7 @@ def _lanes(
     evaluation = (Slate.kind == SlateKind.EVALUATION) & (Slate.round_id == comparing)
     known = Slate.kind == SlateKind.GOLD
     repeat = (Slate.kind == SlateKind.REPEAT) & (Slate.for_labeler_id == labeler.id)
+    kinds: list[ColumnElement[bool]]
     kinds = [evaluation, training] if rng.random() < EVALUATION_SHARE else [training, evaluation]
     drawn = rng.random()
     if drawn < project.gold_share:

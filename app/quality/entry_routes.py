@@ -91,7 +91,7 @@ def save_guidelines(
     act: Annotated[str, Form()] = "save",
 ) -> Response:
     """Make a new version, or show what it would look like."""
-    given = {"markdown": markdown, "needs_acceptance": needs_acceptance}
+    given: dict[str, str | bool] = {"markdown": markdown, "needs_acceptance": needs_acceptance}
     if act == "preview":
         return _edit_form(request, access, session, given=given, is_preview=True)
     try:

@@ -6,9 +6,9 @@ Gold slates are mixed silently into what labelers get; onboarding slates teach n
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import combinations
 from uuid import UUID
 
+import numpy as np
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
@@ -16,6 +16,7 @@ from app.labeling.models import Lease, Ranking, Slate, SlateKind, SlateState
 from app.people.models import Account, Labeler
 from app.people.service import audit
 from app.projects.models import Project
+from app.quality.agreement import ordered_alike
 from app.quality.copies import copy_slate
 from app.quality.entry_errors import BadKnownAnswer, KnownAnswerNotFound
 from app.quality.entry_models import ReferenceRanking
@@ -96,7 +97,7 @@ def make_known(
         )
     )
     session.flush()
-    audit(session, account.id, f"{kind}.make", f"slate:{slate.id}", project_id=project.id)
+    audit(session, account.id, "known_answer.make", f"slate:{slate.id}", project_id=project.id, kind=kind)
     return slate
 
 
@@ -134,7 +135,7 @@ def retire(session: Session, project: Project, slate_id: UUID, *, account: Accou
         raise KnownAnswerNotFound
     if slate.state is SlateState.READY:
         slate.state, slate.retired_at = SlateState.RETIRED, now
-        audit(session, account.id, f"{slate.kind}.retire", f"slate:{slate.id}", project_id=project.id)
+        audit(session, account.id, "known_answer.retire", f"slate:{slate.id}", project_id=project.id)
 
 
 def is_gold_for(labeler: Labeler) -> ColumnElement[bool]:
@@ -150,15 +151,9 @@ def is_gold_for(labeler: Labeler) -> ColumnElement[bool]:
 def held_against(reference: Mapping[str, int], ranks: Mapping[str, int]) -> tuple[float, int]:
     """How many pairs of completions are ordered as in the reference, and of how many; both by completion id.
 
-    A pair that one of the two ties and the other does not counts one half; one that both tie counts whole.
+    agreement.ordered_alike says how ties count.
     """
-    agreed = 0.0
-    pairs = list(combinations(sorted(reference), 2))
-    for a, b in pairs:
-        theirs, ours = _sign(reference[a] - reference[b]), _sign(ranks[a] - ranks[b])
-        agreed += 1.0 if theirs == ours else 0.5 if theirs * ours == 0 else 0.0
-    return agreed, len(pairs)
-
-
-def _sign(difference: int) -> int:
-    return (difference > 0) - (difference < 0)
+    ids = sorted(reference)
+    theirs, ours = ([ranks_of[completion_id] for completion_id in ids] for ranks_of in (reference, ranks))
+    agreed, num_pairs = ordered_alike(np.array([theirs]), np.array([ours]))
+    return float(agreed[0]), int(num_pairs[0])

@@ -20,11 +20,15 @@ def must_accept(
 ) -> ColumnElement[bool]:
     """In SQL: whether a version that needs acceptance is newer than any that the account accepted."""
     newer = aliased(Guidelines)
-    is_accepted = exists().where(
-        GuidelinesAcceptance.account_id == account_id,
-        GuidelinesAcceptance.guidelines_id == newer.id,
-        newer.project_id == Guidelines.project_id,
-        newer.version >= Guidelines.version,
+    is_accepted = (
+        exists()
+        .where(
+            GuidelinesAcceptance.account_id == account_id,
+            GuidelinesAcceptance.guidelines_id == newer.id,
+            newer.project_id == Guidelines.project_id,
+            newer.version >= Guidelines.version,
+        )
+        .correlate_except(GuidelinesAcceptance, newer)  # the account may be of a query two levels up
     )
     return exists().where(and_(Guidelines.project_id == project_id, Guidelines.needs_acceptance, ~is_accepted))
 

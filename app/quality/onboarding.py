@@ -7,11 +7,13 @@ slates once, in an order of its own. Below the threshold after the last try, an 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.elements import SQLCoreOperations
 
 from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Account, Labeler, Membership, Role
@@ -91,7 +93,7 @@ def is_left_for(labeler: Labeler) -> ColumnElement[bool]:
     return and_(Slate.kind == SlateKind.ONBOARDING, ~_is_answered_by(labeler.id), ~is_held)
 
 
-def order_for(labeler: Labeler) -> tuple[ColumnElement[object], ...]:
+def order_for(labeler: Labeler) -> tuple[SQLCoreOperations[Any], ...]:
     """Begun work first, what they skipped last, the rest in an order that differs by person and try."""
     has_draft = exists().where(Draft.slate_id == Slate.id, Draft.labeler_id == labeler.id)
     is_skipped = exists().where(Lease.slate_id == Slate.id, Lease.labeler_id == labeler.id, Lease.end.in_(DECLINED))
