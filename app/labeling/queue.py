@@ -180,13 +180,13 @@ def is_filled(session: Session) -> bool:
 def renew_claims(session: Session, claims: Sequence[SlateClaim], *, duration: timedelta, now: datetime) -> None:
     """Hold the claims for longer. A lost one stays lost."""
     for claim in claims:
-        session.execute(update(Slate).where(*_held(claim)).values(deadline=now + duration))
+        session.execute(update(Slate).where(*held(claim)).values(deadline=now + duration))
 
 
 def release_claims(session: Session, claims: Sequence[SlateClaim]) -> None:
     """Hand unfilled slates back, so that another sampler need not wait for the deadline."""
     for claim in claims:
-        session.execute(update(Slate).where(*_held(claim)).values(owner=None, deadline=None))
+        session.execute(update(Slate).where(*held(claim)).values(owner=None, deadline=None))
 
 
 def store_completions(
@@ -196,7 +196,7 @@ def store_completions(
 
     False, and nothing is stored, if the claim is lost or the slate was retired meanwhile.
     """
-    slate = session.scalar(select(Slate).where(*_held(claim)).with_for_update())
+    slate = session.scalar(select(Slate).where(*held(claim)).with_for_update())
     if slate is None:
         return False
     session.add_all(
@@ -212,7 +212,7 @@ def store_completions(
 
 def give_up(session: Session, claim: SlateClaim, reason: str, *, now: datetime) -> bool:
     """Retire a slate that cannot be filled and set its prompt aside, saying why. False if the claim is lost."""
-    slate = session.scalar(select(Slate).where(*_held(claim)).with_for_update())
+    slate = session.scalar(select(Slate).where(*held(claim)).with_for_update())
     if slate is None:
         return False
     slate.state, slate.retired_at, slate.owner, slate.deadline = SlateState.RETIRED, now, None, None
@@ -280,7 +280,8 @@ def _is_fresh() -> ColumnElement[bool]:
     return or_(Slate.state == SlateState.SAMPLING, (Slate.state == SlateState.READY) & never_leased)
 
 
-def _held(claim: SlateClaim) -> tuple[ColumnElement[bool], ...]:
+def held(claim: SlateClaim) -> tuple[ColumnElement[bool], ...]:
+    """The conditions on Slate that the claim still holds."""
     return (
         Slate.id == claim.slate_id,
         Slate.state == SlateState.SAMPLING,
