@@ -82,7 +82,7 @@ def markdown_html(text: str) -> Markup:
 
 
 def visible(text: str) -> str:
-    """The text with a sign for each character that cannot be seen or that moves others: ␛, ⟦RLO⟧, ⟦U+0085⟧."""
+    """The text with a sign for each character that cannot be seen or that moves others: ⟦RLO⟧, ⟦U+001B⟧."""
     return UNSEEN.sub(_sign, text)
 
 
@@ -92,9 +92,7 @@ def _sign(match: re.Match[str]) -> str:
     code = ord(match[0])
     if 0xD800 <= code <= 0xDFFF:
         return "\N{REPLACEMENT CHARACTER}"
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control pictures stand in the order of the controls
-    return "\N{SYMBOL FOR DELETE}" if code == 0x7F else f"⟦{NAMES.get(match[0], f'U+{code:04X}')}⟧"
+    return f"⟦{NAMES.get(match[0], f'U+{code:04X}')}⟧"
 
 
 def _as_written(text: str) -> str:

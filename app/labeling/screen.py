@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.labeling.models import Completion, Draft, Lease, Ranking, Slate, Strength
+from app.labeling.models import Completion, Draft, Lease, Ranking, Slate, SlateKind, Strength
 from app.projects.models import Guidelines, Project
 from app.prompts.models import Prompt
 
@@ -63,6 +63,7 @@ KEYS = {
         (("A", "–", "I"), "highlight that completion"),
         (("←", "→"), "one place better or worse"),
         (("Enter",), "best, next best, …: take the next free rank"),
+        (("O",), "pick in order: a click on a text does the same"),
         (("T",), "tie with the one placed last"),
         (("Backspace",), "back to those to be ranked"),
     ),
@@ -81,7 +82,9 @@ KEYS = {
         (("Ctrl", "Enter"), "submit, once everything is ranked (⌘ on a Mac)"),
         (("Ctrl", "Z"), "undo (also U); with Shift redo (also R)"),
         (("S",), "skip, with a reason"),
-        (("V",), "stack or columns"),
+        (("V",), "stack, columns or grid"),
+        (("Y",), "columns scroll together, or each by itself"),
+        (("W",), "mark what differs between two"),
         (("P",), "to the prompt"),
         (("?",), "these keys"),
     ),
@@ -106,6 +109,7 @@ class ShownSlate:
     messages: list[dict[str, Any]]  # the prompt
     completions: list[ShownCompletion]  # in the order stored with the lease
     asks_full_form: bool
+    teaches: bool  # an onboarding slate: the researchers' answer is shown right after
     draft_revision: int  # 0: none yet
     draft: dict[str, Any] | None
 
@@ -123,6 +127,7 @@ def shown_slates(session: Session, lease_ids: list[UUID]) -> list[ShownSlate]:
             Lease.expires_at,
             Lease.order_shown,
             Slate.asks_full_form,
+            Slate.kind,
             Prompt.messages,
             Draft.revision,
             Draft.content,
@@ -144,6 +149,7 @@ def shown_slates(session: Session, lease_ids: list[UUID]) -> list[ShownSlate]:
                 for place, completion_id in enumerate(row.order_shown)
             ],
             asks_full_form=row.asks_full_form,
+            teaches=row.kind is SlateKind.ONBOARDING,
             draft_revision=row.revision or 0,
             draft=row.content,
         )

@@ -12,6 +12,7 @@ export const desk = {
   numToday: Number(page.dataset.today),
   lastActivity: performance.now(),
   shownAt: 0,
+  taught: null, // an onboarding slate that was submitted: the next one waits until its lesson was read
 };
 
 /** What waits to be sent, in words; nothing if nothing does. */

@@ -1,7 +1,9 @@
-// Chips and letters dragged onto the board, by mouse or by finger; a tap on a chip picks the best, then the next best.
+// Chips and letters dragged onto the board, by mouse or by finger; a tap on a chip, or anywhere on a completion while
+// picking in order, picks the best, then the next best.
 import { desk, page } from "./desk.js";
 import { drawHere } from "./draw.js";
 import { focusCard } from "./keys.js";
+import { isInOrder } from "./layout.js";
 import { cardOf, isPlaced, place, placeNext } from "./slate.js";
 
 const DRAG_FROM_PX = 5;
@@ -33,7 +35,7 @@ page.addEventListener("pointerup", (event) => {
   endDrag();
   if (ghost) {
     if (column) place(id, Number(column.dataset.rank));
-  } else if (isChip && !isPlaced(desk.current, id)) {
+  } else if ((isChip || isInOrder()) && !isPlaced(desk.current, id)) {
     placeNext(id);
     desk.current.here = cardOf(desk.current, id);
     drawHere();
@@ -63,3 +65,13 @@ function endDrag() {
 function columnAt(event) {
   return document.elementFromPoint(event.clientX, event.clientY)?.closest(".column") ?? null;
 }
+
+page.addEventListener("click", (event) => {
+  const card = event.target.closest(".completion");
+  if (!card || !isInOrder() || desk.current?.isPair || desk.current?.isClosed) return;
+  if (event.target.closest("a, button, input, label, select, summary, textarea, .grip")) return;
+  if (!getSelection().isCollapsed) return; // words were selected, not a completion
+  const { id } = card.dataset;
+  if (isPlaced(desk.current, id)) place(id, 0);
+  else placeNext(id);
+});

@@ -1,7 +1,7 @@
 // Draws what the labeler has said into the slate's own form fields and board.
 import { desk, memory, slug } from "./desk.js";
-import { contradiction, isComplete, verdictOf, verdictsOf } from "./slate.js";
-import { drawLayout } from "./layout.js";
+import { contradiction, isComplete, isPlaced, verdictOf, verdictsOf } from "./slate.js";
+import { drawLayout, isInOrder } from "./layout.js";
 
 export function draw() {
   const slate = desk.current;
@@ -9,6 +9,7 @@ export function draw() {
   const { content, form } = slate;
   for (const card of slate.cards) drawCard(slate, card);
   for (const chips of form.querySelectorAll(".chips")) sortChips(chips);
+  if (desk.taught) return; // its lesson stands, or will stand, where the board is
   form.querySelector(".board")?.classList.toggle("is-complete", isComplete(slate));
   if (slate.isPair) drawVerdict(slate);
   fill(form.querySelector(".slate-note textarea"), content.note);
@@ -16,6 +17,7 @@ export function draw() {
   form.querySelector(".remark").textContent = contradiction(slate);
   drawBar(slate);
   drawLayout();
+  drawOrder(slate);
   drawHere();
   drawClock();
 }
@@ -62,13 +64,20 @@ function drawBar(slate) {
   form.querySelector(".place").textContent = `slate ${desk.numToday + 1} today`;
 }
 
+function drawOrder(slate) {
+  const num = slate.ids.filter((id) => isPlaced(slate, id)).length;
+  const words = num === 0 ? "Choose the best." : `Choose the next best: ${num + 1} of ${slate.ids.length}.`;
+  const isShown = isInOrder() && !slate.isPair && num < slate.ids.length;
+  slate.form.querySelector(".order-hint").textContent = isShown ? words : "";
+}
+
 export function drawHere() {
   for (const card of desk.current.cards) card.classList.toggle("is-here", card === desk.current.here);
 }
 
 export function drawClock() {
   const slate = desk.current;
-  if (!slate) return;
+  if (!slate || desk.taught) return;
   const seconds = Math.round(slate.content.active_s);
   slate.form.querySelector(".timer").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
   slate.form.querySelector(".saved").textContent = slate.isDirty ? "saving…" : savedWords(slate.savedAt);

@@ -47,14 +47,21 @@ const KEYS = {
   u: () => commands.undo(),
   r: () => commands.redo(),
   v: () => commands.layout(),
+  o: () => commands.order(),
+  w: () => commands.differences(),
+  y: () => commands.together(),
   j: () => moveHere(1),
   k: () => moveHere(-1),
   p: () => desk.current.form.querySelector(".prompt").focus(),
   q: () => desk.current.here.querySelector(".qualities input:checked, .qualities input")?.focus(),
-  f: () => desk.current.form.querySelector("[name=safety]:checked, [name=safety]")?.focus(),
   x: () => openDetails(".flags", "input"),
   n: () => openDetails(".note", "textarea"),
   t: () => !desk.current.isPair && placeByKey(desk.current.here.dataset.id, tieWithLast),
+};
+
+// F is a completion's letter where there are more than two.
+const PAIR_KEYS = {
+  f: () => desk.current.form.querySelector("[name=safety]:checked, [name=safety]")?.focus(),
 };
 
 const CARD_KEYS = {
@@ -118,7 +125,7 @@ function onKey(event) {
     focusCard(desk.current.here);
     return;
   }
-  if (target.matches("textarea")) return; // its own keys, its own undo
+  if (target.matches("textarea, select")) return; // its own keys, its own undo
   if (isChord && !event.altKey && event.key.toLowerCase() === "z") {
     event.preventDefault();
     commands[event.shiftKey ? "redo" : "undo"]();
@@ -139,7 +146,8 @@ function onKey(event) {
     return;
   }
   const isOnCard = target === document.body || target.matches(".completion, #main");
-  const act = (isOnCard && CARD_KEYS[event.key]) || KEYS[event.key.toLowerCase()];
+  const key = event.key.toLowerCase();
+  const act = (isOnCard && CARD_KEYS[event.key]) || (desk.current.isPair && PAIR_KEYS[key]) || KEYS[key];
   if (act) {
     event.preventDefault();
     act();

@@ -4,14 +4,16 @@
 // it. Nothing in here, or in what it is sent, tells who wrote a completion.
 import { desk, memory, outbox, page, queued, slug } from "./desk.js";
 import "./drag.js";
+import { onChoice, stopDifferences, toggleDifferences } from "./differences.js";
 import { close, save, saveSoon } from "./drafts.js";
 import { draw, drawClock } from "./draw.js";
 import { focusCard, listenToKeys } from "./keys.js";
-import { nextLayout, placeGuidelines } from "./layout.js";
+import { nextLayout, placeGuidelines, toggleOrder, toggleTogether } from "./layout.js";
+import { showLesson } from "./lesson.js";
 import { forgetNews, say, tell, tellState } from "./notices.js";
 import { call, isAccepted, isAway, isSignedOut, newId, openSender, tryAgain } from "./server.js";
 import { openSkipDialog } from "./skip.js";
-import { adopt, cardOf, isComplete, isPlaced, letters, onField, travel } from "./slate.js";
+import { adopt, cardOf, contentOf, dense, draftKey, isComplete, isPlaced, letters, onField, travel } from "./slate.js";
 
 const screen_ = document.querySelector("#screen");
 const waiting = document.querySelector("#waiting");
@@ -25,6 +27,7 @@ const DEAF_AFTER_SHOW_MS = 600;
 
 function show(slate) {
   passTime();
+  stopDifferences();
   desk.current = slate;
   desk.shownAt = performance.now();
   waiting.hidden = true;
@@ -76,6 +79,10 @@ function passTime() {
 function submit() {
   const slate = desk.current;
   if (!slate || performance.now() - desk.shownAt < DEAF_AFTER_SHOW_MS) return;
+  if (desk.taught) {
+    goOn();
+    return;
+  }
   if (!isComplete(slate)) {
     tellMissing(slate);
     return;
@@ -85,10 +92,38 @@ function submit() {
   const form = { ranking_id: id, ...slate.content };
   if (!slate.isPair) form.strength = null;
   forgetNews();
-  outbox.add({ id, path: `/api/v1/leases/${slate.lease}/ranking`, lease: slate.lease, form });
+  outbox.add({ id, path: `/api/v1/leases/${slate.lease}/ranking`, lease: slate.lease, revision: slate.revision, form });
   close(slate);
-  memory.write(`last.${slug}`, id);
   desk.numToday += 1;
+  if (slate.teaches) awaitLesson(slate, id);
+  else {
+    memory.write(`last.${slug}`, id);
+    advance();
+  }
+}
+
+/** Of an onboarding slate the researchers' answer is read before the next one. */
+function awaitLesson(slate, id) {
+  memory.write(`last.${slug}`, null); // it is no secret any more: nothing to take back
+  desk.taught = { id, slate, mine: dense(slate.content.ranks), isShown: false };
+  slate.form.querySelector(".remark").textContent = "Sent. The researchers' answer is on its way.";
+  send();
+}
+
+function learn(id, lesson) {
+  if (desk.taught?.id !== id) {
+    location.assign(`/projects/${slug}/onboarding/${id}`); // its slate is no longer here: a page of its own
+    return;
+  }
+  const { slate, mine } = desk.taught;
+  desk.taught.isShown = true;
+  desk.shownAt = performance.now();
+  showLesson(slate, mine, lesson);
+}
+
+function goOn() {
+  if (!desk.taught.isShown) return;
+  desk.taught = null;
   advance();
 }
 
@@ -108,16 +143,33 @@ function tellMissing(slate) {
   say(remark.textContent);
 }
 
-const send = openSender(outbox, (answer) => {
-  if (isAway(answer) || isSignedOut(answer)) tellState(answer, queued());
-  else if (!isAccepted(answer)) tell(answer.data?.detail ?? "A ranking was refused.");
+const send = openSender(outbox, (answer, item) => {
+  if (isAway(answer) || isSignedOut(answer)) {
+    tellState(answer, queued());
+    return;
+  }
+  if (!isAccepted(answer)) onRefusal(answer, item);
   else {
     tellState(null);
-    if (!answer.data.counted) {
+    if (answer.data.lesson) learn(item.id, answer.data.lesson);
+    else if (!answer.data.counted) {
       tell("Your last ranking came after its slate was given to others. It is kept, beside the rankings that count.");
     }
   }
+  if (desk.taught?.id === item.id && !desk.taught.isShown) {
+    desk.taught = null; // no lesson comes
+    advance();
+  }
 });
+
+/** A refused ranking is not lost: it lies in the browser as a draft, and comes back with its slate. */
+function onRefusal(answer, { form, revision }) {
+  const ids = Object.keys(form.ranks);
+  if (answer.data?.code !== "already_ranked") {
+    memory.write(draftKey({ ids }), { content: contentOf(form, ids), revision: revision ?? 0 });
+  }
+  tell(answer.data?.detail ?? "A ranking was refused. It is kept in this browser.");
+}
 
 async function takeBack() {
   const id = memory.read(`last.${slug}`);
@@ -176,7 +228,8 @@ async function fetchNow(wanted, first) {
   desk.numToday = Number(fetched.querySelector("[data-today]").dataset.today) + outbox.all().length;
   const slates = [...fetched.querySelectorAll("form.slate")].map((form) => adopt(document.importNode(form, true), onGone));
   for (const slate of slates) {
-    if (slate.lease === first) desk.ahead.unshift(slate);
+    if (desk.current && !desk.current.isClosed && draftKey(slate) === draftKey(desk.current)) goOnUnder(slate);
+    else if (slate.lease === first) desk.ahead.unshift(slate);
     else desk.ahead.push(slate);
   }
   if (!desk.current && desk.ahead.length) show(desk.ahead.shift());
@@ -185,6 +238,14 @@ async function fetchNow(wanted, first) {
     waiting.hidden = false;
     tryAgain(fetchAhead);
   }
+}
+
+/** The slate in view came back under a new lease: go on with it. */
+function goOnUnder(slate) {
+  const { content, undo, redo, here } = desk.current;
+  Object.assign(slate, { content, undo, redo, isDirty: true, here: cardOf(slate, here.dataset.id) });
+  show(slate);
+  tell("This slate's time had run out while you were away. It is yours again, with your work.");
 }
 
 setInterval(renew, Math.max(5_000, leaseDurationMs / 3));
@@ -196,6 +257,7 @@ async function renew() {
     if (answer.data?.code !== "lease_ended" || slate.isClosed) continue;
     if (slate === desk.current) {
       tell("This slate's time ran out and someone else has it now. You may still submit: your ranking is kept.");
+      fetchAhead(2, slate.lease); // it may be free again by now
     } else {
       desk.ahead = desk.ahead.filter((other) => other !== slate);
       fetchAhead();
@@ -211,15 +273,22 @@ const COMMANDS = {
   submit,
   undo: () => travel("undo", "redo", "Undone."),
   redo: () => travel("redo", "undo", "Done again."),
-  skip: () => askSkip("skip"),
-  cannot_rank: () => askSkip("cannot_rank"),
+  skip: () => desk.taught ?? askSkip("skip"),
+  cannot_rank: () => desk.taught ?? askSkip("cannot_rank"),
   take_back: takeBack,
   layout: nextLayout,
+  order: () => {
+    toggleOrder();
+    draw();
+  },
+  together: toggleTogether,
+  differences: toggleDifferences,
   keys: () => keysDialog.showModal(),
 };
 
 listenToKeys(COMMANDS);
 page.addEventListener("change", onField);
+page.addEventListener("change", onChoice);
 page.addEventListener("input", onField);
 page.addEventListener("submit", (event) => event.preventDefault()); // Enter in a field is no submit
 page.addEventListener("click", (event) => {

@@ -58,6 +58,7 @@ export function adopt(form, onGone) {
     ids,
     letter: Object.fromEntries(cards.map((card) => [card.dataset.id, card.dataset.letter])),
     idOf: Object.fromEntries(cards.map((card) => [card.dataset.letter, card.dataset.id])),
+    teaches: "teaches" in form.dataset,
     isPair: form.classList.contains("is-pair"),
     asksSafety: form.querySelector("[name=safety]") !== null,
     content: contentOf(JSON.parse(form.dataset.draft ?? "{}"), ids),
@@ -162,8 +163,18 @@ export function place(id, rank) {
 
 /** Select in order: the best first, then the next best. */
 export function placeNext(id) {
-  const taken = Object.values(desk.current.content.ranks);
-  place(id, Math.min(desk.current.ids.length, taken.length ? Math.max(...taken) + 1 : 1));
+  const slate = desk.current;
+  change((content) => {
+    const { [id]: _, ...others } = content.ranks;
+    const closed = dense(others); // a gap that was left would make the last two tie
+    content.ranks = { ...closed, [id]: Math.max(0, ...Object.values(closed)) + 1 };
+  }, `${slate.letter[id]} is next.`);
+}
+
+/** Ranks 1, 2, 3 … without gaps; equal ones stay equal. */
+export function dense(ranks) {
+  const inOrder = [...new Set(Object.values(ranks))].sort((a, b) => a - b);
+  return Object.fromEntries(Object.entries(ranks).map(([id, rank]) => [id, inOrder.indexOf(rank) + 1]));
 }
 
 export function tieWithLast(id) {

@@ -127,9 +127,9 @@ def test_very_much_code_is_shown_without_colours():
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("a\x00b", "a␀b"),
-        ("a\x1b[31mb", "a␛[31mb"),
-        ("a\x7fb", "a␡b"),
+        ("a\x00b", "a⟦U+0000⟧b"),
+        ("a\x1b[31mb", "a⟦U+001B⟧[31mb"),
+        ("a\x7fb", "a⟦U+007F⟧b"),
         ("a\x85b", "a⟦U+0085⟧b"),
         ("user\u202etxt.exe", "user⟦RLO⟧txt.exe"),
         ("\u2067right\u2069", "⟦RLI⟧right⟦PDI⟧"),

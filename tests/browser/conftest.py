@@ -60,26 +60,53 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+class WebServer:
+    """The web product, served as in production by Uvicorn; it can go down and come back at the same address."""
+
+    def __init__(self, app: FastAPI) -> None:  # noqa: F811
+        self.app = app
+        self.port = 0  # the first free one
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        config = uvicorn.Config(
+            self.app, host="127.0.0.1", port=self.port, log_level="warning", timeout_graceful_shutdown=1
+        )
+        self.server = uvicorn.Server(config)
+        ready = threading.Event()
+        listening = self.server.startup
+
+        async def startup(*arguments: Any, **options: Any) -> None:
+            await listening(*arguments, **options)
+            ready.set()
+
+        self.server.startup = startup  # type: ignore[method-assign]
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        assert ready.wait(timeout=30), "the web product did not start"
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=30)
+
+
 @pytest.fixture
-def server(app: FastAPI) -> Iterator[str]:  # noqa: F811
-    """The address of the web product, served as in production by Uvicorn."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    ready = threading.Event()
-    listening = server.startup
+def web(app: FastAPI) -> Iterator[WebServer]:  # noqa: F811
+    """The web product, up; a test may take it down and bring it back."""
+    web = WebServer(app)
+    web.start()
+    yield web
+    web.stop()
 
-    async def startup(*arguments: Any, **options: Any) -> None:
-        await listening(*arguments, **options)
-        ready.set()
 
-    server.startup = startup  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert ready.wait(timeout=30), "the web product did not start"
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(timeout=30)
+@pytest.fixture
+def server(web: WebServer) -> str:
+    """The address of the web product."""
+    return web.address
 
 
 @pytest.fixture

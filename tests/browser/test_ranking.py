@@ -156,7 +156,7 @@ def test_an_incomplete_ranking_is_not_submitted_and_what_is_missing_is_said(
         page.keyboard.press(rank)
     wait_until_settled(page)
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#said")).to_contain_text("E without a rank")
+    expect(page.locator("#said")).to_have_text("Still without a rank: E.")
     expect(page.get_by_role("button", name="Submit")).to_have_attribute("aria-disabled", "true")
     assert session.scalars(select(Ranking)).all() == []
 
