@@ -1,10 +1,12 @@
 """Owns the engine, the session and the database's clock. Knows no table of its own."""
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 from fastapi import Depends
 from sqlalchemy import BigInteger, DateTime, Engine, Enum, MetaData, create_engine, func, select, text
@@ -71,7 +73,23 @@ def driver_url(url: str) -> str:
     return f"postgresql+psycopg://{rest}"
 
 
-def get_session() -> Iterator[Session]:
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+async def wait_for_turn() -> AsyncIterator[None]:
+    """Let no more requests in than there are connections; the others wait here, and hold no thread.
+
+    Waiting inside the pool they would hold all the threads, while those with a connection waited for a thread to go on.
+    """
+    loop = asyncio.get_running_loop()
+    if (turns := _turns.get(loop)) is None:
+        num_connections: int = SessionFactory.kw["bind"].pool.size()
+        turns = _turns[loop] = asyncio.Semaphore(num_connections)
+    async with turns:
+        yield
+
+
+def get_session(turn: Annotated[None, Depends(wait_for_turn, scope="function")]) -> Iterator[Session]:
     """One request, one transaction: commit when the handler returns, roll back when it raises."""
     with SessionFactory.begin() as session:
         yield session
