@@ -33,6 +33,8 @@ def test_the_first_admin_sets_up_invites_and_the_invited_comes_in(session, serve
     theirs.get_by_label("E-mail address").fill("lena@example.org")
     theirs.get_by_label("Password").fill("other words together")
     theirs.get_by_role("button", name="Make my account").click()
+    theirs.wait_for_url("**/projects/everyday/guidelines")
+    theirs.get_by_role("button", name="I have read this and will follow it").click()
     theirs.wait_for_url("**/projects/everyday/rank")
 
     page.goto("/projects/everyday/people")

@@ -54,6 +54,7 @@ def database(installation: Installation) -> Iterator[Session]:
 @pytest.mark.timeout(600)
 def test_a_stranger_goes_once_round_the_whole_loop(page: Page, installation: Installation, database: Session) -> None:
     become_the_admin(page, installation.line("Open this link once").rpartition(" ")[2])
+    accept_the_guidelines(page)
     rank_by_mouse(page)
     rank_by_keyboard(page)
     let_others_rank(installation, database, 60)
@@ -79,6 +80,13 @@ def become_the_admin(page: Page, link: str) -> None:
     page.get_by_label("Password").fill("three words together")
     page.get_by_role("button", name="Make my account").click()
     expect(page.get_by_role("link", name="Rank", exact=True)).to_be_visible()
+
+
+def accept_the_guidelines(page: Page) -> None:
+    """The one click between the first link and the first slate."""
+    page.goto(f"{ROOT}/rank")
+    page.get_by_role("button", name="I have read this and will follow it").click()
+    page.wait_for_url(f"**{ROOT}/rank")
 
 
 def open_a_slate(page: Page) -> int:

@@ -11,10 +11,11 @@ import httpx
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from app.db import driver_url
+from app.db import clock, driver_url
 from app.people.models import Membership, Role
 from app.people.service import create_account, create_key
 from app.projects.service import get_project
+from app.quality.guidelines import accept
 from tests.faults.processes import children_of, is_running, wait_for
 from tests.installation import Installation, installation  # noqa: F401
 
@@ -33,6 +34,7 @@ def api_key(installation: Installation) -> str:
         account = create_account(session, email="lena@example.org", name="Lena", password=None)
         project = get_project(session, "starter")
         session.add(Membership(account_id=account.id, project_id=project.id, role=Role.LABELER))
+        accept(session, account, project, version=1, now=clock(session))
         key = create_key(session, account, "tests")
         session.commit()
     return key

@@ -1,5 +1,6 @@
 """The queue of slates: planned up to its target, claimed by one sampler at a time, filled only under a live claim."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -11,11 +12,12 @@ from app.db import SessionFactory, clock
 from app.labeling import queue
 from app.labeling.models import Completion, CompletionSource, Demonstration, Draft, Lease, LeaseEnd, Slate, SlateState
 from app.labeling.queue import NewCompletion, SlateClaim, SlateToSample
+from app.people.models import Membership, Role
 from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
-from tests.app.loop import make_labeler, make_project, make_prompts, make_slate, rank
+from tests.app.loop import make_account, make_labeler, make_project, make_prompts, make_slate, rank
 
 MINUTE = timedelta(minutes=1)
 
@@ -264,3 +266,29 @@ def test_the_same_prompt_asked_again_gets_another_seed(session: Session) -> None
         rank(session, session.get_one(Slate, held.claim.slate_id), [1, 2, 3, 4])
         session.commit()
     assert seeds[0] != seeds[1]
+
+
+def test_the_asked_share_of_new_slates_is_shared_by_several_labelers(session: Session) -> None:
+    project = make_project(session, queue_target=400, shared_share=0.15, shared_overlap=3)
+    make_prompts(session, project, Split.TRAIN, 400)
+    for name in ("Ada", "Bo", "Cy", "Di"):
+        session.add(Membership(account_id=make_account(session, name).id, project_id=project.id, role=Role.LABELER))
+    session.flush()
+    plan(session, project)
+    overlaps = Counter(session.scalars(select(Slate.overlap)))
+    assert overlaps.keys() == {1, 3}
+    assert 0.10 < overlaps[3] / 400 < 0.20  # ± 2.8 standard errors of 0.15
+
+
+@pytest.mark.parametrize(("num_members", "expected"), [(0, {1}), (1, {1}), (2, {2}), (5, {3})])
+def test_a_shared_slate_asks_for_no_more_rankings_than_there_are_people(
+    session: Session, num_members: int, expected: set[int]
+) -> None:
+    project = make_project(session, queue_target=3, shared_share=1.0, shared_overlap=3)
+    make_prompts(session, project, Split.TRAIN, 3)
+    for number in range(num_members):
+        account = make_account(session, f"Number{number}")
+        session.add(Membership(account_id=account.id, project_id=project.id, role=Role.LABELER))
+    session.flush()
+    plan(session, project)
+    assert set(session.scalars(select(Slate.overlap))) == expected

@@ -3,9 +3,11 @@
 import pytest
 
 from app import db
-from app.labeling.models import SlateState
+from app.labeling.models import SlateKind, SlateState
+from app.people.models import Labeler
 from app.policies.models import PolicyVersion
 from app.prompts.models import Split
+from app.quality.entry_models import Onboarding
 from app.rounds.models import Heartbeat, Round, RoundState
 from tests.app.loop import make_prompts, make_slate
 
@@ -68,3 +70,48 @@ def test_who_is_in_no_project_reads_what_to_do(outsider, site_admin):
 
 def test_a_site_admin_finds_every_project(site_admin, project):
     assert "Everyday requests" in site_admin.get("/").text
+
+
+def test_a_labeler_is_not_told_of_slates_that_they_have_ranked(labeler, other_labeler, session, project):
+    [prompt] = make_prompts(session, project, Split.TRAIN)
+    slate = make_slate(session, prompt)
+    slate.overlap = 2
+    session.commit()
+    (lease,) = labeler.post("/api/v1/projects/everyday/leases", json={"wanted": 1}).json()["leases"]
+    ranks = {completion["id"]: 1 for completion in lease["completions"]}
+    form = {"ranking_id": "33333333-3333-4333-8333-333333333333", "ranks": ranks, "active_s": 42.0}
+    assert labeler.post(f"/api/v1/leases/{lease['id']}/ranking", json=form).status_code == 201
+    mine, theirs = labeler.get("/").text, other_labeler.get("/").text
+    assert "slates wait for me</dt><dd>0</dd>" in mine
+    assert "slate waits for me</dt><dd>1</dd>" in theirs
+    assert "by me in 24 h</dt><dd>1</dd>" in mine
+    assert "my time on one</dt><dd>42" in mine
+    assert "my time on one" not in theirs
+
+
+def test_the_version_of_the_guidelines_that_was_accepted_is_shown(labeler, admin, site_admin, project):
+    assert "version 1 accepted" in labeler.get("/").text
+    assert "not accepted yet" in site_admin.get("/").text
+    admin.post("/projects/everyday/guidelines/edit", data={"markdown": "New.", "needs_acceptance": "true"})
+    home = labeler.get("/").text
+    assert "version 1 accepted" in home
+    assert "The guidelines have changed" in home
+
+
+def test_gold_slates_are_not_announced(labeler, session, project):
+    [prompt] = make_prompts(session, project, Split.TRAIN)
+    make_slate(session, prompt, kind=SlateKind.GOLD)
+    session.commit()
+    assert "slates wait for me</dt><dd>0</dd>" in labeler.get("/").text
+
+
+def test_an_admin_is_told_of_newcomers_who_wait(labeler, admin, session, project):
+    assert "newcomer" not in admin.get("/").text
+    account_id = labeler.account.id
+    newcomer = Labeler(project_id=project.id, account_id=account_id, pseudonym="new")
+    session.add(newcomer)
+    session.flush()
+    session.add(Onboarding(labeler_id=newcomer.id, waits_since=db.clock(session)))
+    session.commit()
+    assert "1 newcomer waits for you" in admin.get("/").text
+    assert "waits for you" not in labeler.get("/").text

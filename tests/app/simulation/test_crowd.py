@@ -14,7 +14,7 @@ from app.simulation.crowd import APIRefused, Crowd, NothingToRank
 from app.simulation.gold import gold_utility
 from app.simulation.people import hire
 from tests.app.labeling.conftest import MakeSlate, make_slate  # noqa: F401
-from tests.browser.conftest import server  # noqa: F401
+from tests.browser.conftest import server, web  # noqa: F401
 
 PROMPT = "How do I cook rice?"
 TEXTS = (
