@@ -58,7 +58,7 @@ class IncompleteRanking(LabelingError):
     code = "incomplete_ranking"
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"{message}. Give each of the slate's completions one rank; nothing was stored yet.")
+        super().__init__(f"{message}. Complete the form and submit again; nothing was stored yet.")
 
 
 class StrengthDoesNotFit(LabelingError):

@@ -79,8 +79,15 @@ def lease_again(
     slot = slots.free_for(labeler_id)
     if slot is None:
         return None
-    completion_ids = list(session.scalars(select(Completion.id).where(Completion.slate_id == slate.id)))
-    return _open(session, labeler_id, slate, slots, slot, completion_ids, deadline, now, rng)
+    seen = session.scalars(
+        select(Lease.order_shown)
+        .where(Lease.slate_id == slate.id, Lease.labeler_id == labeler_id)
+        .order_by(Lease.granted_at.desc())
+        .limit(1)
+    ).first()
+    completion_ids = session.scalars(select(Completion.id).where(Completion.slate_id == slate.id)).all()
+    order_shown = seen or rng.sample(sorted(completion_ids), k=len(completion_ids))
+    return _open(session, labeler_id, slate, slots, slot, order_shown, deadline, now)
 
 
 def renew(session: Session, account_id: int, lease_id: UUID, now: datetime) -> datetime:
@@ -226,11 +233,12 @@ def _grant(
     for lane in lanes:
         passed_over: list[UUID] = []
         while found := _lock_candidate(session, labeler, lane, passed_over, now):
-            slate, completion_ids = found
+            slate, completion_ids, seen = found
             slots = count_slots(session, slate, now)
             slot = slots.free_for(labeler.id)
             if slot is not None and labeler.id not in {*slots.leased.values(), *slots.ranked.values()}:
-                return _open(session, labeler.id, slate, slots, slot, completion_ids, deadline, now, rng)
+                order_shown = seen or rng.sample(sorted(completion_ids), k=len(completion_ids))
+                return _open(session, labeler.id, slate, slots, slot, order_shown, deadline, now)
             settle(slate, slots, now)
             passed_over.append(slate.id)
     return None
@@ -251,11 +259,22 @@ def _is_new_to(labeler: Labeler) -> ColumnElement[bool]:
 
 def _lock_candidate(
     session: Session, labeler: Labeler, lane: _Lane, passed_over: list[UUID], now: datetime
-) -> tuple[Slate, list[UUID]] | None:
-    """Lock the first slate of the lane that seems to have a free slot; what others lock is left to them."""
+) -> tuple[Slate, list[UUID], list[UUID] | None] | None:
+    """Lock the first slate of the lane that seems to have a free slot; what others lock is left to them.
+
+    Returns it with its completions, and in which order the labeler saw them on a lease that ran out: work comes back
+    as it was left.
+    """
     completion_ids = select(func.array_agg(Completion.id)).where(Completion.slate_id == Slate.id).scalar_subquery()
+    seen = (
+        select(Lease.order_shown)
+        .where(Lease.slate_id == Slate.id, Lease.labeler_id == labeler.id, Lease.end == LeaseEnd.EXPIRED)
+        .order_by(Lease.granted_at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     row = session.execute(
-        select(Slate, completion_ids)
+        select(Slate, completion_ids, seen)
         .where(Slate.project_id == labeler.project_id, Slate.state == SlateState.READY, Slate.free_from <= now)
         .where(lane.slates, Slate.id.not_in(passed_over))
         .order_by(*lane.order)
@@ -263,7 +282,7 @@ def _lock_candidate(
         .with_for_update(of=Slate, key_share=True, skip_locked=True)
         .execution_options(populate_existing=True)
     ).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def _open(
@@ -272,12 +291,10 @@ def _open(
     slate: Slate,
     slots: Slots,
     slot: int,
-    completion_ids: list[UUID],
+    order_shown: list[UUID],
     deadline: datetime,
     now: datetime,
-    rng: Random,
 ) -> Lease:
-    order_shown = rng.sample(sorted(completion_ids), k=len(completion_ids))
     lease = Lease(
         slate_id=slate.id,
         labeler_id=labeler_id,

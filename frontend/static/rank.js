@@ -164,6 +164,7 @@ const send = openSender(outbox, (answer, item) => {
 
 /** A refused ranking is not lost: it lies in the browser as a draft, and comes back with its slate. */
 function onRefusal(answer, { form, revision }) {
+  if (memory.read(`last.${slug}`) === form.ranking_id) memory.write(`last.${slug}`, null);
   const ids = Object.keys(form.ranks);
   if (answer.data?.code !== "already_ranked") {
     memory.write(draftKey({ ids }), { content: contentOf(form, ids), revision: revision ?? 0 });

@@ -289,14 +289,15 @@ def test_a_draft_cannot_be_saved_over_a_submission_or_a_skip(
     assert session.scalar(select(func.count()).select_from(Draft)) == 0
 
 
-def test_a_draft_may_lack_anything_but_hold_nothing_unknown(
-    labeler: Person, project: Project, make_slate: MakeSlate
+def test_a_draft_may_lack_anything_and_what_another_version_of_the_page_says_more_is_dropped(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
 ) -> None:
     make_slate()
     (lease,) = take(labeler, project)
     assert save(labeler, lease, 0).status_code == 200
-    assert save(labeler, lease, 1, rank={}).status_code == 422
-    assert save(labeler, lease, 1, qualities={ids(lease)[0]: 8}).status_code == 422
+    assert save(labeler, lease, 1, stars={ids(lease)[0]: 5}, note="kept").status_code == 200
+    assert session.scalars(select(Draft.content)).one() == {"note": "kept"}
+    assert save(labeler, lease, 2, qualities={ids(lease)[0]: 8}).status_code == 422
 
 
 # Many at once
@@ -437,3 +438,18 @@ def test_tabs_of_one_labeler_that_open_at_once_hold_no_more_than_was_asked(
         held = list(tabs.map(open_tab, range(6)))
     assert all(tab == held[0] for tab in held)
     assert len(held[0]) == 2
+
+
+def test_a_slate_that_comes_back_is_shown_in_the_same_order(
+    labeler: Person, other_labeler: Person, project: Project, make_slate: MakeSlate, clock: Clock
+) -> None:
+    make_slate([f"Completion {number}." for number in range(9)])  # one in 362,880 by chance
+    (first,) = take(labeler, project)
+    save(labeler, first, 0, note="to be gone on with")
+    clock.advance(timedelta(seconds=project.lease_duration_s + 1))
+    (between,) = take(other_labeler, project)
+    assert ids(between) != ids(first)
+    clock.advance(timedelta(seconds=project.lease_duration_s + 1))
+    (again,) = take(labeler, project)
+    assert again["id"] != first["id"]
+    assert ids(again) == ids(first)
