@@ -110,7 +110,7 @@ def _count_rankings(session: Session, account: Account, glances: dict[int, Glanc
             Ranking.project_id,
             func.count(),
             func.count().filter(is_mine),
-            func.coalesce(func.sum(Ranking.active_s).filter(is_mine), 0.0),
+            func.sum(Ranking.active_s).filter(is_mine),
         )
         .join(Labeler, Labeler.id == Ranking.labeler_id)
         .where(Ranking.project_id.in_(glances), Ranking.submitted_at > now - A_DAY, Ranking.retracted_at.is_(None))
@@ -118,7 +118,7 @@ def _count_rankings(session: Session, account: Account, glances: dict[int, Glanc
     )
     for project_id, num_today, num_mine, active_s in session.execute(counts):
         glance = glances[project_id]
-        glance.num_today, glance.num_mine_today, glance.active_s_today = num_today, num_mine, active_s
+        glance.num_today, glance.num_mine_today, glance.active_s_today = num_today, num_mine, active_s or 0.0
 
 
 def _find_standing(session: Session, account: Account, glances: dict[int, Glance]) -> None:

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from app import db
 from app.datasets.models import Snapshot, SnapshotRanking
+from app.labeling import queue
 from app.labeling.models import (
     Lease,
     LeaseEnd,
@@ -252,6 +254,36 @@ def test_a_ranking_of_a_slate_retired_meanwhile_is_kept(
     assert submit(labeler, lease).status_code == 201
     session.refresh(slate)
     assert slate.state is SlateState.RETIRED
+
+
+def test_a_slate_in_work_counts_after_the_policy_changed(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate()
+    (lease,) = take(labeler, project)
+    unstarted = make_slate()
+    queue.retire_unstarted(session, project)  # as a promotion does
+    session.commit()
+    assert submit(labeler, lease).json()["counted"] is True
+    session.refresh(unstarted)
+    assert unstarted.state is SlateState.RETIRED
+
+
+@pytest.mark.parametrize("wrong", ["1970-01-01T00:00:00Z", "2999-12-31T23:59:59Z"])
+def test_a_labelers_clock_that_is_wrong_changes_nothing_that_is_stored(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session, wrong: str
+) -> None:
+    make_slate()
+    screens = labeler.post(f"/api/v1/projects/{project.slug}/leases/screens", json={"wanted": 1, "since": wrong})
+    assert screens.status_code == 200
+    before = db.clock(session)
+    (lease,) = take(labeler, project)
+    assert submit(labeler, lease, submitted_at=wrong).status_code == 422  # a time of the client's own has no place
+    assert submit(labeler, lease).json()["counted"] is True
+    stored = session.scalars(select(Ranking)).one()
+    assert before < stored.submitted_at < db.clock(session)
+    granted = session.scalars(select(Lease.granted_at)).one()
+    assert stored.submitted_at - LEASE_DURATION < granted < stored.submitted_at
 
 
 def test_words_that_postgres_cannot_hold_are_replaced_and_the_rest_is_kept(

@@ -1,19 +1,23 @@
 # ruff: noqa: F811 - fixtures are found by name
 """A crowd ranks over HTTP: as many as asked for, as the gold preference says, and it says why it cannot."""
 
+from collections import Counter
+
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import db
-from app.labeling.models import Ranking, RankingItem
+from app.labeling.models import Ranking, RankingItem, SlateState
 from app.people.models import Account
 from app.projects.models import Project
 from app.simulation import crowd as crowd_module
 from app.simulation.crowd import APIRefused, Crowd, NothingToRank
 from app.simulation.gold import gold_utility
 from app.simulation.people import hire
+from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate  # noqa: F401
+from tests.app.quality.known import make_known
 from tests.browser.conftest import server, web  # noqa: F401
 
 PROMPT = "How do I cook rice?"
@@ -50,6 +54,19 @@ def test_labelers_without_noise_rank_in_the_gold_order(crowd: Crowd, make_slate:
     crowd.rank(1)
     ranks = {item.completion_id: item.rank for item in session.scalars(select(RankingItem))}
     assert [ranks[completion.id] for completion in slate.completions] == [1, 2, 3, 4]
+
+
+def test_simulated_labelers_get_in_as_people_do(
+    crowd: Crowd, make_slate: MakeSlate, researcher: Person, session: Session
+) -> None:
+    source = make_slate(TEXTS, prompt=PROMPT)
+    make_known(researcher, session, source, kind="onboarding")  # TEXTS stand in the gold order
+    source.state = SlateState.DONE
+    session.commit()
+    for _ in range(6):
+        make_slate(TEXTS, prompt=PROMPT)
+    assert crowd.rank(9) == 9  # each of the three passes one onboarding slate; the rest are shared out
+    assert Counter(session.scalars(select(Ranking.counted))) == {False: 3, True: 6}
 
 
 def test_a_crowd_works_only_while_it_is_wanted(crowd: Crowd, make_slate: MakeSlate) -> None:
