@@ -8,6 +8,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from app import db, error_answers, health
 from app.datasets import routes as datasets
+from app.labeling import conversation_routes as conversations
 from app.labeling import demonstration_routes as demonstrations
 from app.labeling import routes as labeling
 from app.pages import STATIC, StaticFilesForEver
@@ -16,11 +17,12 @@ from app.policies import routes as policies
 from app.projects import routes as projects
 from app.prompts import routes as prompts
 from app.quality import entry_routes as getting_in
+from app.quality import routes as quality
 from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
-AREAS = (people, projects, labeling, demonstrations, rounds, policies, getting_in)
+AREAS = (people, projects, labeling, demonstrations, conversations, rounds, policies, getting_in, quality)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 

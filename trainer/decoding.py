@@ -5,7 +5,7 @@ tolerance): each has its own random numbers, one a token, and each token is read
 distribution. Knows nothing of slates, the database or where the prompts come from; token ids in, token ids out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -67,10 +67,16 @@ class SampledCompletion:
     seed: int
 
 
+# (index of the request, the completion): called the moment one is finished, in the thread that decodes it.
+OnFinished = Callable[[int, SampledCompletion], None]
+
+
 class Engine(Protocol):
     """What samples completions: this module's LocalEngine, or a server elsewhere."""
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[list[SampledCompletion]]:
+    def sample(
+        self, requests: Sequence[SampleRequest], on_finished: OnFinished | None = None
+    ) -> list[list[SampledCompletion]]:
         """The completions of each request, in the order of its seeds."""
         ...
 
@@ -84,7 +90,9 @@ class LocalEngine:
         self.stop_ids = stop_token_ids(model, tokenizer)
         self.max_rows = max_rows
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[list[SampledCompletion]]:
+    def sample(
+        self, requests: Sequence[SampleRequest], on_finished: OnFinished | None = None
+    ) -> list[list[SampledCompletion]]:
         """The completions of each request, in the order of its seeds. Raises PromptTooLong, NonFiniteLogits."""
         self._check_lengths(requests)
         was_training = self.model.training
@@ -95,25 +103,25 @@ class LocalEngine:
         if len(requests) > 1 and gains_from_two(self.model.device):
             first, second = side_by_side(
                 self.model.device,
-                lambda: self._sample(requests, by_length[0::2]),
-                lambda: self._sample(requests, by_length[1::2]),
+                lambda: self._sample(requests, by_length[0::2], on_finished),
+                lambda: self._sample(requests, by_length[1::2], on_finished),
             )
             completions = first | second
         else:
-            completions = self._sample(requests, by_length)
+            completions = self._sample(requests, by_length, on_finished)
         self.model.train(was_training)
         return [[completions[r, s] for s in range(len(request.seeds))] for r, request in enumerate(requests)]
 
     @torch.no_grad()
     def _sample(
-        self, requests: Sequence[SampleRequest], chosen: Sequence[int]
+        self, requests: Sequence[SampleRequest], chosen: Sequence[int], on_finished: OnFinished | None
     ) -> dict[tuple[int, int], SampledCompletion]:
         """The completions of the chosen requests by (request, seed) index. Like lengths come together."""
         rows = [(r, s) for r in chosen for s in range(len(requests[r].seeds))]  # one prompt's seeds adjacent
         completions: dict[tuple[int, int], SampledCompletion] = {}
         for start in range(0, len(rows), self.max_rows):
             batch = rows[start : start + self.max_rows]
-            completions |= zip(batch, self._decode(requests, batch), strict=True)
+            completions |= zip(batch, self._decode(requests, batch, on_finished), strict=True)
         return completions
 
     def _check_lengths(self, requests: Sequence[SampleRequest]) -> None:
@@ -122,7 +130,9 @@ class LocalEngine:
             if context is not None and len(request.prompt_ids) + request.max_completion_tokens > context:
                 raise PromptTooLong(len(request.prompt_ids), context - request.max_completion_tokens)
 
-    def _decode(self, requests: Sequence[SampleRequest], rows: Sequence[tuple[int, int]]) -> list[SampledCompletion]:
+    def _decode(
+        self, requests: Sequence[SampleRequest], rows: Sequence[tuple[int, int]], on_finished: OnFinished | None
+    ) -> list[SampledCompletion]:
         """rows: (request, seed) indices of the completions that make up this batch."""
         device = self.model.device
         asked = [requests[r] for r, _ in rows]
@@ -143,6 +153,17 @@ class LocalEngine:
         out_finished = torch.zeros(num_rows, dtype=torch.bool)
         alive = torch.arange(num_rows)  # output row of each decoded row
         running = torch.ones(num_rows, dtype=torch.bool, device=device)  # decoded rows still wanted
+
+        def completion(row: int) -> SampledCompletion:
+            r, s = rows[row]
+            length = int(out_lengths[row])
+            return SampledCompletion(
+                token_ids=out_ids[row, :length].tolist(),
+                logprobs=out_logprobs[row, :length].tolist(),
+                finish_reason="stop" if out_finished[row] else "length",
+                seed=requests[r].seeds[s],
+            )
+
         for step in range(max_new):
             logits = self.model(
                 input_ids=tokens,
@@ -161,7 +182,10 @@ class LocalEngine:
             out_logprobs[written, step] = logprobs.cpu()[still]
             out_lengths[written] = step + 1
             out_finished[written] = stopped.cpu()[still]
-            running &= ~stopped & (limits > step + 1)
+            running = running & ~stopped & (limits > step + 1)  # not in place: `still` may be the same memory
+            if on_finished is not None:
+                for row in alive[still & ~running.cpu()].tolist():
+                    on_finished(rows[row][0], completion(row))
             num_running = int(running.sum())
             if num_running == 0:
                 break
@@ -173,17 +197,7 @@ class LocalEngine:
                 tokens, lengths, draws = tokens[keep], lengths[keep], draws[keep]
                 temperature, top_p, limits, running = temperature[keep], top_p[keep], limits[keep], running[keep]
                 padding = None if padding is None else padding[keep]
-        return [
-            SampledCompletion(
-                token_ids=ids[:length],
-                logprobs=logprobs[:length],
-                finish_reason="stop" if finished else "length",
-                seed=requests[r].seeds[s],
-            )
-            for (r, s), ids, logprobs, length, finished in zip(
-                rows, out_ids.tolist(), out_logprobs.tolist(), out_lengths.tolist(), out_finished.tolist(), strict=True
-            )
-        ]
+        return [completion(row) for row in range(num_rows)]
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from random import SystemRandom
 from types import FrameType
 from typing import Any
 
@@ -25,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from app import terminal
 from app.db import SAMPLER_CHANNEL, SessionFactory, clock
-from app.labeling import queue
+from app.labeling import conversations, queue
 from app.labeling.models import CompletionSource
 from app.labeling.queue import MixtureEntry, NewCompletion, SlateClaim, SlateToSample
 from app.policies.models import PolicyVersion, RewardModelVersion
@@ -46,7 +47,7 @@ from trainer.errors import StageError
 from trainer.inspect_policy import inspect_policy
 from trainer.model_shelf import ModelShelf
 from trainer.prompting import decode_completion, encode_completion, encode_prompt, storable
-from trainer.slates import SlateCompletion, SlateRequest, Source, fill_slates
+from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ RETRY_S = 1.0
 PAUSE_AFTER_FAILURE = timedelta(seconds=30)
 OPEN_MODELS = 3
 NICENESS = 5  # a labeler's request comes before the next slate
+RNG = SystemRandom()  # places of replies on the page must not be foreseeable
 LARGEST_ON_CPU = 1_000_000_000  # parameters; a larger policy waits while a stage has the GPU
 
 
@@ -163,7 +165,8 @@ class Sampler:
             requests = {slate.claim: self._request(slate, policies) for slate in slates}
             ready = [slate for slate in slates if isinstance(requests[slate.claim], SlateRequest)]
             engines = {version_id: (policy.engine, policy.decode) for version_id, policy in policies.items()}
-            filled = fill_slates([r for r in requests.values() if isinstance(r, SlateRequest)], engines)
+            asked = [request for request in requests.values() if isinstance(request, SlateRequest)]
+            filled = fill_slates(asked, engines, self._showing(ready))
         except Exception as error:  # one project's policy must not stop the others
             self._put_off(project_id, slates, error)
             return
@@ -173,6 +176,20 @@ class Sampler:
             refusal = requests[slate.claim]
             if isinstance(refusal, StageError):
                 self._give_up(slate, refusal.message)
+
+    def _showing(self, slates: list[SlateToSample]) -> OnFound | None:
+        """What shows replies of conversations as they are finished. A batch is of conversations or of none.
+
+        Where several sources write, the time at which a reply comes would tell which wrote it: they come together.
+        """
+        if not slates or not slates[0].is_awaited or len(slates[0].mixture) > 1:
+            return None
+
+        def show(number: int, text: str) -> None:
+            with SessionFactory.begin() as session:
+                conversations.add_reply(session, slates[number].claim, text, RNG)
+
+        return show
 
     def _policies_of(self, mixture: Sequence[MixtureEntry]) -> dict[int, OpenPolicy]:
         versions = {entry.version.id: entry.version for entry in mixture if entry.version is not None}
@@ -221,13 +238,16 @@ class Sampler:
             return
         with SessionFactory.begin() as session:
             rows = [new_completion(slate, completion, policies) for completion in completions]
-            if not queue.store_completions(session, slate.claim, rows, now=clock(session)):
+            if queue.store_completions(session, slate.claim, rows, now=clock(session)):
+                conversations.announce(session, slate.claim.slate_id)
+            else:
                 log.info("slate=%s is not ours any more; its completions are dropped", slate.claim.slate_id)
 
     def _give_up(self, slate: SlateToSample, reason: str) -> None:
         log.warning("prompt=%s is set aside: %s", slate.prompt_id, reason)
         with SessionFactory.begin() as session:
             queue.give_up(session, slate.claim, reason, now=clock(session))
+            conversations.announce(session, slate.claim.slate_id)
 
     def _put_off(self, project_id: int, slates: list[SlateToSample], error: Exception) -> None:
         """Hand the slates back and leave the project alone for a while; others go on."""

@@ -5,9 +5,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trainer.decoding import Engine, SampledCompletion, SampleRequest
+from trainer.decoding import Engine, OnFinished, SampledCompletion, SampleRequest
 
 Decode = Callable[[Sequence[int]], str]  # token ids -> the text that is stored
+# (index of the slate, the text): called the moment a completion is finished that its slate does not have yet.
+OnFound = Callable[[int, str], None]
 
 MAX_ROUNDS = 4  # times that repeated texts are sampled again before a slate is left with fewer
 
@@ -51,10 +53,11 @@ class _Slate:
     rng: random.Random
     num_drawn: int = 0
     found: dict[str, SlateCompletion] = field(default_factory=dict)  # by what a reader sees of it
+    shown: set[str] = field(default_factory=set)  # the same, of what was told as soon as it was finished
 
 
 def fill_slates(
-    requests: Sequence[SlateRequest], engines: Mapping[int, tuple[Engine, Decode]]
+    requests: Sequence[SlateRequest], engines: Mapping[int, tuple[Engine, Decode]], on_found: OnFound | None = None
 ) -> list[list[SlateCompletion]]:
     """K completions for each request, no two of which read alike; fewer where the policy would not vary.
 
@@ -66,9 +69,23 @@ def fill_slates(
         draws = [(slate, source) for slate in slates for source in _missing(slate)]
         if not draws:
             break
-        for slate, completion in _sample(draws, engines):
+        for slate, completion in _sample(draws, engines, _telling(slates, on_found)):
             slate.found.setdefault(_as_read(completion.text), completion)
     return [list(slate.found.values()) for slate in slates]
+
+
+def _telling(slates: Sequence[_Slate], on_found: OnFound | None) -> Callable[[_Slate, str], None] | None:
+    """What tells a slate's new texts; None where nobody waits for them."""
+    if on_found is None:
+        return None
+    index = {id(slate): number for number, slate in enumerate(slates)}
+
+    def tell(slate: _Slate, text: str) -> None:
+        if _as_read(text) not in slate.shown:
+            slate.shown.add(_as_read(text))
+            on_found(index[id(slate)], text)
+
+    return tell
 
 
 def completion_seed(slate_seed: int, number: int) -> int:
@@ -91,7 +108,9 @@ def _missing(slate: _Slate) -> list[Source]:
 
 
 def _sample(
-    draws: Sequence[tuple[_Slate, Source]], engines: Mapping[int, tuple[Engine, Decode]]
+    draws: Sequence[tuple[_Slate, Source]],
+    engines: Mapping[int, tuple[Engine, Decode]],
+    tell: Callable[[_Slate, str], None] | None,
 ) -> list[tuple[_Slate, SlateCompletion]]:
     """The completions of the draws, in their order: one call of each engine, one request per prompt and source."""
     by_source: dict[tuple[int, Source], tuple[_Slate, list[int]]] = {}
@@ -105,7 +124,10 @@ def _sample(
     made: dict[tuple[int, Source], list[SlateCompletion]] = {}
     for engine_key, (engine, decode) in engines.items():
         keys = [key for key in by_source if key[1].engine == engine_key]
-        sampled = engine.sample([_request(*by_source[key], key[1], engine_key) for key in keys]) if keys else []
+        if not keys:
+            continue
+        on_finished = None if tell is None else _decoding(tell, decode, [by_source[key][0] for key in keys])
+        sampled = engine.sample([_request(*by_source[key], key[1], engine_key) for key in keys], on_finished)
         for key, completions in zip(keys, sampled, strict=True):
             made[key] = [
                 SlateCompletion(text=decode(completion.token_ids), source=key[1], sampled=completion)
@@ -117,6 +139,10 @@ def _sample(
             assert text is not None
             made[key] = [SlateCompletion(text=text, source=key[1], sampled=None)] * len(seeds)
     return [(by_source[key][0], made[key][place]) for key, place in order]
+
+
+def _decoding(tell: Callable[[_Slate, str], None], decode: Decode, slates: Sequence[_Slate]) -> OnFinished:
+    return lambda request, completion: tell(slates[request], decode(completion.token_ids))
 
 
 def _request(slate: _Slate, seeds: list[int], source: Source, engine: int) -> SampleRequest:

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.labeling.schemas import Form, Seconds, Words
+from app.labeling.models import Strength
+from app.labeling.schemas import Form, Rank, Seconds, Words
 from app.labeling.task_errors import IncompleteWriting
 from app.labeling.task_models import WritingTask
 from app.prompts.messages import Messages
@@ -44,6 +45,10 @@ class WritingContent(Form):
     turns: list[Words] = Field(default_factory=list, max_length=MOST_PARTS)
     suggestion_id: UUID | None = None  # of the policy's suggestion that was put into the answer
     active_s: Seconds = 0.0
+    # Of a conversation's open turn: what was said of the replies so far; `answer` is the chosen one, edited.
+    ranks: dict[UUID, Rank] = Field(default_factory=dict)
+    chosen: UUID | None = None
+    strength: Strength | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from app.labeling.demonstration_content import KINDS, WritingContent, Written, a
 from app.labeling.models import Completion, Demonstration
 from app.labeling.task_errors import (
     DemonstrationInUse,
+    OnboardingFirst,
     StaleWriting,
     SubmissionIdTaken,
     SubmissionNotFound,
@@ -31,6 +32,8 @@ from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
 from app.prompts.service import place_prompts, serves
+from app.quality import guidelines, onboarding
+from app.quality.entry_errors import GuidelinesNotAccepted
 from app.rounds.models import Recipe, Round, Stage
 
 
@@ -46,8 +49,11 @@ class Receipt:
 def open_writing(
     session: Session, labeler: Labeler, project: Project, task: WritingTask, now: datetime
 ) -> Writing | None:
-    """The labeler's open piece of this task, or a new one; None when there is no prompt left to answer."""
-    _lock_labeler(session, labeler.id)  # two tabs of one person find the same piece
+    """The labeler's open piece of this task, or a new one; None when there is no prompt left to answer.
+
+    Raises GuidelinesNotAccepted, OnboardingFirst.
+    """
+    _lock_entered(session, labeler.id, project)  # two tabs of one person find the same piece
     mine = select(Writing).where(Writing.labeler_id == labeler.id, Writing.task == task, Writing.closed_at.is_(None))
     writing = session.scalar(mine)
     if writing is not None:
@@ -238,8 +244,17 @@ def _place(
     return [(prompt.prompt_id, step.text) for prompt, step in zip(placed, written, strict=True)]
 
 
-def _lock_labeler(session: Session, labeler_id: int) -> None:
-    session.execute(select(Labeler.id).where(Labeler.id == labeler_id).with_for_update(key_share=True))
+def _lock_entered(session: Session, labeler_id: int, project: Project) -> None:
+    """Lock the labeler's row.  Raises GuidelinesNotAccepted, OnboardingFirst."""
+    must_accept, is_newcomer = session.execute(
+        select(guidelines.must_accept(Labeler.account_id, Labeler.project_id), onboarding.is_newcomer())
+        .where(Labeler.id == labeler_id)
+        .with_for_update(of=Labeler, key_share=True)
+    ).one()
+    if must_accept:
+        raise GuidelinesNotAccepted(project.slug)
+    if is_newcomer:
+        raise OnboardingFirst(project.slug)
 
 
 def _next_prompt(session: Session, labeler: Labeler, project: Project, now: datetime) -> int | None:

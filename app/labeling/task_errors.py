@@ -47,6 +47,52 @@ class StaleWriting(LabelingError):
         )
 
 
+class OnboardingFirst(LabelingError):
+    """A newcomer ranks the onboarding slates before anything else."""
+
+    code = "onboarding_first"
+
+    def __init__(self, slug: str) -> None:
+        self.page = f"/projects/{slug}/rank"
+        super().__init__("Rank this project's onboarding slates first; then the other tasks are open.", page=self.page)
+
+
+class TurnNotFound(LabelingError):
+    """No such turn, or someone else's."""
+
+    code = "turn_not_found"
+
+    def __init__(self, turn_id: UUID) -> None:
+        super().__init__(f"You have written no turn {turn_id}. Open the conversation again.")
+
+
+class TurnIsOpen(LabelingError):
+    """The last turn waits for replies or for a choice among them."""
+
+    code = "turn_is_open"
+
+    def __init__(self) -> None:
+        super().__init__("Choose how your last turn was answered first, or take it back; what you wrote is kept.")
+
+
+class TurnIsClosed(LabelingError):
+    """The turn has no replies to choose among: they are being written, could not be, or it was taken back."""
+
+    code = "turn_is_closed"
+
+    def __init__(self) -> None:
+        super().__init__("This turn has no replies to choose among now. Open the conversation again.")
+
+
+class ChosenIsNotBest(LabelingError):
+    """The conversation would go on with a reply that the ranking places below another."""
+
+    code = "chosen_is_not_best"
+
+    def __init__(self) -> None:
+        super().__init__("Go on with a reply of rank 1, or correct the ranks; nothing was stored yet.")
+
+
 class IncompleteWriting(LabelingError):
     """Something that makes the demonstration is missing."""
 

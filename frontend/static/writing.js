@@ -16,10 +16,11 @@ export function openDraft({ id, revision, content, memory, on }) {
   const key = `writing.${id}`;
   const kept = memory.read(key);
   const isLater = kept !== null && kept.revision >= revision;
-  const draft = { content: isLater ? kept.content : content, change, save, close, isDirty: isLater };
+  const draft = { content: isLater ? kept.content : content, change, save, stop, close, isDirty: isLater };
   let timer = null;
   let saving = null;
   let isClosed = false;
+  const listening = new AbortController();
 
   function remember() {
     memory.write(key, draft.isDirty ? { revision, content: draft.content } : null);
@@ -76,14 +77,20 @@ export function openDraft({ id, revision, content, memory, on }) {
 
   /** Nothing more is kept: it was submitted, or given back. */
   function close() {
-    isClosed = true;
-    clearTimeout(timer);
+    stop();
     memory.write(key, null);
   }
 
+  /** What is kept stays, for whoever opens the draft next. */
+  function stop() {
+    isClosed = true;
+    clearTimeout(timer);
+    listening.abort();
+  }
+
   if (draft.isDirty) saveAfter(0);
-  document.addEventListener("visibilitychange", () => document.hidden && save());
-  window.addEventListener("online", save);
+  document.addEventListener("visibilitychange", () => document.hidden && save(), { signal: listening.signal });
+  window.addEventListener("online", save, { signal: listening.signal });
   return draft;
 }
 

@@ -1,4 +1,3 @@
-
 """Writing demonstrations in a real browser: kept through everything, submitted once, marked where it was suggested."""
 
 from collections.abc import Callable

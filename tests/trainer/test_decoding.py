@@ -75,6 +75,19 @@ def test_a_completion_is_the_same_alone_and_in_a_ragged_batch(model):
             assert completion.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
 
 
+def test_each_completion_is_told_once_the_moment_it_is_finished(model):
+    told = []
+    requests = [request_of(prompt, seeds=(3, 4, 5)) for prompt in RAGGED]
+    sampled = LocalEngine(model, Tokenizer).sample(
+        requests, lambda request, completion: told.append((request, completion))
+    )
+    everything = [(request, completion) for request, slate in enumerate(sampled) for completion in slate]
+    assert sorted(told, key=lambda t: (t[0], t[1].seed)) == everything
+    lengths = [len(completion.token_ids) for _, completion in told]
+    assert lengths == sorted(lengths)  # decoded together: the shortest come first
+    assert lengths[0] < lengths[-1]
+
+
 def test_two_threads_give_what_one_gives(model):
     engine = LocalEngine(model, Tokenizer)
     requests = [request_of(prompt, seeds=(3, 4)) for prompt in RAGGED]

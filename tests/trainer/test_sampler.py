@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import torch
@@ -12,7 +14,11 @@ from sqlalchemy.orm import Session
 from transformers import AutoModelForCausalLM
 
 from app.db import SAMPLER_CHANNEL, clock, notify
+from app.labeling import conversations
 from app.labeling.models import CompletionSource, Slate, SlateState
+from app.labeling.queue import SlateClaim
+from app.labeling.task_models import ConversationTurn, Writing, WritingTask
+from app.people.models import Labeler
 from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import InspectedPolicy, current_version, promote
 from app.projects.models import Project
@@ -22,7 +28,7 @@ from app.rounds import model_requests
 from app.rounds.models import ModelRequest, ModelRequestKind
 from app.settings import Settings
 from app.wakeups import Wakeups
-from tests.app.loop import make_prompts
+from tests.app.loop import make_account, make_prompts
 from trainer.models import load_tokenizer, tokenizer_hash
 from trainer.prompting import decode_completion, encode_prompt
 from trainer.sampler import Sampler
@@ -270,3 +276,63 @@ def test_a_paused_project_is_not_sampled(session: Session, sampler: Sampler, lla
     session.commit()
     assert sampler.step() is False
     assert session.scalar(select(func.count(Slate.id))) == 0
+
+
+def test_a_conversation_is_answered_before_the_queue_and_its_replies_are_shown_as_they_finish(
+    session: Session, sampler: Sampler, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_loop(session, llama_folder)
+    turn = ask_in_conversation(session, project)
+    shown: list[tuple[str, SlateState]] = []
+    add_reply = conversations.add_reply
+
+    def watch(session: Session, claim: SlateClaim, text: str, rng: Any) -> None:
+        add_reply(session, claim, text, rng)
+        shown.append((text, session.get_one(Slate, claim.slate_id).state))
+
+    monkeypatch.setattr(conversations, "add_reply", watch)
+    sampler.step()
+    session.expire_all()
+    slate = session.get_one(Slate, turn.slate_id)
+    assert len(slates(session, project)) == 1  # it was alone in its batch
+    assert {state for _, state in shown} == {SlateState.SAMPLING}
+    assert sorted(text for text, _ in shown) == sorted(completion.text for completion in slate.completions)
+    places = [reply["place"] for reply in session.get_one(ConversationTurn, turn.id).arrived]
+    assert sorted(places) == list(range(slate.k))
+    sampler.step()
+    assert len(slates(session, project)) == 4  # the conversation's and the queue
+
+
+def test_replies_of_several_policies_come_together(
+    session: Session, sampler: Sampler, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"weight": 1.0, "temperature": 1.0, "top_p": 1.0}
+    project = make_loop(session, llama_folder, mixture=[{"source": "current", **entry}, {"source": "sft", **entry}])
+    ask_in_conversation(session, project)
+    monkeypatch.setattr(conversations, "add_reply", lambda *_: pytest.fail("its time would tell who wrote it"))
+    sampler.step()
+    assert len(slates(session, project)) == 1
+
+
+def test_pairs_are_sampled_as_slates_of_two(session: Session, sampler: Sampler, llama_folder: Path) -> None:
+    project = make_loop(session, llama_folder, task_weights={"compare": 1})
+    sampler.step()
+    assert [len(slate.completions) for slate in slates(session, project)] == [2, 2, 2]
+
+
+def ask_in_conversation(session: Session, project: Project) -> ConversationTurn:
+    account = make_account(session)
+    labeler = Labeler(project_id=project.id, account_id=account.id, pseudonym="someone")
+    session.add(labeler)
+    session.flush()
+    now = clock(session)
+    writing = Writing(
+        project_id=project.id, labeler_id=labeler.id, task=WritingTask.CONVERSE, opened_at=now, touched_at=now
+    )
+    session.add(writing)
+    session.flush()
+    turn = conversations.ask(
+        session, account.id, writing.id, uuid4(), "good w1", count_tokens=None, now=now, rng=Random(4)
+    )
+    session.commit()
+    return turn

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from trainer.decoding import SampledCompletion, SampleRequest
+from trainer.decoding import OnFinished, SampledCompletion, SampleRequest
 from trainer.slates import SlateRequest, Source, fill_slates
 
 POLICY = Source(engine=1, weight=1.0, temperature=1.0, top_p=1.0)
@@ -18,7 +18,9 @@ class Scripted:
         self.num_texts = num_texts
         self.calls = 0
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[list[SampledCompletion]]:
+    def sample(
+        self, requests: Sequence[SampleRequest], on_finished: OnFinished | None = None
+    ) -> list[list[SampledCompletion]]:
         self.calls += 1
         return [
             [
