@@ -29,11 +29,13 @@ FINGERPRINT = re.compile("[0-9a-f]{12}")
 LINKS = (
     ("Rank", "/rank", "labeler"),
     ("Guidelines", "/guidelines", "labeler"),
+    ("My statistics", "/mine", "labeler"),
     ("Project", "", "researcher"),
     ("Rounds", "/rounds", "researcher"),
     ("Policies", "/policies", "researcher"),
     ("Prompts", "/prompts", "researcher"),
     ("Datasets", "/datasets", "researcher"),
+    ("Quality", "/quality", "researcher"),
     ("People", "/people", "admin"),
     ("Settings", "/settings", "admin"),
 )

@@ -36,6 +36,8 @@ JOIN slate ON slate.id = ranking.slate_id
 JOIN ranking_item AS item ON item.ranking_id = ranking.id
 JOIN completion ON completion.id = item.completion_id
 WHERE ranking.project_id = :project_id AND slate.k <= {MOST_DIGITS}
+  AND (CAST(:labeler_id AS bigint) IS NULL
+       OR ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = :labeler_id))
   AND NOT EXISTS (SELECT FROM ranking_digest WHERE ranking_digest.ranking_id = ranking.id)
 GROUP BY ranking.id
 """  # noqa: S608 - a constant of ours
@@ -52,6 +54,9 @@ WHERE ranking.project_id = %(project_id)s AND ranking.retracted_at IS NULL
   AND (%(prompt_kind)s::text IS NULL OR prompt.kind = %(prompt_kind)s)
   AND (%(labeler_id)s::bigint IS NULL
        OR ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = %(labeler_id)s))
+  AND (NOT %(only_shared)s OR ranking.slate_id IN (
+       SELECT slate_id FROM ranking AS shared WHERE shared.project_id = %(project_id)s AND shared.retracted_at IS NULL
+       GROUP BY slate_id HAVING count(*) > 1))
 """
 
 READ = f"""
@@ -121,6 +126,7 @@ class Filter:
     until: date | None = None
     prompt_kind: str | None = None
     labeler_id: int | None = None
+    only_shared: bool = False  # slates that were ranked more than once
 
     def parameters(self, project_id: int) -> dict[str, Any]:
         return {"project_id": project_id, "left_out": list(NOBODYS_KINDS), **asdict(self)}
@@ -150,14 +156,14 @@ class Judgements:
         return np.asarray(np.count_nonzero(self.ranks, axis=1))
 
 
-def make_digests(session: Session, project_id: int) -> int:
-    """Digest the rankings that came since the last time; returns how many.
+def make_digests(session: Session, project_id: int, *, labeler_id: int | None = None) -> int:
+    """Digest the rankings that came since the last time; returns how many.  labeler_id: on this person's slates alone.
 
     Incremental: what was read once is never read again. One at a time for a project, so that two readers of one
     page do not wait for each other's rows in different orders.
     """
     session.execute(text("SELECT pg_advisory_xact_lock(hashtext('ranking_digest'), :id ::int)"), {"id": project_id})
-    made = session.execute(text(MAKE_DIGESTS), {"project_id": project_id})
+    made = session.execute(text(MAKE_DIGESTS), {"project_id": project_id, "labeler_id": labeler_id})
     return int(made.rowcount)  # type: ignore[attr-defined]
 
 

@@ -200,7 +200,7 @@ def standing(session: Session, project: Project, labeler_id: int) -> Standing:
 
 
 def _in_words(seen: Standing, project: Project) -> str:
-    goal = f"{project.onboarding_threshold:.0%}"
+    goal = f"{100 * project.onboarding_threshold:.0f}\N{NO-BREAK SPACE}%"
     if seen.has_entered:
         return "You agree with the researchers well enough: from the next slate on, your rankings count."
     if seen.waits:

@@ -1,8 +1,9 @@
 """What the quality page says: agreement by person, week, policies and prompts; how each person works; suggestions."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 from typing import Any
@@ -116,22 +117,31 @@ class QualityReport:
     policy_pairs: Sequence[PolicyPair]
     people: Sequence[PersonLine]
     usual_pace_s: float | None  # per 1,000 characters
-    first_preferred: Estimate = field(default_factory=lambda: Estimate(None))
+    first_preferred: Estimate  # of everybody together
+    version: str = ""  # names the rankings and the filter that it was made from
 
 
-_reports: OrderedDict[Any, QualityReport] = OrderedDict()
+_reports: OrderedDict[tuple[int, str], QualityReport] = OrderedDict()
 
 
 def quality_report(session: Session, project_id: int, chosen: Filter, between: Between) -> QualityReport:
     """The report of the rankings that the filter chooses, as the database has them now."""
     make_digests(session, project_id)
     researchers = researcher_ids(session, project_id)
-    key = (session.connection().engine.url, project_id, chosen, between, researchers, _fingerprint(session, project_id))
-    if key not in _reports:
-        _reports[key] = _make_report(session, project_id, chosen, between, researchers)
+    told = (session.connection().engine.url, chosen, between, researchers, _fingerprint(session, project_id))
+    version = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    found = find_report(project_id, version)
+    if found is None:
+        made = _make_report(session, project_id, chosen, between, researchers)
+        found = _reports[project_id, version] = replace(made, version=version)
         while len(_reports) > REPORTS_KEPT:
             _reports.popitem(last=False)
-    return _reports[key]
+    return found
+
+
+def find_report(project_id: int, version: str) -> QualityReport | None:
+    """A report that this process made before, so that a page's charts show what the page says."""
+    return _reports.get((project_id, version))
 
 
 def researcher_ids(session: Session, project_id: int) -> frozenset[int]:

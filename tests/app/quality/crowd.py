@@ -1,9 +1,10 @@
 """Builds what several people ranked, straight in the database."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
+import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -86,3 +87,26 @@ def judge(
         )
     session.flush()
     return ranking
+
+
+def make_crowd(session: Session, project: Project, labelers: Sequence[Labeler], *, num_slates: int = 24) -> None:
+    """Everybody ranks every slate, over several weeks: alike but for noise, which grows from person to person."""
+    rng = np.random.default_rng(3)
+    now = clock(session)
+    for number in range(num_slates):
+        kind = (PromptKind.IMPORTED, PromptKind.PLAIN)[number % 2]
+        slate = new_slate(session, project, prompt_kind=kind, k=4 + number % 3, overlap=len(labelers))
+        liked = rng.normal(size=slate.k)
+        for place, labeler in enumerate(labelers):
+            seen = liked + (0.2 + 0.6 * place) * rng.normal(size=slate.k)
+            judge(
+                session,
+                slate,
+                labeler,
+                (seen.argsort().argsort() + 1).tolist(),
+                at=now - timedelta(days=3 * (num_slates - number) % 40, minutes=place),
+                active_s=40 - 12 * place + 4 * rng.random(),
+                shown=rng.permutation(slate.k).tolist(),
+                flags=["Hallucination"] if number % 5 == 0 else [],
+            )
+    session.commit()

@@ -1,0 +1,196 @@
+"""The slates that people ranked least alike: a researcher sees the judgements blind, decides, and says why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from string import ascii_uppercase
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.orm import Session, joinedload
+
+from app.labeling.models import FITTING_KINDS, Completion, Ranking, RankingItem, Slate
+from app.labeling.service import dense
+from app.people.models import Account
+from app.people.service import audit
+from app.projects.models import Project
+from app.quality.errors import AlreadyAdjudicated, BadDecision, ReasonMissing, SlateNotInQueue
+from app.quality.judgements import Filter, make_digests, read_judgements
+from app.quality.models import Adjudication
+from app.quality.pairs import pairs_of
+from app.quality.standing import LONGEST_REASON
+
+LONGEST_QUEUE = 50
+A_PAGE = 500  # slates that are looked up at once
+MOST_COMPLETIONS = len(ascii_uppercase)
+
+
+@dataclass(frozen=True)
+class QueuedSlate:
+    """A slate that waits for a decision."""
+
+    slate: Slate
+    agreement: float  # share of comparisons that its rankings order alike, over all pairs of them
+    num_rankings: int
+
+
+@dataclass(frozen=True)
+class BlindCompletion:
+    """A text under a letter, and the rank that each judge gave it."""
+
+    id: UUID
+    letter: str
+    text: str
+    ranks: list[int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A slate and its judgements; letters and judges are shuffled, the same way for everyone who looks."""
+
+    slate: Slate
+    completions: list[BlindCompletion]
+    num_judges: int
+
+
+def queue(session: Session, project: Project, limit: int = LONGEST_QUEUE) -> list[QueuedSlate]:
+    """The least agreed slates first. Out are those that are decided, and those ranked alike by everybody."""
+    make_digests(session, project.id)
+    judgements = read_judgements(session, project.id, Filter(only_shared=True))
+    rows = np.nonzero(judgements.counted)[0]
+    slate = judgements.slate[rows]
+    pairs = pairs_of(slate, judgements.labeler[rows], judgements.prompt[rows], judgements.ranks[rows])
+    num_slates = len(judgements.slate_ids)
+    num = np.bincount(slate[pairs.first], pairs.num, num_slates)
+    alike = np.bincount(slate[pairs.first], pairs.alike, num_slates)
+    share = np.divide(alike, num, out=np.ones(num_slates), where=num > 0)
+    least_first = [place for place in np.argsort(share, kind="stable") if share[place] < 1]
+    num_rankings = np.bincount(slate, minlength=num_slates)
+    found: list[QueuedSlate] = []
+    for start in range(0, len(least_first), A_PAGE):
+        places = least_first[start : start + A_PAGE]
+        slates = _undecided(session, [UUID(judgements.slate_ids[place]) for place in places])
+        for place in places:
+            each = slates.get(UUID(judgements.slate_ids[place]))
+            if each is not None:
+                found.append(QueuedSlate(each, float(share[place]), int(num_rankings[place])))
+            if len(found) == limit:
+                return found
+    return found
+
+
+def _undecided(session: Session, ids: list[UUID]) -> dict[UUID, Slate]:
+    rows = session.scalars(
+        select(Slate)
+        .where(Slate.id.in_(ids), _can_be_decided(), ~exists().where(Adjudication.slate_id == Slate.id))
+        .options(joinedload(Slate.prompt))
+    )
+    return {slate.id: slate for slate in rows}
+
+
+def _can_be_decided() -> ColumnElement[bool]:
+    return Slate.kind.in_(FITTING_KINDS) & (Slate.k <= MOST_COMPLETIONS)
+
+
+def case_of(session: Session, project: Project, slate_id: UUID) -> Case:
+    """What a researcher decides on.  Raises SlateNotInQueue, AlreadyAdjudicated.
+
+    Nothing on it says who judged, when, or which policy wrote what.
+    """
+    slate = session.scalar(select(Slate).where(Slate.id == slate_id, Slate.project_id == project.id, _can_be_decided()))
+    if slate is None:
+        raise SlateNotInQueue
+    if session.get(Adjudication, slate_id) is not None:
+        raise AlreadyAdjudicated
+    ranks = _ranks_by_judge(session, slate)
+    if len(ranks) < 2:
+        raise SlateNotInQueue
+    shuffler = Random(slate.id.int)  # noqa: S311 - no secret, and the same for everyone who opens the slate
+    judges = shuffler.sample(ranks, len(ranks))
+    completions = shuffler.sample(slate.completions, slate.k)
+    return Case(
+        slate,
+        [
+            BlindCompletion(each.id, letter, each.text, [judge[each.id] for judge in judges])
+            for letter, each in zip(ascii_uppercase, completions, strict=False)
+        ],
+        len(judges),
+    )
+
+
+def _ranks_by_judge(session: Session, slate: Slate) -> list[dict[UUID, int]]:
+    """Each standing ranking that counts as completion id -> rank, in no order that tells who gave it."""
+    rows = session.execute(
+        select(RankingItem.ranking_id, RankingItem.completion_id, RankingItem.rank)
+        .join(Ranking, Ranking.id == RankingItem.ranking_id)
+        .where(Ranking.slate_id == slate.id, Ranking.counted, Ranking.retracted_at.is_(None))
+        .order_by(RankingItem.ranking_id)
+    )
+    ranks: dict[UUID, dict[UUID, int]] = {}
+    for ranking_id, completion_id, rank in rows:
+        ranks.setdefault(ranking_id, {})[completion_id] = rank
+    return list(ranks.values())
+
+
+def decide(
+    session: Session,
+    project: Project,
+    slate_id: UUID,
+    ranks: Mapping[UUID, int],
+    reason: str,
+    *,
+    by: Account,
+    now: datetime,
+) -> Adjudication:
+    """Store the decision; the slate leaves the queue for good.
+
+    ranks: completion id -> rank, every completion once; made dense.
+    Raises SlateNotInQueue, AlreadyAdjudicated, BadDecision, ReasonMissing.
+    """
+    session.get(Slate, slate_id, with_for_update={"key_share": True})  # two researchers: the first decision stands
+    case = case_of(session, project, slate_id)
+    if ranks.keys() != {completion.id for completion in case.completions} or min(ranks.values()) < 1:
+        raise BadDecision
+    reason = reason.strip()
+    if not 0 < len(reason) <= LONGEST_REASON:
+        raise ReasonMissing
+    decision = Adjudication(
+        slate_id=slate_id,
+        ranks={str(completion_id): rank for completion_id, rank in dense(ranks).items()},
+        reason=reason,
+        num_rankings=case.num_judges,
+        account_id=by.id,
+        created_at=now,
+    )
+    session.add(decision)
+    audit(session, by.id, "quality.adjudicate", f"slate:{slate_id}", project.id)
+    session.flush()
+    return decision
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision for the list: its slate, and who made it."""
+
+    decision: Adjudication
+    slate: Slate
+    by: str
+    best: str  # the text that was placed first; the first of several
+
+
+def decisions(session: Session, project: Project, limit: int = 20) -> list[Decided]:
+    """What was decided, the newest first."""
+    rows = session.execute(
+        select(Adjudication, Slate, Account.name)
+        .join(Slate, Slate.id == Adjudication.slate_id)
+        .join(Account, Account.id == Adjudication.account_id)
+        .where(Slate.project_id == project.id)
+        .options(joinedload(Slate.prompt))
+        .order_by(Adjudication.created_at.desc())
+        .limit(limit)
+    ).all()
+    best = {UUID(next(key for key, rank in row[0].ranks.items() if rank == 1)) for row in rows}
+    texts = dict(session.execute(select(Completion.slate_id, Completion.text).where(Completion.id.in_(best))).all())
+    return [Decided(decision, slate, name, texts[slate.id]) for decision, slate, name in rows]

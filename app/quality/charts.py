@@ -1,0 +1,175 @@
+"""The quality page's charts: estimates with their intervals, against what others report; drawn like rounds' charts."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pygal
+from pygal.style import Style
+
+from app.quality.agreement import Estimate
+from app.quality.reports import REFERENCES, PersonLine, QualityReport
+from app.rounds.charts import HEIGHT, LEGEND_COLUMNS, WIDTH, colours, short, svg_of
+
+Names = Callable[[PersonLine], str]
+
+MOST_SHOWN = 30  # labels below one chart; the table has the rest
+ROTATED_FROM = 6  # labels
+A_HALF = {"no pull": 0.5}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart and its table: one row for each label, one estimate of each series in it."""
+
+    key: str
+    title: str
+    unit: str
+    help: str
+    series: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Estimate]]]
+    references: Mapping[str, float] = field(default_factory=dict)
+    is_over_time: bool = False
+
+    @property
+    def shown(self) -> Sequence[tuple[str, Sequence[Estimate]]]:
+        """What the chart has room for: the newest weeks, the first of everything else."""
+        return self.rows[-MOST_SHOWN:] if self.is_over_time else self.rows[:MOST_SHOWN]
+
+
+def pictures(report: QualityReport, name_of: Names) -> list[Picture]:
+    """Every chart of the report that has something to show. name_of: what this reader may call a person."""
+    three = ("pair agreement", "Krippendorff's alpha", "Kendall's tau-b")
+    found = [
+        Picture(
+            "weeks",
+            "Agreement by week",
+            "share of comparisons ordered alike",
+            "By the week of the second ranking of each pair.",
+            three[:1],
+            [(line.label, [line.agreement.alike]) for line in report.weeks],
+            REFERENCES,
+            is_over_time=True,
+        ),
+        Picture(
+            "chance-corrected",
+            "Alpha and tau by week",
+            "0 is chance, 1 is perfect",
+            "Alpha is ordinal, among slates of the same K; tau-b is the mean over pairs of rankings.",
+            three[1:],
+            [(line.label, [line.agreement.alpha, line.agreement.tau]) for line in report.weeks],
+            is_over_time=True,
+        ),
+        Picture(
+            "people",
+            "Agreement by person",
+            "share of comparisons ordered alike",
+            "Each with everyone else who ranked the same slates.",
+            ("with labelers", "with researchers"),
+            [(name_of(line), [line.with_labelers.alike, line.with_researchers.alike]) for line in report.people],
+            REFERENCES,
+        ),
+        Picture(
+            "policies",
+            "Agreement by policy pair",
+            "share of comparisons ordered alike",
+            "Which two policy versions wrote the two completions. Alike versions are harder to tell apart.",
+            three[:1],
+            [(pair.label, [pair.alike]) for pair in report.policy_pairs],
+            REFERENCES,
+        ),
+        Picture(
+            "prompts",
+            "Agreement by prompt kind",
+            "share of comparisons ordered alike",
+            "Where prompts came from.",
+            three,
+            [
+                (line.label, [line.agreement.alike, line.agreement.alpha, line.agreement.tau])
+                for line in report.prompt_kinds
+            ],
+            REFERENCES,
+        ),
+        Picture(
+            "position",
+            "Pull of the place shown",
+            "how often the one shown first was preferred",
+            "The order is drawn at random for each person: away from one half, the place decided and not the text.",
+            ("shown first",),
+            [(name_of(line), [line.first_preferred]) for line in report.people],
+            A_HALF,
+        ),
+        Picture(
+            "drift",
+            "Agreement with themselves",
+            "share of comparisons ordered alike",
+            "Slates that came back to the same person after a while.",
+            ("with their earlier ranking",),
+            [(name_of(line), [line.with_themselves]) for line in report.people],
+            REFERENCES,
+        ),
+    ]
+    return [picture for picture in found if any(_is_known(row) for _, row in picture.rows)]
+
+
+def _is_known(estimates: Iterable[Estimate]) -> bool:
+    return any(estimate.value is not None for estimate in estimates)
+
+
+def draw(picture: Picture) -> bytes:
+    """The chart as an SVG document: a dot with its interval for each estimate, a line for each reference."""
+    labels = [label for label, _ in picture.shown]
+    lines = len(picture.series) + len(picture.references)
+    drawing = pygal.Line(
+        width=WIDTH,
+        height=HEIGHT,
+        css=["file://style.css", "file://graph.css", f"inline:{colours(lines)}"],
+        js=[],  # its tooltips would be a script from elsewhere
+        no_prefix=True,
+        style=Style(font_family="system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif", transition="none"),
+        show_legend=lines > 1,
+        legend_at_bottom=True,
+        legend_at_bottom_columns=LEGEND_COLUMNS.get(lines, 2),
+        legend_box_size=10,
+        x_label_rotation=35 if len(labels) >= ROTATED_FROM else 0,
+        truncate_label=18,
+        truncate_legend=-1,
+        margin=8,
+        margin_bottom=16,
+        spacing=8,
+        max_scale=6,
+        value_formatter=short,
+        no_data_text="Nothing yet",
+    )
+    drawing.x_labels = labels
+    for number, name in enumerate(picture.series):
+        points = [_point(row[number]) for _, row in picture.shown]
+        drawing.add(name, points, stroke=picture.is_over_time, dots_size=4, allow_interruptions=True)
+    for name, value in picture.references.items():
+        drawing.add(f"{name} {value:.0%}", [value] * len(labels), show_dots=False)
+    return svg_of(drawing)
+
+
+def _point(estimate: Estimate) -> Any:
+    if estimate.value is None or estimate.low is None:
+        return estimate.value
+    return {"value": estimate.value, "ci": {"low": estimate.low, "high": estimate.high}}
+
+
+def as_csv(picture: Picture) -> str:
+    """RFC 4180, numbers to the last digit; an empty cell is undefined."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    columns = [f"{name}{part}" for name in picture.series for part in ("", " low", " high", " n")]
+    writer.writerow([picture.title, *columns])
+    for label, estimates in picture.rows:
+        cells = [cell for each in estimates for cell in (each.value, each.low, each.high, each.num)]
+        writer.writerow([_inert(label), *("" if cell is None else repr(cell) for cell in cells)])
+    return text.getvalue()
+
+
+def _inert(label: str) -> str:
+    """A name that a spreadsheet reads as a text, whatever it begins with."""
+    return f"'{label}" if label.startswith(("=", "+", "-", "@")) else label
