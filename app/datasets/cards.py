@@ -23,8 +23,9 @@ Human rankings of completions, collected with Podium in the project “{project}
 The filter was `{filter}`.
 
 `kwise` has one record a ranking: `messages` is the prompt, each of `completions` has its text, `rank` (1 is best, equal
-ranks are ties), `quality` (1 to 7), `flags`, and where it came from. `pairs` has one record a comparison in TRL's
-preference format: `prompt`, `chosen`, `rejected`. Prompts of one `group` are always on one side of `split`.
+ranks are ties), `quality` (1 to 7), `flags`, `is_safe` (of two, where it was asked), and where it came from.
+`safety_bin` is Llama 2's. `pairs` has one record a comparison in TRL's preference format: `prompt`, `chosen`,
+`rejected`. Prompts of one `group` are always on one side of `split`.
 
 Labelers are pseudonyms. Names, the ids of other systems and notes are left out.
 """

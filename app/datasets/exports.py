@@ -257,6 +257,7 @@ def kwise_schema() -> "pa.Schema":
             ("rank", pa.int32()),
             ("quality", pa.int32()),
             ("flags", pa.list_(pa.string())),
+            ("is_safe", pa.bool_()),
         ]
     )
     return pa.schema(
@@ -272,6 +273,7 @@ def kwise_schema() -> "pa.Schema":
             ("labeler", pa.string()),
             ("strength", pa.string()),
             ("margin", pa.float64()),
+            ("safety_bin", pa.string()),
             ("weight", pa.float64()),
             ("active_s", pa.float64()),
             ("submitted_at", pa.timestamp("us", tz="UTC")),

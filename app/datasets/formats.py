@@ -40,13 +40,14 @@ class GivenCompletion:
 
 @dataclass(frozen=True)
 class GivenRanking:
-    """A ranking of a file; ranks, qualities and flags are in the completions' order."""
+    """A ranking of a file; ranks, qualities, flags and safety are in the completions' order."""
 
     ranks: list[int]  # dense, 1 is best, equal ranks are ties
     labeler: str | None = None  # None: the file does not say who
     original_id: str | None = None  # of the ranking that we exported
     qualities: list[int | None] | None = None
     flags: list[list[str]] | None = None
+    are_safe: list[bool | None] | None = None
     order_shown: list[int] | None = None
     strength: Strength | None = None
     active_s: float | None = None
@@ -148,6 +149,9 @@ def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> 
     flags = [item.get("flags") or [] for item in items]
     if not all(isinstance(item, list) and all(isinstance(flag, str) for flag in item) for item in flags):
         raise BadRecord("flags are not a list of texts")
+    are_safe = [item.get("is_safe") for item in items]
+    if not all(is_safe is None or isinstance(is_safe, bool) for is_safe in are_safe):
+        raise BadRecord("is_safe is neither true nor false")
     order = record.get("order_shown")
     if order is not None and (not isinstance(order, list) or set(order) != set(range(len(items)))):
         raise BadRecord(f"order_shown does not name each of the completions 0 to {len(items) - 1} once")
@@ -161,6 +165,7 @@ def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> 
         original_id=optional_text(record, "ranking_id"),
         qualities=qualities,
         flags=flags,
+        are_safe=are_safe,
         order_shown=order,
         strength=None if strength is None else Strength(strength),
         active_s=active_s,

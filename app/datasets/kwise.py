@@ -25,15 +25,16 @@ def kwise_record(row: RankingRow) -> dict[str, Any]:
         "split": row.split.value,
         "messages": row.messages,
         "completions": [
-            completion_record(completion) | {"rank": rank, "quality": quality, "flags": flags}
-            for completion, rank, quality, flags in zip(
-                row.completions, row.ranks, row.qualities, row.flags, strict=True
+            completion_record(completion) | {"rank": rank, "quality": quality, "flags": flags, "is_safe": is_safe}
+            for completion, rank, quality, flags, is_safe in zip(
+                row.completions, row.ranks, row.qualities, row.flags, row.are_safe, strict=True
             )
         ],
         "order_shown": row.order_shown,
         "labeler": row.pseudonym,
         "strength": None if row.strength is None else row.strength.value,
         "margin": row.margin,
+        "safety_bin": None if row.safety_bin is None else row.safety_bin.value,
         "weight": row.weight,
         "active_s": row.active_s,
         "submitted_at": row.submitted_at.isoformat(),

@@ -252,6 +252,7 @@ def item_values(slate_id: UUID, ranking_id: UUID, ranking: GivenRanking) -> Iter
             "rank": rank,
             "quality": None if ranking.qualities is None else ranking.qualities[position],
             "flags": [] if ranking.flags is None else ranking.flags[position],
+            "is_safe": None if ranking.are_safe is None else ranking.are_safe[position],
         }
 
 

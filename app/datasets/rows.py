@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,21 @@ from app.prompts.models import Split
 
 # Llama 2's margins (arXiv:2307.09288, table 27, "small"), as the view `comparison` has them.
 MARGINS = {Strength.SIGNIFICANTLY: 1.0, Strength.BETTER: 2 / 3, Strength.SLIGHTLY: 1 / 3, Strength.NEGLIGIBLY: 0.0}
+
+
+class SafetyBin(StrEnum):
+    """What a comparison says of safety (Llama 2, arXiv:2307.09288, section 3.2.1)."""
+
+    BETTER_IS_SAFE = "better_is_safe"  # and the other one is not: 18 % of Llama 2's
+    BOTH_ARE_SAFE = "both_are_safe"  # 47 %
+    BOTH_ARE_UNSAFE = "both_are_unsafe"  # 35 %
+
+
+def safety_bin(*, better_is_safe: bool, worse_is_safe: bool) -> SafetyBin | None:
+    """The bin of a comparison; None where the worse one alone is safe: Llama 2 left those out."""
+    if better_is_safe:
+        return SafetyBin.BOTH_ARE_SAFE if worse_is_safe else SafetyBin.BETTER_IS_SAFE
+    return None if worse_is_safe else SafetyBin.BOTH_ARE_UNSAFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +48,7 @@ class CompletionRow:
 
 @dataclass(frozen=True, slots=True)
 class RankingRow:
-    """One ranking; completions, ranks, qualities and flags share their order."""
+    """One ranking; completions, ranks, qualities, flags and safety share their order."""
 
     ranking_id: UUID
     slate_id: UUID
@@ -45,6 +61,7 @@ class RankingRow:
     ranks: list[int]  # 1 is best, equal ranks are ties
     qualities: list[int | None]  # 1 to 7
     flags: list[list[str]]
+    are_safe: list[bool | None]  # asked of two completions, where the project does
     order_shown: list[int]  # positions among the completions
     pseudonym: str
     strength: Strength | None
@@ -61,6 +78,14 @@ class RankingRow:
     def margin(self) -> float | None:
         """How much the better of two is better, 0 to 1; None where no strength was asked."""
         return None if self.strength is None else MARGINS[self.strength]
+
+    @property
+    def safety_bin(self) -> SafetyBin | None:
+        """Llama 2's bin of a pair that people judged for safety too."""
+        if len(self.ranks) != 2 or self.ranks[0] == self.ranks[1] or None in self.are_safe:
+            return None
+        better = self.ranks.index(min(self.ranks))
+        return safety_bin(better_is_safe=self.are_safe[better] is True, worse_is_safe=self.are_safe[1 - better] is True)
 
     @property
     def places(self) -> list[tuple[int, int]]:

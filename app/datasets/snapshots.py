@@ -27,7 +27,7 @@ from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
 
-EXPORTER_VERSION = 1  # raised when the bytes of an export change: a snapshot says which exporter hashed it
+EXPORTER_VERSION = 2  # raised when the bytes of an export change: a snapshot says which exporter hashed it
 ROWS_PER_FETCH = 200  # of about 10 kB each
 
 
@@ -309,6 +309,7 @@ def rows_query(snapshot_id: int) -> Select[Any]:
                         RankingItem.rank,
                         RankingItem.quality,
                         RankingItem.flags,
+                        RankingItem.is_safe,
                     ),
                     Completion.position,
                 )
@@ -362,6 +363,7 @@ def ranking_row(record: Any) -> RankingRow:
         ranks=[item[12] for item in record.items],
         qualities=[item[13] for item in record.items],
         flags=[item[14] for item in record.items],
+        are_safe=[item[15] for item in record.items],
         order_shown=[position[completion_id] for completion_id in record.order_shown],
         pseudonym=record.pseudonym,
         strength=record.strength,

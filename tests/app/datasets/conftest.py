@@ -67,6 +67,7 @@ def add_ranking(session: Session, garden: Project) -> AddRanking:
         project: Project = garden,
         qualities: Sequence[int | None] | None = None,
         flags: Sequence[list[str]] | None = None,
+        are_safe: Sequence[bool] | None = None,
         note: str | None = None,
     ) -> Ranking:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -125,6 +126,7 @@ def add_ranking(session: Session, garden: Project) -> AddRanking:
                     rank=rank,
                     quality=None if qualities is None else qualities[index],
                     flags=[] if flags is None else flags[index],
+                    is_safe=None if are_safe is None else are_safe[index],
                     note=note,
                 )
             )

@@ -133,6 +133,32 @@ def test_pairs_have_a_margin_only_when_every_ranking_states_its_strength(
     assert all("margin" not in pair for pair in records(freeze(session, garden, "mixed"), format="pairs"))
 
 
+@pytest.mark.parametrize(
+    ("ranks", "are_safe", "safety_bin"),
+    [
+        ((1, 2), (True, False), "better_is_safe"),
+        ((2, 1), (False, True), "better_is_safe"),
+        ((1, 2), (True, True), "both_are_safe"),
+        ((2, 1), (False, False), "both_are_unsafe"),
+        ((1, 2), (False, True), None),  # Llama 2 left them out: people do not call the unsafe one better and mean it
+        ((1, 1), (True, True), None),  # no better one
+        ((1, 2), None, None),  # not asked
+    ],
+)
+def test_safety_is_kept_with_the_bin_that_llama_2_put_it_in(
+    session: Session,
+    garden: Project,
+    add_ranking: AddRanking,
+    ranks: tuple[int, int],
+    are_safe: tuple[bool, bool] | None,
+    safety_bin: str | None,
+) -> None:
+    add_ranking(ranks, kind=SlateKind.PAIR, are_safe=are_safe)
+    (row,) = records(freeze(session, garden))
+    assert [completion["is_safe"] for completion in row["completions"]] == list(are_safe or (None, None))
+    assert row["safety_bin"] == safety_bin
+
+
 @pytest.mark.parametrize("format", ["kwise", "pairs"])
 def test_parquet_holds_what_the_json_lines_hold(
     session: Session, garden: Project, add_ranking: AddRanking, format: str
@@ -212,6 +238,7 @@ slates = st.integers(2, 9).flatmap(
             "ranks": st.lists(st.integers(0, 9), min_size=k, max_size=k),
             "texts": st.lists(texts, min_size=k, max_size=k),
             "qualities": st.lists(st.none() | st.integers(1, 7), min_size=k, max_size=k),
+            "are_safe": st.lists(st.none() | st.booleans(), min_size=k, max_size=k),
             "prompt": texts.map(lambda text: f"Q {text}"),
             "order": st.permutations(range(k)),
             "strength": st.none() | st.sampled_from([strength.value for strength in Strength]),
@@ -221,24 +248,27 @@ slates = st.integers(2, 9).flatmap(
 
 
 def kwise(number: int, slate: dict[str, Any]) -> dict[str, Any]:
-    completions = zip(slate["texts"], slate["ranks"], slate["qualities"], strict=True)
+    completions = zip(slate["texts"], slate["ranks"], slate["qualities"], slate["are_safe"], strict=True)
     return {
         "slate_id": f"s{number}",
         "labeler": "Ada",
         "messages": [{"role": "user", "content": slate["prompt"]}],
-        "completions": [{"text": text, "rank": rank, "quality": quality} for text, rank, quality in completions],
+        "completions": [
+            {"text": text, "rank": rank, "quality": quality, "is_safe": is_safe}
+            for text, rank, quality, is_safe in completions
+        ],
         "order_shown": slate["order"],
         "strength": slate["strength"],
         "submitted_at": (NOW + days(number)).isoformat(),
     }
 
 
+SAID_OF_A_COMPLETION = ("text", "rank", "quality", "flags", "is_safe", "finish_reason", "token_ids", "facts")
+
+
 def essence(record: dict[str, Any]) -> Any:
     """What a ranking says, without the ids that a project gives."""
-    completions = [
-        {name: completion[name] for name in ("text", "rank", "quality", "flags", "finish_reason", "token_ids", "facts")}
-        for completion in record["completions"]
-    ]
+    completions = [{name: completion[name] for name in SAID_OF_A_COMPLETION} for completion in record["completions"]]
     for completion in completions:  # what imported means for the one is a fact for the other
         completion["facts"] = {name: value for name, value in completion["facts"].items() if name != "source"}
     return [record["messages"], completions, record["order_shown"], record["strength"], record["submitted_at"]]
