@@ -185,6 +185,10 @@ def page(
 def with_spare_parts(content: WritingContent) -> WritingContent:
     """The content with empty pairs and turns to write into, before any script has run."""
     parts = content.model_copy(deep=True)
+    while parts.pairs and parts.pairs[-1].is_empty:
+        parts.pairs.pop()
+    while parts.turns and not parts.turns[-1].strip():
+        parts.turns.pop()
     parts.pairs += [Pair() for _ in range(SPARE_PARTS)]
     parts.turns += [""] * (SPARE_PARTS + len(parts.turns) % 2)
     return parts

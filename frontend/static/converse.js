@@ -50,6 +50,11 @@ function fill(content) {
   }
 }
 
+function tellSaved(said) {
+  const saved = place.querySelector(".saved"); // while replies are awaited there is none
+  if (saved) saved.textContent = said;
+}
+
 function keep() {
   draft?.stop();
   draft = openDraft({
@@ -64,7 +69,7 @@ function keep() {
       },
       ended: () => location.assign(`/projects/${slug}/work`),
       state: (answer) => tellState(answer, queued()),
-      saved: () => (place.querySelector(".saved").textContent = "Saved"),
+      saved: () => tellSaved("Saved"),
       isSent: () => outbox.all().length > 0,
     },
   });
@@ -172,7 +177,7 @@ place.addEventListener("input", (event) => {
   if (event.target.name?.startsWith("rank:") && event.target.value === "1" && !chosen()) {
     place.querySelector(`[name=chosen][value="${event.target.name.slice("rank:".length)}"]`).checked = true;
   }
-  place.querySelector(".saved").textContent = "";
+  tellSaved("");
   draft.change(read());
 });
 place.addEventListener("click", (event) => {

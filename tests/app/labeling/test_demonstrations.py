@@ -492,3 +492,11 @@ def test_nothing_on_the_page_acts_or_tells_a_policy(labeler: Person, session: Se
     page = labeler.get("/projects/everyday/answer").text
     assert "<script>alert" not in page
     assert "starter" not in page
+
+
+def test_the_form_offers_two_more_parts_than_are_written_however_often_it_is_opened(labeler: Person) -> None:
+    writing = begin(labeler, "few_shot")
+    pairs = [{"query": "good", "response": "bad"}, {}, {}, {}]
+    save(labeler, writing, 0, pairs=pairs)
+    form = labeler.get("/projects/everyday/write/few_shot").text.split('id="part"')[0]
+    assert form.count('name="query"') == 3
