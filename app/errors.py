@@ -49,7 +49,6 @@ HTTP_STATUS = {
     "guidelines_not_found": 404,
     "known_answer_not_found": 404,
     "lesson_not_found": 404,
-    "onboarding_first": 403,
     "onboarding_waits": 403,
     "import_refused": 422,
     "incomplete_ranking": 422,

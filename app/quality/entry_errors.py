@@ -29,18 +29,6 @@ class OnboardingWaits(PodiumError):
         )
 
 
-class OnboardingFirst(PodiumError):
-    """Newcomers rank the onboarding slates before they are given another task."""
-
-    code = "onboarding_first"
-
-    def __init__(self, slug: str) -> None:
-        self.page = f"/projects/{slug}/rank"
-        super().__init__(
-            "Before other tasks come this project's onboarding slates: open the ranking page.", page=self.page
-        )
-
-
 class GuidelinesNotFound(PodiumError):
     """The project has no such version of the guidelines."""
 

@@ -216,7 +216,7 @@ def test_comparisons_are_mixed_in_while_a_round_waits_for_them_and_only_then(
         submit(labeler, found[0])
 
 
-@pytest.mark.parametrize("kind", [SlateKind.IMPORTED, SlateKind.GOLD, SlateKind.ONBOARDING])
+@pytest.mark.parametrize("kind", [SlateKind.IMPORTED, SlateKind.CONVERSATION])
 def test_other_kinds_are_not_given_out(
     kind: SlateKind, labeler: Person, project: Project, make_slate: MakeSlate
 ) -> None:
