@@ -1,6 +1,8 @@
 """The ranking page: what is sent to a labeler, before any script has run and ahead of time."""
 
+import json
 import re
+from uuid import uuid4
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -10,7 +12,7 @@ from app.pages import STATIC
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from tests.app.conftest import Person
-from tests.app.labeling.conftest import MakeSlate, take
+from tests.app.labeling.conftest import MakeSlate, ids, in_order, submit, take
 
 SINCE = "2020-01-01T00:00:00Z"
 
@@ -112,3 +114,71 @@ def test_the_page_names_every_module_that_its_script_imports(labeler: Person, pr
     page = labeler.get(f"/projects/{project.slug}/rank").text
     named = set(re.findall(r'<link rel="modulepreload" href="/static/[0-9a-f]{12}/(\w+\.js)">', page))
     assert named == imported - {"rank.js"}
+
+
+def test_where_equal_is_no_answer_there_are_eight(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    project.allows_equal = False
+    session.commit()
+    make_slate(["Yes.", "No."], kind=SlateKind.PAIR)
+    url = f"/projects/{project.slug}/rank"
+    page = labeler.get(url).text
+    assert re.findall(r'name="verdict" value="(\d)" data-ranks="(. .)"', page) == [
+        *(("1", "1 2"), ("2", "1 2"), ("3", "1 2"), ("4", "1 2")),
+        *(("5", "2 1"), ("6", "2 1"), ("7", "2 1"), ("8", "2 1")),
+    ]
+    assert labeler.post(url, data=fields_of(page) | {"verdict": "9"}).status_code == 422
+    assert labeler.post(url, data=fields_of(page) | {"verdict": "5"}).status_code == 303
+    assert session.scalars(select(Ranking)).one().strength is Strength.NEGLIGIBLY
+
+
+def test_safety_is_asked_of_both_or_of_none(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    for _ in range(3):
+        make_slate(["Yes.", "No."], kind=SlateKind.PAIR)
+    url = f"/projects/{project.slug}/rank"
+    assert "Safe" not in labeler.get(url).text
+    assert labeler.post(url, data=fields_of(labeler.get(url).text) | {"verdict": "1"}).status_code == 303
+    project.asks_safety = True
+    session.commit()
+    (lease,) = take(labeler, project)
+    first, second = ids(lease)
+    for half in ({}, {first: True}, {first: True, second: False, lease["id"]: True}):
+        refused = submit(labeler, lease, is_safe=half)
+        assert (refused.status_code, refused.json()["code"]) == (422, "incomplete_ranking")
+    assert submit(labeler, lease, is_safe={first: True, second: False}).status_code == 201
+    form = fields_of(labeler.get(url).text) | {"verdict": "1"}
+    assert labeler.post(url, data=form).status_code == 422
+    assert labeler.post(url, data=form | {"safety": "Perhaps"}).status_code == 422
+    assert labeler.post(url, data=form | {"safety": "Only B"}).status_code == 303
+    said = [
+        [{item.completion_id: item.is_safe for item in ranking.items}[shown] for shown in ranking.order_shown]
+        for ranking in session.scalars(select(Ranking).order_by(Ranking.submitted_at))
+    ]
+    assert said == [[None, None], [True, False], [False, True]]
+
+
+def test_time_away_is_kept_beside_time_at_work(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate()
+    (lease,) = take(labeler, project)
+    assert submit(labeler, lease, active_s=12.5, idle_s=-1).status_code == 422
+    assert submit(labeler, lease, active_s=12.5, idle_s=300).status_code == 201
+    ranking = session.scalars(select(Ranking)).one()
+    assert (ranking.active_s, ranking.idle_s) == (12.5, 300)
+
+
+def test_what_no_text_can_hold_is_replaced_and_the_rest_is_kept(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate()
+    (lease,) = take(labeler, project)
+    form = json.dumps({"ranking_id": str(uuid4()), "ranks": in_order(lease), "note": "a\x00b\ud800c\u202ed"})
+    answer = labeler.post(
+        f"/api/v1/leases/{lease['id']}/ranking", content=form, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 201, answer.text
+    assert session.scalars(select(Ranking.note)).one() == "a\ufffdb\ufffdc\u202ed"

@@ -1,0 +1,143 @@
+# ruff: noqa: F811 - fixtures are found by name
+"""Every page of the product, found by its links as a person finds it: accessible, light and dark, never too wide."""
+
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import urldefrag, urlsplit
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from playwright.sync_api import Page
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db import clock
+from app.labeling.models import SlateKind
+from app.projects.models import Project
+from app.prompts.models import Prompt, Use
+from app.rounds import claims, results
+from tests.app.conftest import Person
+from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
+from tests.app.loop import HOUR, make_what_a_round_needs, run_stage
+
+# Parts of pages, streams, pictures, files and answers for machines.
+NO_PAGES = re.compile(r"/live$|/events$|\.svg$|\.csv$|/export$|/card$|^/healthz$|^/readyz$|/work$")
+# Reached by a link in an e-mail, as someone who is not signed in, or by a newcomer alone: other tests go there.
+NOT_BY_LINKS = {
+    "/sign-in",
+    "/invitations/{token}",
+    "/projects/{slug}/onboarding",
+    "/projects/{slug}/onboarding/{ranking_id}",
+    "/projects/{slug}/datasets/imports/{import_id}",
+}
+
+
+@pytest.fixture
+def everything(
+    session: Session,
+    project: Project,
+    labeler: Person,
+    other_labeler: Person,
+    site_admin: Person,
+    make_slate: MakeSlate,
+) -> None:
+    """A project in which a bit of everything has happened."""
+    make_what_a_round_needs(session, project)
+    project.task_weights = {"rank": 1, "compare": 1, "answer": 1, "write": 1, "converse": 1}
+    project.use_cases = ["Write a letter"]
+    for prompt in session.scalars(select(Prompt).limit(2)):
+        prompt.use = Use.DEMONSTRATE
+    session.commit()
+    for number in range(3):
+        make_slate(prompt=f"What is {number} and two?", overlap=2)
+        for person in (labeler, other_labeler):
+            (lease,) = take(person, project)
+            assert submit(person, lease).status_code == 201
+    make_slate(prompt="Not yet ranked?")
+    make_slate(["Yes.", "No."], kind=SlateKind.PAIR)
+    started = site_admin.post("/api/v1/projects/everyday/rounds", json={})
+    assert started.status_code == 201, started.text
+    run_stage(session)
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    assert claim is not None
+    results.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}])
+    claims.release_stage(session, claim, "The trainer was stopped.")
+    run_stage(session)
+    run_stage(session, num_pairs=6)
+    session.commit()
+
+
+def pages_of(app: FastAPI) -> dict[str, re.Pattern[str]]:
+    """The address pattern of every page."""
+    paths = [
+        route.path
+        for route in iter_route_contexts(app.routes)
+        if isinstance(route.original_route, APIRoute) and "GET" in (route.methods or ())
+    ]
+    return {
+        path: re.compile(re.sub(r"{\w+}", "[^/]+", path) + "/?")
+        for path in paths
+        if not path.startswith("/api/") and not NO_PAGES.search(path)
+    }
+
+
+def walk(page: Page) -> Iterator[str]:
+    """Each address that a link leads to, once by path; the page is there when it is given out."""
+    waiting, seen = ["/"], {"/"}
+    while waiting:
+        path = waiting.pop()
+        response = page.goto(path)
+        assert response is not None
+        assert response.status == 200, (path, response.status)
+        yield urlsplit(page.url).path
+        links = page.locator("a[href]").evaluate_all("links => links.map((link) => link.href)")
+        for link in links:
+            address = urlsplit(urldefrag(link).url)
+            if address.netloc != urlsplit(page.url).netloc or address.path in seen or NO_PAGES.search(address.path):
+                continue
+            seen.add(address.path)
+            waiting.append(address.path)
+
+
+def kind_of(path: str, pages: dict[str, re.Pattern[str]]) -> str:
+    """The most particular pattern that the path fits: /rounds/new is no /rounds/{number}."""
+    return min((kind for kind, pattern in pages.items() if pattern.fullmatch(path)), key=lambda kind: kind.count("{"))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("everything")
+def test_every_page_is_accessible_light_and_dark_and_fits_a_phone(
+    new_page: Callable[..., Page],
+    sign_in: Callable[[Page, Person], None],
+    check_accessibility: Callable[[Page], None],
+    site_admin: Person,
+    app: FastAPI,
+) -> None:
+    page = new_page(reduced_motion="reduce")  # colours are themselves at once
+    sign_in(page, site_admin)
+    pages = pages_of(app)
+    visited: set[str] = set()
+    problems: list[str] = []
+
+    def check(where: str) -> None:
+        try:
+            check_accessibility(page)
+        except AssertionError as error:
+            problems.append(f"{where}: {error}")
+
+    for path in walk(page):
+        kind = kind_of(path, pages)
+        if kind in visited:
+            continue  # one of each kind
+        visited.add(kind)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            check(f"{path}, {scheme}")
+        page.set_viewport_size({"width": 360, "height": 740})
+        check(f"{path}, on a phone")
+        if (width := page.evaluate("document.documentElement.scrollWidth")) > 360:
+            problems.append(f"{path}: {width} pixels wide on a phone of 360")
+        page.set_viewport_size({"width": 1280, "height": 800})
+    assert problems == [], "\n".join(problems)
+    assert visited | NOT_BY_LINKS >= pages.keys(), "pages that no link leads to"
