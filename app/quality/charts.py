@@ -11,12 +11,16 @@ from pygal.style import Style
 
 from app.quality.agreement import Estimate
 from app.quality.reports import REFERENCES, PersonLine, QualityReport
-from app.rounds.charts import HEIGHT, LEGEND_COLUMNS, WIDTH, colours, short, svg_of
+from app.rounds.charts import HEIGHT, WIDTH, colours, short, svg_of
 
 Names = Callable[[PersonLine], str]
 
 MOST_SHOWN = 30  # labels below one chart; the table has the rest
 ROTATED_FROM = 6  # labels
+INTERVALS = (
+    ".ci path { stroke: #565d69; stroke-width: 1.5; }"
+    " @media (prefers-color-scheme: dark) { .ci path { stroke: #a6adba; } }"
+)
 A_HALF = {"no pull": 0.5}
 
 
@@ -32,6 +36,7 @@ class Picture:
     rows: Sequence[tuple[str, Sequence[Estimate]]]
     references: Mapping[str, float] = field(default_factory=dict)
     is_over_time: bool = False
+    num_drawn: int = 1  # of the series; the table and the file have all
 
     @property
     def shown(self) -> Sequence[tuple[str, Sequence[Estimate]]]:
@@ -61,15 +66,17 @@ def pictures(report: QualityReport, name_of: Names) -> list[Picture]:
             three[1:],
             [(line.label, [line.agreement.alpha, line.agreement.tau]) for line in report.weeks],
             is_over_time=True,
+            num_drawn=2,
         ),
         Picture(
             "people",
             "Agreement by person",
             "share of comparisons ordered alike",
             "Each with everyone else who ranked the same slates.",
-            ("with labelers", "with researchers"),
-            [(name_of(line), [line.with_labelers.alike, line.with_researchers.alike]) for line in report.people],
+            ("with labelers", "with researchers", "alpha, with labelers", "tau-b, with labelers"),
+            [(name_of(line), _of_person(line)) for line in report.people],
             REFERENCES,
+            num_drawn=2,
         ),
         Picture(
             "policies",
@@ -114,6 +121,15 @@ def pictures(report: QualityReport, name_of: Names) -> list[Picture]:
     return [picture for picture in found if any(_is_known(row) for _, row in picture.rows)]
 
 
+def _of_person(line: PersonLine) -> list[Estimate]:
+    return [
+        line.with_labelers.alike,
+        line.with_researchers.alike,
+        line.with_labelers.alpha,
+        line.with_labelers.tau,
+    ]
+
+
 def _is_known(estimates: Iterable[Estimate]) -> bool:
     return any(estimate.value is not None for estimate in estimates)
 
@@ -121,35 +137,46 @@ def _is_known(estimates: Iterable[Estimate]) -> bool:
 def draw(picture: Picture) -> bytes:
     """The chart as an SVG document: a dot with its interval for each estimate, a line for each reference."""
     labels = [label for label, _ in picture.shown]
-    lines = len(picture.series) + len(picture.references)
+    num_lines = picture.num_drawn + len(picture.references)
     drawing = pygal.Line(
         width=WIDTH,
         height=HEIGHT,
-        css=["file://style.css", "file://graph.css", f"inline:{colours(lines)}"],
+        css=["file://style.css", "file://graph.css", f"inline:{colours(num_lines)}", f"inline:{INTERVALS}"],
         js=[],  # its tooltips would be a script from elsewhere
         no_prefix=True,
         style=Style(font_family="system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif", transition="none"),
-        show_legend=lines > 1,
+        range=_limits(picture),
+        show_legend=num_lines > 1,
         legend_at_bottom=True,
-        legend_at_bottom_columns=LEGEND_COLUMNS.get(lines, 2),
+        legend_at_bottom_columns=2,
         legend_box_size=10,
-        x_label_rotation=35 if len(labels) >= ROTATED_FROM else 0,
-        truncate_label=18,
+        x_label_rotation=30 if len(labels) >= ROTATED_FROM else 0,
+        truncate_label=20,
         truncate_legend=-1,
         margin=8,
-        margin_bottom=16,
+        margin_bottom=18 if num_lines % 2 == 0 else 38,  # pygal leaves room for whole rows of the legend only
         spacing=8,
         max_scale=6,
         value_formatter=short,
         no_data_text="Nothing yet",
     )
-    drawing.x_labels = labels
-    for number, name in enumerate(picture.series):
+    drawing.x_labels = ["", *labels, ""]  # dots and names stand clear of the edges
+    for number in range(picture.num_drawn):
         points = [_point(row[number]) for _, row in picture.shown]
-        drawing.add(name, points, stroke=picture.is_over_time, dots_size=4, allow_interruptions=True)
+        drawing.add(picture.series[number], [None, *points, None], stroke=picture.is_over_time, dots_size=4)
     for name, value in picture.references.items():
-        drawing.add(f"{name} {value:.0%}", [value] * len(labels), show_dots=False)
+        drawing.add(f"{name} {value:.0%}", [value] * (len(labels) + 2), show_dots=False)
     return svg_of(drawing)
+
+
+def _limits(picture: Picture) -> tuple[float, float]:
+    """From the least to the most that is drawn, intervals and references included, and a little more."""
+    drawn = [estimate for _, row in picture.shown for estimate in row[: picture.num_drawn]]
+    bounds = [bound for each in drawn for bound in (each.value, each.low, each.high) if bound is not None]
+    bounds += picture.references.values()
+    low, high = min(bounds, default=0.0), max(bounds, default=1.0)
+    margin = 0.05 * (high - low) or 0.05
+    return low - margin, high + margin
 
 
 def _point(estimate: Estimate) -> Any:

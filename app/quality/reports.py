@@ -30,7 +30,7 @@ from app.quality.judgements import (
 from app.quality.pairs import Agreement, RankingPairs, agreements, comparisons_between, pairs_of
 
 # Agreement that others report: Bai et al. 2022 (HH, unscreened crowd), Ouyang et al. 2022 (InstructGPT).
-REFERENCES = {"HH-RLHF": 0.63, "InstructGPT, its labelers": 0.73, "InstructGPT, held-out labelers": 0.77}
+REFERENCES = {"HH-RLHF": 0.63, "InstructGPT": 0.73, "InstructGPT, held-out": 0.77}
 # When the page suggests a step to the admin. It never takes one.
 LOW_AGREEMENT = 0.63  # the interval lies below what an unscreened crowd reaches
 POSITION_PULL = 0.05  # away from one half, and the interval is too

@@ -87,7 +87,7 @@ def test_a_researcher_sees_judgements_and_nothing_about_who_gave_them(researcher
     for secret in ("Lena", "Otto", "pseudonym-", "policy", "version", "starter"):
         assert secret not in page.split("<main")[1]
     for completion, ranks in zip(slate.completions, ["13", "22", "13", "14"], strict=True):
-        row = page.split(completion.text)[1].split("<select")[0]  # each text beside the two ranks that it was given
+        row = page.split(completion.text)[1].split("</tr>")[0]  # each text beside the two ranks that it was given
         assert "".join(sorted(re.findall(r'numeric">(\d)<', row))) == ranks
 
 

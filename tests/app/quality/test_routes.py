@@ -78,7 +78,7 @@ def test_every_chart_has_its_picture_its_table_and_its_download(researcher, crow
 
 
 def test_the_reference_lines_of_the_literature_are_on_the_page_and_in_the_chart(researcher, crowd):
-    assert "63 % (HH-RLHF), 73 % (InstructGPT, its labelers), 77 %" in text_of(researcher.get(QUALITY))
+    assert "63 % (HH-RLHF), 73 % (InstructGPT), 77 %" in text_of(researcher.get(QUALITY))
     assert "HH-RLHF 63%" in researcher.get(f"{QUALITY}/charts/weeks.svg").text
 
 
