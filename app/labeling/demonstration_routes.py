@@ -73,7 +73,9 @@ def start(access: LabelerAccess, session: SessionDep) -> RedirectResponse:
     """The next task, drawn by the project's weights from those that have something to do."""
     project, now = access.project, clock(session)
     without = set()
-    if not demonstrations.has_prompt_to_answer(session, labeler_of(session, access), project, now):
+    if Task.ANSWER in on_offer(project.task_weights) and not demonstrations.has_prompt_to_answer(
+        session, labeler_of(session, access), project, now
+    ):
         without.add(Task.ANSWER)
     task = draw(project.task_weights, RNG, without=without) or draw(project.task_weights, RNG) or Task.RANK
     return RedirectResponse(f"/projects/{project.slug}{PATHS[task]}", status_code=303)

@@ -144,6 +144,21 @@ def test_what_is_missing_is_said_and_nothing_is_lost(
     assert texts(session) == ["cold"]
 
 
+def test_a_text_beyond_all_measure_is_refused_in_words_and_stays_in_the_field(
+    page: Page, sign_in: SignIn, labeler: Person, session: Session
+) -> None:
+    open_page(page, sign_in, labeler, "write/plain")
+    page.get_by_label("Prompt", exact=True).fill("Why?")
+    page.get_by_label("Answer", exact=True).fill("x" * 200_000)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert")).to_contain_text("at most 100000 characters")
+    expect(page.get_by_label("Answer", exact=True)).to_have_value("x" * 200_000)
+    page.get_by_label("Answer", exact=True).fill("So.")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("What you wrote lately")).to_be_visible()
+    assert texts(session) == ["So."]
+
+
 def test_a_suggestion_is_put_into_the_answer_by_the_labeler_alone_and_marked(
     page: Page, sign_in: SignIn, labeler: Person, session: Session, prompt: str
 ) -> None:

@@ -16,15 +16,18 @@ from app.labeling.models import Demonstration, Slate
 from app.people.models import Membership
 from app.policies.models import PolicyVersion
 from app.policies.service import STARTER
-from app.projects.models import Project
+from app.projects.models import Guidelines, Project
 from app.prompts.models import Prompt, PromptKind, Split, Use
 from app.prompts.service import split_of
 from app.rounds import model_requests
 from app.rounds.inputs import demonstrations_of
 from app.rounds.models import ModelRequest, Recipe, Round, RoundState, Stage, StageState
 from tests.app.conftest import Clock, Person
+from tests.app.labeling.conftest import MakeSlate
 from tests.app.labeling.test_routes import fields_of
-from tests.app.loop import make_prompts, make_slate
+from tests.app.loop import make_prompts
+from tests.app.loop import make_slate as put_on_slate
+from tests.app.quality.known import make_known
 
 ALL_TASKS = {"rank": 1, "answer": 1, "write": 1, "converse": 1}
 
@@ -111,13 +114,13 @@ def test_a_prompt_is_answered_once_and_by_one_person_at_a_time(
 def test_prompts_that_nothing_is_fitted_to_are_not_handed_out(
     labeler: Person, session: Session, project: Project
 ) -> None:
-    add_prompts(session, project, split=Split.TEST)
+    (judged,) = add_prompts(session, project, split=Split.TEST)
     (aside,) = add_prompts(session, project)
     aside.set_aside_at, aside.set_aside_reason = db.clock(session), "too long"
     (ranked,) = add_prompts(session, project)
     ranked.use = Use.RANK
     (wanted,) = add_prompts(session, project)
-    wanted.use = Use.DEMONSTRATE
+    judged.use = aside.use = wanted.use = Use.DEMONSTRATE
     project.uses_overlap = False
     session.commit()
     assert begin(labeler, "answer")["prompt"] == wanted.messages
@@ -305,6 +308,30 @@ def test_a_pause_hands_out_nothing_and_takes_what_was_begun(
     assert (paused.status_code, paused.json()["code"]) == (403, "membership_paused")
 
 
+def test_new_guidelines_are_accepted_before_a_new_piece_of_writing(
+    labeler: Person, session: Session, project: Project
+) -> None:
+    writing = begin(labeler)
+    session.add(Guidelines(project_id=project.id, version=2, markdown="Be brief."))
+    session.commit()
+    refused = labeler.post("/api/v1/projects/everyday/writings", json={"task": "plain"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "guidelines_not_accepted")
+    page = labeler.get("/projects/everyday/write/plain")
+    assert (page.status_code, page.headers["location"]) == (303, "/projects/everyday/guidelines")
+    assert submit(labeler, writing, prompt="Why?", answer="So.").status_code == 201
+
+
+def test_newcomers_rank_the_onboarding_slates_before_they_write(
+    labeler: Person, researcher: Person, session: Session, make_slate: MakeSlate
+) -> None:
+    make_known(researcher, session, make_slate(), kind="onboarding", reason="Short and right.")
+    refused = labeler.post("/api/v1/projects/everyday/writings", json={"task": "plain"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "onboarding_first")
+    page = labeler.get("/projects/everyday/write/plain")
+    assert (page.status_code, page.headers["location"]) == (303, "/projects/everyday/rank")
+    assert begin(researcher)["revision"] == 0  # who made them is no newcomer
+
+
 # Taking back, and learning
 
 
@@ -382,7 +409,7 @@ def demonstration_policy(session: Session) -> int:
 def test_what_stands_on_a_slate_cannot_be_taken_back(labeler: Person, session: Session, project: Project) -> None:
     submission_id = str(uuid4())
     submit(labeler, begin(labeler), submission_id, prompt="Why?", answer="So.")
-    slate: Slate = make_slate(session, session.scalars(select(Prompt)).one())
+    slate: Slate = put_on_slate(session, session.scalars(select(Prompt)).one())
     slate.completions[0].demonstration_id = UUID(submission_id)
     session.commit()
     assert take_back(labeler, submission_id).json()["code"] == "demonstration_in_use"
