@@ -124,7 +124,8 @@ def take_leases(form: LeaseRequest, access: LabelerAccess, session: SessionDep) 
     labeler = labeler_of(session, access)
     ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=clock(session), rng=RNG)
     slates = shown_slates(session, ids)
-    return LeasesOut(leases=[LeaseOut.of(slate) for slate in slates], retry_after_s=None if slates else RETRY_AFTER_S)
+    out = [LeaseOut.of(slate, access.project) for slate in slates]
+    return LeasesOut(leases=out, retry_after_s=None if slates else RETRY_AFTER_S)
 
 
 @api.post("/leases/{lease_id}/renewal")

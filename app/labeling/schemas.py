@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from app.labeling.models import Strength
 from app.labeling.screen import LETTERS, SAFETY, ShownSlate, Verdict
 from app.labeling.service import Judgement, Receipt
+from app.projects.models import Project
 
 # What a text column cannot hold: NUL, and halves of a surrogate pair (Python strings have no whole ones).
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -176,10 +177,11 @@ class LeaseOut(BaseModel):
     prompt: list[MessageOut]
     completions: list[CompletionOut]
     asks_full_form: bool
+    asks_safety: bool  # of two: the ranking must say of each whether it is safe
     draft: DraftOut | None
 
     @classmethod
-    def of(cls, slate: ShownSlate) -> "LeaseOut":
+    def of(cls, slate: ShownSlate, project: Project) -> "LeaseOut":
         """What of a shown slate goes over the wire."""
         return cls(
             id=slate.lease_id,
@@ -187,6 +189,7 @@ class LeaseOut(BaseModel):
             prompt=[MessageOut(role=message["role"], content=message["content"]) for message in slate.messages],
             completions=[CompletionOut(id=shown.id, text=shown.text) for shown in slate.completions],
             asks_full_form=slate.asks_full_form,
+            asks_safety=project.asks_safety and len(slate.completions) == 2,
             draft=None if slate.draft is None else DraftOut(revision=slate.draft_revision, content=slate.draft),
         )
 

@@ -176,6 +176,8 @@ def judged(labeler: SimulatedLabeler, lease: dict[str, Any]) -> dict[str, Any]:
     }
     if lease["asks_full_form"]:
         form["qualities"] = dict(zip(ids, judgement.qualities, strict=True))
+    if lease["asks_safety"]:
+        form["is_safe"] = dict.fromkeys(ids, True)  # their taste knows nothing of danger
     return form
 
 

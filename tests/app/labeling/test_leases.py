@@ -76,7 +76,7 @@ def test_slates_are_given_out_in_the_order_they_came(labeler: Person, project: P
 def test_nothing_in_an_answer_tells_who_wrote_what(labeler: Person, project: Project, make_slate: MakeSlate) -> None:
     make_slate()
     (lease,) = take(labeler, project)
-    assert lease.keys() == {"id", "expires_at", "prompt", "completions", "asks_full_form", "draft"}
+    assert lease.keys() == {"id", "expires_at", "prompt", "completions", "asks_full_form", "asks_safety", "draft"}
     for completion in lease["completions"]:
         assert completion.keys() == {"id", "text"}
         assert UUID(completion["id"]).version == 4  # random: no order of creation in it

@@ -144,6 +144,7 @@ def test_safety_is_asked_of_both_or_of_none(
     project.asks_safety = True
     session.commit()
     (lease,) = take(labeler, project)
+    assert lease["asks_safety"]
     first, second = ids(lease)
     for half in ({}, {first: True}, {first: True, second: False, lease["id"]: True}):
         refused = submit(labeler, lease, is_safe=half)
