@@ -1,6 +1,7 @@
 # ruff: noqa: F811 - fixtures are found by name
 """Getting in, in a real browser: guidelines to accept, onboarding with its lessons, and the pages around them."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -126,13 +127,13 @@ def test_a_researcher_makes_an_onboarding_slate_and_a_missing_reason_loses_nothi
     page.goto(GOLD)
     page.get_by_role("link", name="Rank it").click()
     for place, letter in enumerate("ABCD", start=1):
-        group = page.get_by_role("group", name=f"{letter}: rank")
+        group = page.get_by_role("group", name=re.compile(f"Rank of {letter}"))
         group.get_by_role("radio", name=str(place), exact=True).check(force=True)
     page.get_by_label("Onboarding: shown to newcomers").check()
     page.locator("#reason").evaluate("field => { field.required = false; }")  # as a program would send it
     page.get_by_role("button", name="Save the answer").click()
     expect(page.get_by_role("alert")).to_contain_text("says why")
-    expect(page.get_by_role("group", name="B: rank").get_by_role("radio", name="2", exact=True)).to_be_checked()
+    expect(page.get_by_role("group", name=re.compile("Rank of B")).get_by_role("radio", name="2", exact=True)).to_be_checked()
     page.get_by_label("Why this order").fill("The first is right and brief.")
     page.get_by_role("button", name="Save the answer").click()
     expect(page.get_by_role("row", name="What is two and two?").first).to_contain_text("onboarding")
