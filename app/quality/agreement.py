@@ -167,16 +167,19 @@ def block_sums(block: Ints, group: Ints, weights: Floats, num_blocks: int, num_g
 
 
 def ratio_estimates(
-    block: Ints, prompt: Ints, group: Ints, parts: Floats, wholes: Floats, blocks: Blocks, num_groups: int, reason: str
+    block: Ints, group: Ints, parts: Floats, wholes: Floats, blocks: Blocks, num_prompts: Ints, reason: str
 ) -> list[Estimate]:
-    """sum(parts) / sum(wholes) in each group, with the percentile interval over resampled prompts."""
+    """sum(parts) / sum(wholes) in each group, with the percentile interval over resampled prompts.
+
+    block: that of each row's prompt; num_prompts: of each group, as num_prompts_of counts them.
+    """
+    num_groups = len(num_prompts)
     part = block_sums(block, group, parts, blocks.num, num_groups)
     whole = block_sums(block, group, wholes, blocks.num, num_groups)
     with np.errstate(invalid="ignore", divide="ignore"):  # a resample without the group: left out of its interval
         resampled = (blocks.draws @ part.astype(np.float32)) / (blocks.draws @ whole.astype(np.float32))
-    prompts = num_prompts_of(prompt, group, num_groups)
     return [
-        _estimate(part[:, g].sum(), whole[:, g].sum(), resampled[:, g], int(prompts[g]), reason)
+        _estimate(part[:, g].sum(), whole[:, g].sum(), resampled[:, g], int(num_prompts[g]), reason)
         for g in range(num_groups)
     ]
 

@@ -150,7 +150,7 @@ def draw(picture: Picture) -> bytes:
         legend_at_bottom=True,
         legend_at_bottom_columns=2,
         legend_box_size=10,
-        x_label_rotation=30 if len(labels) >= ROTATED_FROM else 0,
+        x_label_rotation=30 if len(labels) >= (ROTATED_FROM * 2 if picture.is_over_time else ROTATED_FROM) else 0,
         truncate_label=20,
         truncate_legend=-1,
         margin=8,
@@ -160,6 +160,8 @@ def draw(picture: Picture) -> bytes:
         value_formatter=short,
         no_data_text="Nothing yet",
     )
+    if picture.is_over_time:
+        labels = [label[5:] for label in labels]  # month and day: the table has the year
     drawing.x_labels = ["", *labels, ""]  # dots and names stand clear of the edges
     for number in range(picture.num_drawn):
         points = [_point(row[number]) for _, row in picture.shown]

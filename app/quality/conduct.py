@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.quality.agreement import Blocks, Estimate, Floats, Ints, ordered_alike, ratio_estimates
+from app.quality.agreement import Blocks, Estimate, Floats, Ints, num_prompts_of, ordered_alike, ratio_estimates
 from app.quality.judgements import REFERENCE, Judgements
 from app.quality.pairs import RankingPairs, matched
 
@@ -30,8 +30,8 @@ def preferences_for_the_first_shown(
     The order shown is drawn at random for each labeler, so nothing else can move it.
     """
     alike, num = ordered_alike(judgements.places, judgements.ranks)
-    block = blocks.of_prompt[judgements.prompt]
-    return ratio_estimates(block, judgements.prompt, group, alike, num, blocks, num_groups, NEVER_SHOWN)
+    num_prompts = num_prompts_of(judgements.prompt, group, num_groups)
+    return ratio_estimates(blocks.of_prompt[judgements.prompt], group, alike, num, blocks, num_prompts, NEVER_SHOWN)
 
 
 def paces(judgements: Judgements, group: Ints, num_groups: int) -> tuple[list[Pace], float | None]:

@@ -13,12 +13,10 @@ from app.quality.agreement import (
     Floats,
     Ints,
     block_sums,
-    disagreement,
     interval_of,
     kendall_tau_b,
     num_prompts_of,
     ordered_alike,
-    ordinal_distances,
     ratio_estimates,
 )
 
@@ -100,20 +98,21 @@ def agreements(pairs: RankingPairs, rows: Ints, group: Ints, num_groups: int, bl
     """The statistics of each group. rows: which pairs, a pair may come twice; group: (rows,), -1 is none."""
     prompt = pairs.prompt[rows]
     block = blocks.of_prompt[prompt]
-    of_group = (block, prompt, group)
-    alike = ratio_estimates(*of_group, pairs.alike[rows], pairs.num[rows], blocks, num_groups, NOBODY)
+    num_prompts = num_prompts_of(prompt, group, num_groups)
+    alike = ratio_estimates(block, group, pairs.alike[rows], pairs.num[rows], blocks, num_prompts, NOBODY)
     defined = pairs.tau_is_defined[rows].astype(float)
-    tau = ratio_estimates(*of_group, pairs.tau[rows] * defined, defined, blocks, num_groups, ALL_TIED)
-    alpha = _alphas(pairs, rows, group, num_groups, blocks)
+    tau = ratio_estimates(block, group, pairs.tau[rows] * defined, defined, blocks, num_prompts, ALL_TIED)
+    alpha = _alphas(pairs, rows, group, num_prompts, blocks)
     return [Agreement(*three) for three in zip(alike, tau, alpha, strict=True)]
 
 
-def _alphas(pairs: RankingPairs, rows: Ints, group: Ints, num_groups: int, blocks: Blocks) -> list[Estimate]:
+def _alphas(pairs: RankingPairs, rows: Ints, group: Ints, num_prompts: Ints, blocks: Blocks) -> list[Estimate]:
     """Krippendorff's ordinal alpha of each group.
 
     Rank 4 of 4 is not rank 4 of 9: disagreement is taken among slates of the same K and then added up. With one K
     it is the plain alpha.
     """
+    num_groups = len(num_prompts)
     k = (pairs.first_ranks[rows] > 0).sum(axis=1)
     observed, expected = np.zeros(num_groups), np.zeros(num_groups)
     observed_again, expected_again = np.zeros((RESAMPLES, num_groups)), np.zeros((RESAMPLES, num_groups))
@@ -123,21 +122,20 @@ def _alphas(pairs: RankingPairs, rows: Ints, group: Ints, num_groups: int, block
         step = max(1, MOST_COLUMNS // sums.shape[2])
         for start in range(0, num_groups, step):
             part = slice(start, start + step)
-            sums_of_part = sums[:, part]
-            found = disagreement(_square(sums_of_part.sum(axis=0), int(size)), ordinal_distances)
+            of_part = sums[:, part]
+            found = _ordinal_disagreement(of_part.sum(axis=0), int(size))
             observed[part] += found[0]
             expected[part] += found[1]
-            flat = sums_of_part.reshape(blocks.num, -1).astype(np.float32)
+            flat = of_part.reshape(blocks.num, -1).astype(np.float32)
             drawn = (blocks.draws @ flat).reshape(RESAMPLES, -1, sums.shape[2])
-            found = disagreement(_square(drawn, int(size)), ordinal_distances)
+            found = _ordinal_disagreement(drawn, int(size))
             observed_again[:, part] += found[0]
             expected_again[:, part] += found[1]
-    prompts = num_prompts_of(pairs.prompt[rows], group, num_groups)
     num_pairs = np.bincount(group[group >= 0], minlength=num_groups)
     with np.errstate(invalid="ignore", divide="ignore"):
         again = 1 - observed_again / expected_again
     return [
-        _alpha(observed[g], expected[g], again[:, g], int(prompts[g]), int(num_pairs[g])) for g in range(num_groups)
+        _alpha(observed[g], expected[g], again[:, g], int(num_prompts[g]), int(num_pairs[g])) for g in range(num_groups)
     ]
 
 
@@ -167,13 +165,22 @@ def _coincidence_sums(
     return cells.reshape(blocks.num, num_groups, -1)
 
 
-def _square(upper: Floats, size: int) -> Floats:
-    """(…, size, size) coincidences of both orders from the upper triangle: on the diagonal both are the same cell."""
-    square = np.zeros((*upper.shape[:-1], size, size), dtype=upper.dtype)
+def _ordinal_disagreement(upper: Floats, size: int) -> tuple[Floats, Floats]:
+    """agreement.disagreement with ordinal distances, from upper triangles (…, size (size + 1) / 2): half of the cells.
+
+    On the diagonal both orders of a coincidence are one cell. Expected: the sum over c and k of
+    n_c n_k (m_k - m_c)² is twice n Σ n m² - (Σ n m)², with m the middle of a value among all.
+    """
     rows, columns = np.triu_indices(size)
-    square[..., rows, columns] += upper
-    square[..., columns, rows] += upper
-    return square
+    to_marginals = (np.eye(size)[rows] + np.eye(size)[columns]).astype(upper.dtype)
+    marginals = upper @ to_marginals
+    num = np.maximum(marginals.sum(axis=-1), 2)
+    middle = (np.cumsum(marginals, axis=-1) - marginals / 2) / num[..., None]
+    between = middle[..., columns] - middle[..., rows]
+    observed = 2 * np.einsum("...t,...t,...t->...", upper, between, between, optimize=False)
+    weighed = marginals * middle
+    chance = 2 * (num * (weighed * middle).sum(axis=-1) - weighed.sum(axis=-1) ** 2)
+    return observed, chance / (num - 1)
 
 
 def comparisons_between(
@@ -197,7 +204,6 @@ def comparisons_between(
     rows, both, alike = (np.concatenate(part) for part in zip(*found, strict=True))
     names, group = np.unique(both, return_inverse=True)
     prompt = pairs.prompt[rows]
-    estimates = ratio_estimates(
-        blocks.of_prompt[prompt], prompt, group, alike, np.ones(len(rows)), blocks, len(names), NOBODY
-    )
+    num_prompts = num_prompts_of(prompt, group, len(names))
+    estimates = ratio_estimates(blocks.of_prompt[prompt], group, alike, np.ones(len(rows)), blocks, num_prompts, NOBODY)
     return [(int(name) // base, int(name) % base) for name in names], estimates

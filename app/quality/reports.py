@@ -66,6 +66,9 @@ class PolicyPair:
 
     @property
     def label(self) -> str:
+        """Two numbers, or one and the people who wrote the other."""
+        if None not in self.versions:
+            return "versions {} and {}".format(*self.versions)
         return " and ".join("people" if number is None else f"version {number}" for number in self.versions)
 
 

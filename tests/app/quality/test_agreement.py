@@ -234,10 +234,11 @@ def test_blocks_of_prompts_give_the_interval_of_single_prompts():
     num = 6 * MOST_BLOCKS
     rng = np.random.default_rng(4)
     parts = (rng.random(num) < 0.7).astype(float)
-    of_all = (np.arange(num), np.zeros(num, dtype=int), parts, np.ones(num))
     blocks = make_blocks(num)
     assert blocks.num == MOST_BLOCKS
-    found = ratio_estimates(blocks.of_prompt, *of_all, blocks, 1, "")[0]
+    found = ratio_estimates(
+        blocks.of_prompt, np.zeros(num, dtype=int), parts, np.ones(num), blocks, np.array([num]), ""
+    )[0]
     half_width = 1.96 * np.sqrt(0.7 * 0.3 / num)
     assert found.high - found.low == pytest.approx(2 * half_width, rel=0.15)
 

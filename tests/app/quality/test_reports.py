@@ -149,9 +149,9 @@ def test_agreement_by_prompt_kind_and_by_policy_pair(session, project, lena, ott
     # Both versions' own: (1,2) differs, (3,4) alike; the plain slate's six are all version 1's.
     policies = {pair.label: (pair.alike.value, pair.alike.num) for pair in found.policy_pairs}
     assert policies == {
-        "version 1 and version 1": (0, 7),
-        "version 1 and version 2": (1, 4),
-        "version 2 and version 2": (1, 1),
+        "versions 1 and 1": (0, 7),
+        "versions 1 and 2": (1, 4),
+        "versions 2 and 2": (1, 1),
     }
     assert [line.label for line in report(session, project, prompt_kind="plain").prompt_kinds] == ["plain"]
 
