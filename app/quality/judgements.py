@@ -96,7 +96,9 @@ COPY (
     WHERE completion.slate_id IN (
         SELECT slate_id FROM ranking WHERE project_id = %(project_id)s AND retracted_at IS NULL
         GROUP BY slate_id HAVING count(*) > 1
-        UNION SELECT slate_id FROM reference_ranking
+        UNION
+        SELECT slate.id FROM reference_ranking JOIN slate ON slate.id = reference_ranking.slate_id
+        WHERE slate.project_id = %(project_id)s
     )
 ) TO STDOUT (FORMAT csv)
 """
