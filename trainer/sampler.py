@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from app import terminal
 from app.db import SAMPLER_CHANNEL, SessionFactory, clock
-from app.labeling import conversations, queue
+from app.labeling import conversation_replies, queue
 from app.labeling.models import CompletionSource
 from app.labeling.queue import MixtureEntry, NewCompletion, SlateClaim, SlateToSample
 from app.policies.models import PolicyVersion, RewardModelVersion
@@ -187,7 +187,7 @@ class Sampler:
 
         def show(number: int, text: str) -> None:
             with SessionFactory.begin() as session:
-                conversations.add_reply(session, slates[number].claim, text, RNG)
+                conversation_replies.add_reply(session, slates[number].claim, text, RNG)
 
         return show
 
@@ -239,7 +239,7 @@ class Sampler:
         with SessionFactory.begin() as session:
             rows = [new_completion(slate, completion, policies) for completion in completions]
             if queue.store_completions(session, slate.claim, rows, now=clock(session)):
-                conversations.announce(session, slate.claim.slate_id)
+                conversation_replies.announce(session, slate.claim.slate_id)
             else:
                 log.info("slate=%s is not ours any more; its completions are dropped", slate.claim.slate_id)
 
@@ -247,7 +247,7 @@ class Sampler:
         log.warning("prompt=%s is set aside: %s", slate.prompt_id, reason)
         with SessionFactory.begin() as session:
             queue.give_up(session, slate.claim, reason, now=clock(session))
-            conversations.announce(session, slate.claim.slate_id)
+            conversation_replies.announce(session, slate.claim.slate_id)
 
     def _put_off(self, project_id: int, slates: list[SlateToSample], error: Exception) -> None:
         """Hand the slates back and leave the project alone for a while; others go on."""

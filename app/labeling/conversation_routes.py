@@ -11,18 +11,18 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.errors import PodiumError, status_of
-from app.labeling import conversations
+from app.labeling import conversation_replies, conversations
 from app.labeling.conversation_screen import shown_conversation
 from app.labeling.conversations import Choice
 from app.labeling.demonstration_content import WritingContent
 from app.labeling.demonstration_routes import Fields, counter_for, refuse_when_not_offered
-from app.labeling.demonstrations import find_writing, open_writing
 from app.labeling.leases import refuse_when_paused
 from app.labeling.models import Strength
 from app.labeling.schemas import Form, Rank, Seconds, Words
 from app.labeling.screen import newest_guidelines
 from app.labeling.task_errors import IncompleteWriting
 from app.labeling.task_models import Writing, WritingTask
+from app.labeling.writings import find_writing, open_writing
 from app.pages import render
 from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
 from app.rounds.events import live
@@ -86,7 +86,7 @@ def conversation_now(request: Request, writing_id: UUID, access: LabelerAccess, 
 @router.get("/projects/{slug}/conversations/{writing_id}/events")
 async def conversation_events(writing_id: UUID, access: LabelerAccess) -> StreamingResponse:
     """Server-sent events: `changed` whenever a reply has come. Its text is asked for, by its labeler alone."""
-    return live(conversations.topic(writing_id))
+    return live(conversation_replies.topic(writing_id))
 
 
 @router.post("/projects/{slug}/conversations/{writing_id}")

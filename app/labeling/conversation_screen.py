@@ -9,7 +9,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.labeling.conversations import arrived_in, order_of, said, turns_of
+from app.labeling.conversation_replies import arrived_in, order_of
+from app.labeling.conversations import said, turns_of
 from app.labeling.models import Completion, Slate, SlateState
 from app.labeling.screen import LETTERS
 from app.labeling.task_models import ConversationTurn, Writing

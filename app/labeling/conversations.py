@@ -13,14 +13,14 @@ from uuid import UUID, uuid4
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db import EVENTS_CHANNEL, SAMPLER_CHANNEL, notify
+from app.db import SAMPLER_CHANNEL, notify
 from app.labeling import service
+from app.labeling.conversation_replies import order_of
 from app.labeling.demonstration_content import Written, needed
-from app.labeling.demonstrations import check_lengths, find_writing
+from app.labeling.demonstrations import check_lengths
 from app.labeling.errors import AlreadyRanked
 from app.labeling.leases import lease_again
 from app.labeling.models import Completion, Demonstration, Slate, SlateKind, SlateState, Strength
-from app.labeling.queue import SlateClaim, held
 from app.labeling.service import Judgement
 from app.labeling.task_errors import (
     ChosenIsNotBest,
@@ -33,6 +33,7 @@ from app.labeling.task_errors import (
 )
 from app.labeling.task_models import ConversationTurn, Writing, WritingEnd
 from app.labeling.token_counts import CountTokens
+from app.labeling.writings import find_writing
 from app.people.models import Labeler
 from app.projects.models import Project
 from app.prompts.messages import Messages
@@ -178,45 +179,6 @@ def end(session: Session, account_id: int, writing_id: UUID, now: datetime) -> N
     session.flush()
 
 
-def add_reply(session: Session, claim: SlateClaim, text: str, rng: Random) -> None:
-    """Show a reply of a slate that is still being sampled, in a random place that it keeps.
-
-    The sampler calls this; the slate's completions, stored at the end, are what counts.
-    """
-    row = session.execute(
-        select(ConversationTurn, Slate.k)
-        .join(Slate, Slate.id == ConversationTurn.slate_id)
-        .where(*held(claim))
-        .with_for_update(of=ConversationTurn)
-    ).one_or_none()
-    if row is None:
-        return
-    turn, k = row
-    arrived = arrived_in(turn, claim.attempt)
-    free = sorted(set(range(k)) - {reply["place"] for reply in arrived})
-    if not free:
-        return
-    turn.arrived = [*arrived, {"place": rng.choice(free), "text": text, "attempt": claim.attempt}]
-    session.flush()
-    announce(session, claim.slate_id)
-
-
-def announce(session: Session, slate_id: UUID) -> None:
-    """Tell the pages that show the conversation that its slate has changed."""
-    writing_id = session.scalar(select(ConversationTurn.writing_id).where(ConversationTurn.slate_id == slate_id))
-    if writing_id is not None:
-        notify(session, EVENTS_CHANNEL, topic(writing_id))
-
-
-def topic(writing_id: UUID) -> str:
-    return f"conversation:{writing_id}"
-
-
-def arrived_in(turn: ConversationTurn, attempt: int) -> list[dict[str, object]]:
-    """What this attempt of a sampler has shown; the replies of one that died are sampled again."""
-    return [reply for reply in turn.arrived if reply["attempt"] == attempt]
-
-
 def turns_of(session: Session, writing: Writing) -> list[ConversationTurn]:
     """Every turn of the conversation in order, those taken back too."""
     mine = select(ConversationTurn).where(ConversationTurn.writing_id == writing.id)
@@ -255,25 +217,6 @@ def find_turn(session: Session, account_id: int, turn_id: UUID) -> tuple[Convers
     if row is None:
         raise TurnNotFound(turn_id)
     return row[0], row[1]
-
-
-def order_of(session: Session, turn: ConversationTurn, rng: Random) -> list[UUID]:
-    """The replies' ids in the order they are shown, fixed the first time that the slate is looked at when ready.
-
-    Those that were shown while the slate was sampled keep their places; the rest take free ones at random.
-    """
-    if turn.order_shown is None:
-        slate = session.get_one(Slate, turn.slate_id)
-        arrived = {str(reply["text"]): int(str(reply["place"])) for reply in arrived_in(turn, slate.attempt)}
-        completions = list(session.scalars(select(Completion).where(Completion.slate_id == slate.id)))
-        kept = {c.id: arrived[c.text] for c in completions if c.text in arrived}
-        num_places = max([len(completions), *(place + 1 for place in kept.values())])
-        free = sorted(set(range(num_places)) - set(kept.values()))
-        rng.shuffle(free)
-        place_of = {c.id: kept[c.id] if c.id in kept else free.pop() for c in completions}
-        turn.order_shown = sorted(place_of, key=lambda completion_id: place_of[completion_id])
-        session.flush()
-    return turn.order_shown
 
 
 def _ranks(choice: Choice, order_shown: list[UUID]) -> dict[UUID, int]:

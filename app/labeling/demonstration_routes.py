@@ -12,7 +12,7 @@ from starlette.datastructures import FormData
 
 from app.db import SessionDep, clock
 from app.errors import PodiumError, status_of
-from app.labeling import demonstrations, suggestions
+from app.labeling import demonstrations, suggestions, writings
 from app.labeling.demonstration_content import Pair, WritingContent
 from app.labeling.demonstration_look import look_at
 from app.labeling.demonstration_schemas import (
@@ -73,7 +73,7 @@ def start(access: LabelerAccess, session: SessionDep) -> RedirectResponse:
     """The next task, drawn by the project's weights from those that have something to do."""
     project, now = access.project, clock(session)
     without = set()
-    if Task.ANSWER in on_offer(project.task_weights) and not demonstrations.has_prompt_to_answer(
+    if Task.ANSWER in on_offer(project.task_weights) and not writings.has_prompt_to_answer(
         session, labeler_of(session, access), project, now
     ):
         without.add(Task.ANSWER)
@@ -103,7 +103,7 @@ def open_page(request: Request, access: Access, session: Session, task: WritingT
     refuse_when_paused(access)
     refuse_when_not_offered(access.project, task)
     labeler = labeler_of(session, access)
-    writing = demonstrations.open_writing(session, labeler, access.project, task, clock(session))
+    writing = writings.open_writing(session, labeler, access.project, task, clock(session))
     content = WritingContent.model_validate(writing.content) if writing else WritingContent()
     return page(request, access, session, task, writing, content)
 
@@ -130,10 +130,10 @@ def submit_page(request: Request, fields: FormData, access: Access, session: Ses
     except ValueError as error:
         raise IncompleteWriting(problem_of(error)) from error
     account_id, now = access.account.id, clock(session)
-    writing = demonstrations.find_writing(session, account_id, writing_id)
+    writing = writings.find_writing(session, account_id, writing_id)
     try:
         if fields.get("do") == "skip":
-            demonstrations.skip(session, account_id, writing_id, str(fields.get("reason") or "no reason given"), now)
+            writings.skip(session, account_id, writing_id, str(fields.get("reason") or "no reason given"), now)
         else:
             count_tokens = counter_for(request, session, access.project)
             demonstrations.submit(
@@ -232,7 +232,7 @@ def open_writing(form: WritingRequest, access: LabelerAccess, session: SessionDe
     refuse_when_paused(access)
     refuse_when_not_offered(access.project, form.task)
     labeler = labeler_of(session, access)
-    writing = demonstrations.open_writing(session, labeler, access.project, form.task, clock(session))
+    writing = writings.open_writing(session, labeler, access.project, form.task, clock(session))
     if writing is None:
         return WritingsOut(writing=None)
     prompt = None if writing.prompt_id is None else session.get_one(Prompt, writing.prompt_id)
@@ -243,7 +243,7 @@ def open_writing(form: WritingRequest, access: LabelerAccess, session: SessionDe
 def save_draft(writing_id: UUID, form: WritingDraftForm, account: CurrentAccount, session: SessionDep) -> SavedDraftOut:
     """Store what was written so far; a stale draft is refused with the newer one."""
     content = form.content.model_dump(mode="json", exclude_defaults=True)
-    revision = demonstrations.save_draft(
+    revision = writings.save_draft(
         session, account.id, writing_id, builds_on=form.revision, content=content, now=clock(session)
     )
     return SavedDraftOut(revision=revision)
@@ -259,7 +259,7 @@ def submit(
     response: Response,
 ) -> SubmissionOut:
     """Store what was written; the same id again answers 200 with the first receipt."""
-    writing = demonstrations.find_writing(session, account.id, writing_id)
+    writing = writings.find_writing(session, account.id, writing_id)
     project = session.get_one(Project, writing.project_id)
     receipt = demonstrations.submit(
         session,
@@ -278,7 +278,7 @@ def submit(
 @api.post("/writings/{writing_id}/skip", status_code=204)
 def skip(writing_id: UUID, form: WritingSkipForm, account: CurrentAccount, session: SessionDep) -> None:
     """Give a prompt back, or throw a beginning away."""
-    demonstrations.skip(session, account.id, writing_id, form.reason, clock(session))
+    writings.skip(session, account.id, writing_id, form.reason, clock(session))
 
 
 @api.post("/demonstrations/{submission_id}/retraction", status_code=204)
@@ -292,7 +292,7 @@ def ask_for_suggestion(
     writing_id: UUID, form: ContentForm, account: CurrentAccount, session: SessionDep
 ) -> SuggestionRequestOut:
     """Ask the policy for an answer to the prompt as it stands."""
-    writing = demonstrations.find_writing(session, account.id, writing_id)
+    writing = writings.find_writing(session, account.id, writing_id)
     return SuggestionRequestOut(id=suggestions.ask(session, writing, form.content, now=clock(session), rng=RNG))
 
 
@@ -301,7 +301,7 @@ def get_suggestion(
     writing_id: UUID, suggestion_id: UUID, account: CurrentAccount, session: SessionDep
 ) -> SuggestionOut:
     """How far the suggestion is."""
-    writing = demonstrations.find_writing(session, account.id, writing_id)
+    writing = writings.find_writing(session, account.id, writing_id)
     state = suggestions.find(session, writing, suggestion_id, clock(session))
     return SuggestionOut(text=state.text, problem=state.problem)
 
@@ -311,7 +311,7 @@ def look(
     request: Request, writing_id: UUID, form: ContentForm, account: CurrentAccount, session: SessionDep
 ) -> HTMLResponse:
     """Lengths and preview of what is written so far."""
-    writing = demonstrations.find_writing(session, account.id, writing_id)
+    writing = writings.find_writing(session, account.id, writing_id)
     project = session.get_one(Project, writing.project_id)
     seen = look_at(
         project,

@@ -1,15 +1,14 @@
-"""People write: a prompt to answer is handed out, drafts are kept, submissions become prompts and demonstrations.
+"""Submitted writing becomes prompts and demonstrations.
 
 A submission is final like a ranking: taking it back marks it, and is refused once something was made from it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 from uuid import UUID, uuid5
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from app.labeling import suggestions
@@ -17,23 +16,19 @@ from app.labeling.demonstration_content import KINDS, WritingContent, Written, a
 from app.labeling.models import Completion, Demonstration
 from app.labeling.task_errors import (
     DemonstrationInUse,
-    OnboardingFirst,
-    StaleWriting,
     SubmissionIdTaken,
     SubmissionNotFound,
     WritingEnded,
-    WritingNotFound,
     WritingTooLong,
 )
 from app.labeling.task_models import ConversationTurn, Writing, WritingEnd, WritingTask
 from app.labeling.token_counts import CountTokens
+from app.labeling.writings import find_writing
 from app.people.models import Labeler
 from app.policies.service import current_version
 from app.projects.models import Project
-from app.prompts.models import Prompt, Split, Use
-from app.prompts.service import place_prompts, serves
-from app.quality import guidelines, onboarding
-from app.quality.entry_errors import GuidelinesNotAccepted
+from app.prompts.models import Prompt
+from app.prompts.service import place_prompts
 from app.rounds.models import Recipe, Round, Stage
 
 
@@ -44,74 +39,6 @@ class Receipt:
     submission_id: UUID
     submitted_at: datetime
     is_retry: bool
-
-
-def open_writing(
-    session: Session, labeler: Labeler, project: Project, task: WritingTask, now: datetime
-) -> Writing | None:
-    """The labeler's open piece of this task, or a new one; None when there is no prompt left to answer.
-
-    Raises GuidelinesNotAccepted, OnboardingFirst.
-    """
-    _lock_entered(session, labeler.id, project)  # two tabs of one person find the same piece
-    mine = select(Writing).where(Writing.labeler_id == labeler.id, Writing.task == task, Writing.closed_at.is_(None))
-    writing = session.scalar(mine)
-    if writing is not None:
-        writing.touched_at = now
-        return writing
-    prompt_id = None
-    if task is WritingTask.ANSWER:
-        prompt_id = _next_prompt(session, labeler, project, now)
-        if prompt_id is None:
-            return None
-    writing = Writing(
-        project_id=project.id, labeler_id=labeler.id, task=task, prompt_id=prompt_id, opened_at=now, touched_at=now
-    )
-    session.add(writing)
-    session.flush()
-    return writing
-
-
-def has_prompt_to_answer(session: Session, labeler: Labeler, project: Project, now: datetime) -> bool:
-    """Whether the labeler has begun an answer, or could be given a prompt."""
-    begun = exists().where(
-        Writing.labeler_id == labeler.id, Writing.task == WritingTask.ANSWER, Writing.closed_at.is_(None)
-    )
-    return bool(session.scalar(select(begun))) or _next_prompt(session, labeler, project, now) is not None
-
-
-def find_writing(session: Session, account_id: int, writing_id: UUID, *, locked: bool = False) -> Writing:
-    """The account's piece of writing.  Raises WritingNotFound."""
-    query = (
-        select(Writing)
-        .join(Labeler, Labeler.id == Writing.labeler_id)
-        .where(Writing.id == writing_id, Labeler.account_id == account_id)
-        .execution_options(populate_existing=True)
-    )
-    writing = session.scalar(query.with_for_update(of=Writing) if locked else query)
-    if writing is None:
-        raise WritingNotFound(writing_id)
-    return writing
-
-
-def save_draft(
-    session: Session, account_id: int, writing_id: UUID, *, builds_on: int, content: dict[str, Any], now: datetime
-) -> int:
-    """Store what was written so far; returns its new revision.
-
-    builds_on: the revision the work began from, 0 for none. A retry whose reply was lost finds its own content.
-    Raises WritingNotFound, WritingEnded, StaleWriting.
-    """
-    writing = find_writing(session, account_id, writing_id, locked=True)
-    if writing.end is not None:
-        raise WritingEnded(writing.end)
-    if writing.revision == builds_on + 1 and writing.content == content:
-        return writing.revision
-    if writing.revision != builds_on:
-        raise StaleWriting(writing.revision, writing.content)
-    writing.revision, writing.content, writing.touched_at = builds_on + 1, content, now
-    session.flush()
-    return writing.revision
 
 
 def submit(
@@ -159,17 +86,6 @@ def submit(
     writing.content = content.model_dump(mode="json", exclude_defaults=True)
     session.flush()
     return Receipt(submission_id, now, is_retry=False)
-
-
-def skip(session: Session, account_id: int, writing_id: UUID, reason: str, now: datetime) -> None:
-    """Give a prompt back, or start over; the labeler does not get the prompt again. A second call changes nothing."""
-    writing = find_writing(session, account_id, writing_id, locked=True)
-    if writing.end is WritingEnd.SKIPPED:
-        return
-    if writing.end is not None:
-        raise WritingEnded(writing.end)
-    writing.closed_at, writing.end, writing.reason = now, WritingEnd.SKIPPED, reason
-    session.flush()
 
 
 def retract(session: Session, account_id: int, submission_id: UUID, now: datetime) -> Writing:
@@ -242,47 +158,6 @@ def _place(
     check_lengths(session, project, written, count_tokens)
     placed = place_prompts(session, project, [step.messages for step in written], kind=KINDS[writing.task]).placed
     return [(prompt.prompt_id, step.text) for prompt, step in zip(placed, written, strict=True)]
-
-
-def _lock_entered(session: Session, labeler_id: int, project: Project) -> None:
-    """Lock the labeler's row.  Raises GuidelinesNotAccepted, OnboardingFirst."""
-    must_accept, is_newcomer = session.execute(
-        select(guidelines.must_accept(Labeler.account_id, Labeler.project_id), onboarding.is_newcomer())
-        .where(Labeler.id == labeler_id)
-        .with_for_update(of=Labeler, key_share=True)
-    ).one()
-    if must_accept:
-        raise GuidelinesNotAccepted(project.slug)
-    if is_newcomer:
-        raise OnboardingFirst(project.slug)
-
-
-def _next_prompt(session: Session, labeler: Labeler, project: Project, now: datetime) -> int | None:
-    """A prompt that nobody has answered or answers now, and that this labeler has not given back; shuffled."""
-    answered = exists().where(Demonstration.prompt_id == Prompt.id, Demonstration.retracted_at.is_(None))
-    in_work = exists().where(
-        Writing.prompt_id == Prompt.id,
-        Writing.closed_at.is_(None),
-        Writing.touched_at > now - timedelta(seconds=project.lease_duration_s),
-    )
-    given_back = exists().where(
-        Writing.prompt_id == Prompt.id, Writing.labeler_id == labeler.id, Writing.end == WritingEnd.SKIPPED
-    )
-    return session.scalar(
-        select(Prompt.id)
-        .where(
-            Prompt.project_id == project.id,
-            Prompt.split != Split.TEST,  # nothing is fitted to those: an answer would be wasted
-            Prompt.set_aside_at.is_(None),
-            serves(project, Use.DEMONSTRATE),
-            ~answered,
-            ~in_work,
-            ~given_back,
-        )
-        .order_by(func.md5(func.concat(Prompt.id, "/", project.seed)))
-        .limit(1)
-        .with_for_update(of=Prompt, key_share=True, skip_locked=True)  # two people at once get two prompts
-    )
 
 
 def _is_taken(session: Session, submission_id: UUID) -> bool:

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.labeling import conversations
+from app.labeling import conversation_replies
 from app.labeling.models import Completion, Demonstration, Ranking, RankingItem
 from app.labeling.task_models import ConversationTurn, Writing
 from app.projects.models import Project
@@ -45,7 +45,7 @@ def say(page: Page, session: Session, text: str) -> None:
 
 def announce(session: Session) -> None:
     for slate_id in session.scalars(select(ConversationTurn.slate_id)):
-        conversations.announce(session, slate_id)
+        conversation_replies.announce(session, slate_id)
     session.commit()
 
 
@@ -62,7 +62,7 @@ def test_replies_appear_as_they_are_finished_and_the_chosen_one_is_the_next_turn
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".reply.is-waiting")).to_have_count(4)
     held = claim(session)
-    conversations.add_reply(session, held.claim, "Hi there.", Random(2))
+    conversation_replies.add_reply(session, held.claim, "Hi there.", Random(2))
     session.commit()
     expect(page.locator(".reply:not(.is-waiting)")).to_have_text(re.compile("Hi there."))
     letter = page.locator(".reply:not(.is-waiting) h3").text_content()

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from transformers import AutoModelForCausalLM
 
 from app.db import SAMPLER_CHANNEL, clock, notify
-from app.labeling import conversations
+from app.labeling import conversation_replies, conversations
 from app.labeling.models import CompletionSource, Slate, SlateState
 from app.labeling.queue import SlateClaim
 from app.labeling.task_models import ConversationTurn, Writing, WritingTask
@@ -284,13 +284,13 @@ def test_a_conversation_is_answered_before_the_queue_and_its_replies_are_shown_a
     project = make_loop(session, llama_folder)
     turn = ask_in_conversation(session, project)
     shown: list[tuple[str, SlateState]] = []
-    add_reply = conversations.add_reply
+    add_reply = conversation_replies.add_reply
 
     def watch(session: Session, claim: SlateClaim, text: str, rng: Any) -> None:
         add_reply(session, claim, text, rng)
         shown.append((text, session.get_one(Slate, claim.slate_id).state))
 
-    monkeypatch.setattr(conversations, "add_reply", watch)
+    monkeypatch.setattr(conversation_replies, "add_reply", watch)
     sampler.step()
     session.expire_all()
     slate = session.get_one(Slate, turn.slate_id)
@@ -309,7 +309,7 @@ def test_replies_of_several_policies_come_together(
     entry = {"weight": 1.0, "temperature": 1.0, "top_p": 1.0}
     project = make_loop(session, llama_folder, mixture=[{"source": "current", **entry}, {"source": "sft", **entry}])
     ask_in_conversation(session, project)
-    monkeypatch.setattr(conversations, "add_reply", lambda *_: pytest.fail("its time would tell who wrote it"))
+    monkeypatch.setattr(conversation_replies, "add_reply", lambda *_: pytest.fail("its time would tell who wrote it"))
     sampler.step()
     assert len(slates(session, project)) == 1
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import clock
-from app.labeling import conversations, queue
+from app.labeling import conversation_replies, queue
 from app.labeling.models import (
     Completion,
     Demonstration,
@@ -139,7 +139,7 @@ def test_a_turn_sent_twice_is_one_turn(labeler: Person, session: Session) -> Non
 
 
 def test_somebody_who_waits_is_answered_before_any_queue(labeler: Person, session: Session, project: Project) -> None:
-    make_prompts(session, project, Split.TRAIN, 3)
+    make_prompts(session, project, Split.TRAIN, 10)
     queue.plan_slates(session, project, now=clock(session))
     session.commit()
     ask(labeler, begin(labeler))
@@ -147,7 +147,7 @@ def test_somebody_who_waits_is_answered_before_any_queue(labeler: Person, sessio
     assert (awaited.is_awaited, awaited.messages[0]["content"]) == (True, "Hello")
     session.rollback()
     rest = queue.claim_slates(session, owner="sampler", limit=8, duration=MINUTE, now=clock(session))
-    assert [slate.is_awaited for slate in rest] == [False] * 3
+    assert [slate.is_awaited for slate in rest] == [False] * 8
 
 
 # Replies as they come
@@ -158,7 +158,7 @@ def test_each_reply_appears_when_it_is_finished_and_keeps_its_place(labeler: Per
     turn_id = ask(labeler, conversation).json()["id"]
     held = claim(session)
     assert "Good day." not in page(labeler)
-    conversations.add_reply(session, held.claim, "Good day.", Random(5))
+    conversation_replies.add_reply(session, held.claim, "Good day.", Random(5))
     session.commit()
     place = session.get_one(ConversationTurn, UUID(turn_id)).arrived[0]["place"]
     letter = "ABCD"[place]
@@ -180,14 +180,14 @@ def test_a_sampler_that_dies_is_followed_by_another_and_what_it_showed_is_droppe
 ) -> None:
     ask(labeler, begin(labeler))
     dead = claim(session)
-    conversations.add_reply(session, dead.claim, "Half of", Random(1))
+    conversation_replies.add_reply(session, dead.claim, "Half of", Random(1))
     session.commit()
     session.execute(Slate.__table__.update().values(deadline=clock(session) - MINUTE))
     session.commit()
     alive = claim(session)
     assert alive.claim.attempt == dead.claim.attempt + 1
     assert "Half of" not in page(labeler)
-    conversations.add_reply(session, dead.claim, "From beyond", Random(1))
+    conversation_replies.add_reply(session, dead.claim, "From beyond", Random(1))
     session.commit()
     assert "From beyond" not in page(labeler)
     fill(session, alive)
