@@ -100,7 +100,7 @@ def ranks_of(session: Session, ranking_id: str) -> dict[str, int]:
         .join(RankingItem, RankingItem.completion_id == Completion.id)
         .where(RankingItem.ranking_id == UUID(ranking_id))
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def page(person: Person) -> str:
@@ -154,25 +154,24 @@ def test_somebody_who_waits_is_answered_before_any_queue(labeler: Person, sessio
 
 
 def test_each_reply_appears_when_it_is_finished_and_keeps_its_place(labeler: Person, session: Session) -> None:
-    conversation = begin(labeler)
-    turn_id = ask(labeler, conversation).json()["id"]
-    held = claim(session)
-    assert "Good day." not in page(labeler)
-    conversation_replies.add_reply(session, held.claim, "Good day.", Random(5))
-    session.commit()
-    place = session.get_one(ConversationTurn, UUID(turn_id)).arrived[0]["place"]
-    letter = "ABCD"[place]
-    seen = page(labeler)
-    assert f'aria-label="Reply {letter}"' in seen
-    assert "Good day." in seen
-    assert "Go on with" not in seen  # nothing is chosen before all are there
-    fill(session, held)
-    section = page(labeler).split(f'aria-label="Reply {letter}"')[1].split("</section>")[0]
-    assert "Good day." in section
+    turn_id = ask(labeler, begin(labeler)).json()["id"]
+    claimed = claim(session)
+    for num_there, text in enumerate(TEXTS):
+        assert page(labeler).count("is-waiting") == 4 - num_there
+        conversation_replies.add_reply(session, claimed.claim, text, Random(num_there))
+        session.commit()
+        assert text in page(labeler)
+    assert "Go on with" not in page(labeler)  # nothing is chosen before all are stored
     session.rollback()
-    turn = session.get_one(ConversationTurn, UUID(turn_id))
-    assert turn.order_shown is not None
-    assert session.get_one(Completion, turn.order_shown[place]).text == "Good day."
+    arrived = session.get_one(ConversationTurn, UUID(turn_id)).arrived
+    by_place = [reply["text"] for reply in sorted(arrived, key=lambda reply: reply["place"])]
+    fill(session, claimed)
+    seen = page(labeler)
+    assert sorted(TEXTS, key=lambda text: seen.index(f'data-text="{text}"')) == by_place
+    session.rollback()
+    order_shown = session.get_one(ConversationTurn, UUID(turn_id)).order_shown
+    assert order_shown is not None
+    assert [session.get_one(Completion, shown).text for shown in order_shown] == by_place
 
 
 def test_a_sampler_that_dies_is_followed_by_another_and_what_it_showed_is_dropped(
@@ -319,6 +318,7 @@ def test_replies_are_judged_by_who_asked_and_never_on_the_ranking_page(
     replies = answered(labeler, session, conversation)
     assert take(other_labeler, project) == take(labeler, project) == []
     assert choose(other_labeler, replies[""], replies["Hello!"], strength="better").status_code == 404
+    assert other_labeler.post(f"/api/v1/turns/{replies['']}/withdrawal").json()["code"] == "turn_not_found"
     assert other_labeler.get(f"/projects/everyday/conversations/{conversation}/live").status_code == 404
     assert ask(other_labeler, conversation).status_code == 404
     assert choose(labeler, replies[""], replies["Hello!"], strength="better").status_code == 201
