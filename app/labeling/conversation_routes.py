@@ -124,16 +124,20 @@ def act_on_page(
 
 def choice_of_fields(given: dict[str, str]) -> ChoiceForm:
     """Raises ValueError for fields that make no choice."""
-    ranks = {name.removeprefix("rank:"): rank for name, rank in given.items() if name.startswith("rank:") and rank}
     return ChoiceForm.model_validate(
         {
             "ranking_id": given.get("id"),
             "chosen": given.get("chosen"),
-            "ranks": ranks,
+            "ranks": ranks_of_fields(given),
             "strength": given.get("strength") or None,
             "edited": given.get("edited", "").replace("\r\n", "\n"),
         }
     )
+
+
+def ranks_of_fields(given: dict[str, str]) -> dict[str, str]:
+    """Completion id -> rank, as sent."""
+    return {name.removeprefix("rank:"): rank for name, rank in given.items() if name.startswith("rank:")}
 
 
 def page(
@@ -159,6 +163,7 @@ def page(
 def shown(access: Access, session: Session, writing: Writing, given: dict[str, str] | None = None) -> dict[str, Any]:
     """given: the fields of a form that was refused; they come before the draft."""
     draft = WritingContent.model_validate(writing.content)
+    drafted = {str(completion_id): str(rank) for completion_id, rank in draft.ranks.items()}
     now = clock(session)
     return {
         "project": access.project,
@@ -166,7 +171,7 @@ def shown(access: Access, session: Session, writing: Writing, given: dict[str, s
         "seen": shown_conversation(session, writing, now, RNG),
         "text": (given or {}).get("text", draft.prompt),
         "edited": (given or {}).get("edited", draft.answer),
-        "ranks": {str(completion_id): rank for completion_id, rank in draft.ranks.items()},
+        "ranks": drafted if given is None else ranks_of_fields(given),
         "chosen": (given or {}).get("chosen", str(draft.chosen or "")),
         "strength": (given or {}).get("strength", draft.strength or ""),
         "strengths": STRENGTHS.items(),

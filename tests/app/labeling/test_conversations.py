@@ -1,5 +1,6 @@
 """Conversations: every turn is a slate of its own, judged by who wrote it, and the chosen reply is the next turn."""
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
@@ -381,7 +382,10 @@ def test_a_whole_conversation_without_a_script(labeler: Person, session: Session
     fill(session, claim(session))
     seen = page(labeler)
     form = {**fields_of(seen), "do": "choose"}
-    assert labeler.post(url, data=form).status_code == 422
+    ranked = re.findall(r'name="(rank:[^"]+)"', seen)[0]
+    refused = labeler.post(url, data={**form, ranked: "2"})
+    assert refused.status_code == 422
+    assert f'name="{ranked}" value="2" checked' in refused.text
     chosen = str(session.scalars(select(Completion.id).where(Completion.text == "Hello!")).one())
     assert labeler.post(url, data={**form, "chosen": chosen, "strength": "better"}).status_code == 303
     assert "Your next turn" in page(labeler)
