@@ -3,6 +3,7 @@
 Pure NumPy, no table and no loop over rankings. What cannot be said is said so: `Estimate.value` is None with a reason.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[Any]  # what is in an array is told by its name here, and checked by the tests: NumPy's operators
 Ints = NDArray[Any]  # return types that no annotation of ours could hold
 Bools = NDArray[Any]
+Distances = Callable[[Floats], Floats]
 
 RESAMPLES = 1000
 MOST_BLOCKS = 500  # prompts are resampled one by one up to here, beyond in so many random blocks of equal size
@@ -106,7 +108,7 @@ def coincidences(values: Ints, num_values: int) -> Floats:
     return found
 
 
-def disagreement(pairs: Floats, distances: Any) -> tuple[Floats, Floats]:
+def disagreement(pairs: Floats, distances: Distances) -> tuple[Floats, Floats]:
     """Observed and expected disagreement, both times the number of values; alpha is one minus their quotient.
 
     pairs: (…, V, V) coincidences, symmetric.  distances: of the three above, the metric of the values.
@@ -122,7 +124,7 @@ def disagreement(pairs: Floats, distances: Any) -> tuple[Floats, Floats]:
     return observed, chance.sum(axis=(-1, -2)) / (safe[..., 0, 0] - 1)
 
 
-def krippendorff_alpha(values: Ints, distances: Any) -> float | None:
+def krippendorff_alpha(values: Ints, distances: Distances) -> float | None:
     """Alpha of reliability data (units, observers); None where nobody's values differ or no unit has two."""
     if not values.size:
         return None

@@ -21,7 +21,7 @@ MOST_DIGITS = 78  # of a digest: "0" to "~"; slates with more completions are le
 NOBODYS_KINDS = ("onboarding",)  # newcomers learn there, and are told the answer: no measure of anyone's agreement
 
 MAKE_DIGESTS = f"""
-INSERT INTO ranking_digest (ranking_id, ranks, places, num_characters, flags)
+INSERT INTO ranking_digest (ranking_id, ranks, places, num_characters, qualities, flagged, flags)
 SELECT ranking.id,
        string_agg(chr(48 + item.rank), '' ORDER BY completion.position),
        CASE WHEN ranking.import_id IS NULL
@@ -29,6 +29,12 @@ SELECT ranking.id,
                             ORDER BY completion.position)
        END,
        sum(length(completion.text)),
+       CASE WHEN count(item.quality) > 0
+            THEN string_agg(coalesce(item.quality, 0)::text, '' ORDER BY completion.position)
+       END,
+       CASE WHEN slate.asks_full_form
+            THEN string_agg(CASE WHEN item.flags = '[]' THEN '1' ELSE '2' END, '' ORDER BY completion.position)
+       END,
        (SELECT array_agg(flag) FROM ranking_item AS flagged, jsonb_array_elements_text(flagged.flags) AS flag
         WHERE flagged.ranking_id = ranking.id)
 FROM ranking
@@ -39,7 +45,7 @@ WHERE ranking.project_id = :project_id AND slate.k <= {MOST_DIGITS}
   AND (CAST(:labeler_id AS bigint) IS NULL
        OR ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = :labeler_id))
   AND NOT EXISTS (SELECT FROM ranking_digest WHERE ranking_digest.ranking_id = ranking.id)
-GROUP BY ranking.id
+GROUP BY ranking.id, slate.id
 """  # noqa: S608 - a constant of ours
 
 CHOSEN = """
@@ -61,14 +67,15 @@ WHERE ranking.project_id = %(project_id)s AND ranking.retracted_at IS NULL
 
 READ = f"""
 COPY (
-    SELECT ranking.slate_id, ranking.labeler_id, digest.ranks, digest.places,
+    SELECT ranking.slate_id, ranking.labeler_id, digest.ranks, digest.places, digest.qualities, digest.flagged,
            extract(epoch FROM ranking.submitted_at)::bigint, ranking.active_s, digest.num_characters,
            ranking.counted, CASE WHEN slate.kind = 'repeat' THEN slate.repeats_id END, slate.prompt_id, prompt.kind
     {CHOSEN}
     UNION ALL
     SELECT slate.id, -1, string_agg(chr(48 + (reference.ranks ->> completion.id::text)::int), ''
                                     ORDER BY completion.position),
-           NULL, extract(epoch FROM reference.created_at)::bigint, NULL, 0, false, NULL, slate.prompt_id, prompt.kind
+           NULL, NULL, NULL, extract(epoch FROM reference.created_at)::bigint, NULL, 0, false, NULL, slate.prompt_id,
+           prompt.kind
     FROM reference_ranking AS reference
     JOIN slate ON slate.id = reference.slate_id
     JOIN prompt ON prompt.id = slate.prompt_id
@@ -108,6 +115,8 @@ COLUMNS = {
     "labeler": pa.int64(),
     "ranks": pa.string(),
     "places": pa.string(),
+    "qualities": pa.string(),
+    "flagged": pa.string(),
     "at": pa.int64(),
     "active_s": pa.float64(),
     "num_characters": pa.int64(),
@@ -143,6 +152,8 @@ class Judgements:
     prompt: Ints  # (N,) 0 … prompts - 1
     ranks: Ints  # (N, K) in the order of positions, 0 is padding
     places: Ints  # (N, K) where each was shown, 1 is first; 0: padding, or not shown here
+    qualities: Ints  # (N, K) 1 to 7, 0 where none was given
+    flagged: Ints  # (N, K) 2 with a flag, 1 without, 0 where the form did not ask
     at: Ints  # (N,) seconds since 1970
     active_s: Floats  # (N,) NaN: not measured
     num_characters: Ints  # (N,)
@@ -222,6 +233,8 @@ def _judgements(table: Any) -> Judgements:
         prompt=prompt,
         ranks=ranks,
         places=digits(table["places"], width=ranks.shape[1]),
+        qualities=digits(table["qualities"], width=ranks.shape[1]),
+        flagged=digits(table["flagged"], width=ranks.shape[1]),
         at=table["at"].to_numpy(),
         active_s=table["active_s"].to_numpy(),
         num_characters=table["num_characters"].to_numpy(),

@@ -24,6 +24,8 @@ class RankingDigest(Base):
     ranks: Mapped[str]
     places: Mapped[str | None]  # where each completion was shown, 1 is first; null: nobody was shown it here
     num_characters: Mapped[int]  # of the completions: what there was to read
+    qualities: Mapped[str | None]  # 1 to 7, 0 where none was given; null: on none of them
+    flagged: Mapped[str | None]  # 2 with a flag, 1 without; null: the form did not ask
     flags: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # every flag set, on any completion
 
 

@@ -9,12 +9,14 @@ from app.quality.agreement import (
     RESAMPLES,
     Blocks,
     Bools,
+    Distances,
     Estimate,
     Floats,
     Ints,
     block_sums,
     interval_of,
     kendall_tau_b,
+    krippendorff_alpha,
     num_prompts_of,
     ordered_alike,
     ratio_estimates,
@@ -207,3 +209,18 @@ def comparisons_between(
     num_prompts = num_prompts_of(prompt, group, len(names))
     estimates = ratio_estimates(blocks.of_prompt[prompt], group, alike, np.ones(len(rows)), blocks, num_prompts, NOBODY)
     return [(int(name) // base, int(name) % base) for name in names], estimates
+
+
+def alpha_of(slate: Ints, values: Ints, distances: Distances) -> float | None:
+    """Krippendorff's alpha of what people said about each completion; None where nobody differs or nobody shares.
+
+    slate: (N,); values: (N, K), 0 where nothing was said.  A completion of a slate is a unit, its rankings observe it.
+    """
+    said = np.nonzero(values.any(axis=1))[0]
+    order = said[np.argsort(slate[said], kind="stable")]
+    slates, starts, num = np.unique(slate[order], return_index=True, return_counts=True)
+    observer = np.arange(len(order)) - np.repeat(starts, num)
+    observed = np.zeros((len(slates), int(num.max(initial=1)), values.shape[1]), dtype=values.dtype)
+    observed[np.repeat(np.arange(len(slates)), num), observer] = values[order]
+    of_units = observed[num > 1].transpose(0, 2, 1)
+    return krippendorff_alpha(of_units.reshape(-1, of_units.shape[2]), distances)

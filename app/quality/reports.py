@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.labeling.models import Ranking, Slate
 from app.people.models import Account, Labeler, Membership, Role
 from app.quality import conduct
-from app.quality.agreement import Blocks, Bools, Estimate, Ints, make_blocks
+from app.quality.agreement import Blocks, Bools, Estimate, Ints, interval_distances, make_blocks, nominal_distances
 from app.quality.conduct import Pace
 from app.quality.entry_models import ReferenceRanking
 from app.quality.judgements import (
@@ -27,7 +27,7 @@ from app.quality.judgements import (
     read_judgements,
     read_versions,
 )
-from app.quality.pairs import Agreement, RankingPairs, agreements, comparisons_between, pairs_of
+from app.quality.pairs import Agreement, RankingPairs, agreements, alpha_of, comparisons_between, pairs_of
 
 # Agreement that others report: Bai et al. 2022 (HH, unscreened crowd), Ouyang et al. 2022 (InstructGPT).
 REFERENCES = {"HH-RLHF": 0.63, "InstructGPT": 0.73, "InstructGPT, held-out": 0.77}
@@ -121,6 +121,8 @@ class QualityReport:
     people: Sequence[PersonLine]
     usual_pace_s: float | None  # per 1,000 characters
     first_preferred: Estimate  # of everybody together
+    alpha_of_qualities: float | None  # Krippendorff's, of ratings from 1 to 7 as an interval scale
+    alpha_of_flags: float | None  # of whether a completion has any flag, nominal
     version: str = ""  # names the rankings and the filter that it was made from
 
 
@@ -202,6 +204,8 @@ def _make_report(
         ),
         usual_pace_s=usual,
         first_preferred=conduct.preferences_for_the_first_shown(judgements, everyone, 1, blocks)[0],
+        alpha_of_qualities=alpha_of(judgements.slate, judgements.qualities, interval_distances),
+        alpha_of_flags=alpha_of(judgements.slate, judgements.flagged, nominal_distances),
     )
 
 

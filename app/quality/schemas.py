@@ -48,6 +48,8 @@ class QualityOut(BaseModel):
     overall: list[GroupOut]
     weeks: list[GroupOut]
     prompt_kinds: list[GroupOut]
+    alpha_of_qualities: float | None
+    alpha_of_flags: float | None
 
     @classmethod
     def of(cls, report: QualityReport) -> "QualityOut":
@@ -57,6 +59,8 @@ class QualityOut(BaseModel):
             overall=[_group(line.label, line.agreement) for line in report.overall],
             weeks=[_group(line.label, line.agreement) for line in report.weeks],
             prompt_kinds=[_group(line.label, line.agreement) for line in report.prompt_kinds],
+            alpha_of_qualities=report.alpha_of_qualities,
+            alpha_of_flags=report.alpha_of_flags,
         )
 
 

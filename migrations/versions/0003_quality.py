@@ -20,6 +20,8 @@ def upgrade() -> None:
         sa.Column("ranks", sa.String(), nullable=False),
         sa.Column("places", sa.String(), nullable=True),
         sa.Column("num_characters", sa.BigInteger(), nullable=False),
+        sa.Column("qualities", sa.String(), nullable=True),
+        sa.Column("flagged", sa.String(), nullable=True),
         sa.Column("flags", postgresql.ARRAY(sa.Text()), nullable=True),
         sa.ForeignKeyConstraint(["ranking_id"], ["ranking.id"], name=op.f("fk_ranking_digest_ranking_id")),
         sa.PrimaryKeyConstraint("ranking_id", name=op.f("pk_ranking_digest")),

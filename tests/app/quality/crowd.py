@@ -62,6 +62,7 @@ def judge(
     active_s: float | None = None,
     shown: Sequence[int] | None = None,
     flags: Sequence[str] = (),
+    qualities: Sequence[int | None] = (),
     counted: bool = True,
 ) -> Ranking:
     """The labeler's ranking, in the order of positions. shown: positions as they stood; flags: on the first one."""
@@ -83,7 +84,14 @@ def judge(
     for completion, rank in zip(slate.completions, ranks, strict=True):
         on_it = list(flags) if completion.position == 0 else []
         session.add(
-            RankingItem(ranking_id=ranking.id, slate_id=slate.id, completion_id=completion.id, rank=rank, flags=on_it)
+            RankingItem(
+                ranking_id=ranking.id,
+                slate_id=slate.id,
+                completion_id=completion.id,
+                rank=rank,
+                quality=qualities[completion.position] if qualities else None,
+                flags=on_it,
+            )
         )
     session.flush()
     return ranking

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import krippendorff
 import numpy as np
 import pytest
 from sqlalchemy import func, select
@@ -204,6 +205,38 @@ def test_flags_and_ties_are_counted_by_person(session, project, lena, otto):
     assert person(found, lena).ties == pytest.approx(1 / 12)
 
 
+def test_alpha_of_ratings_and_of_flags_is_that_of_the_krippendorff_package(session, project, lena, otto, rosa):
+    rng = np.random.default_rng(2)
+    ratings, flagged = [], []
+    for _ in range(8):
+        slate = new_slate(session, project)
+        for each in (lena, otto, rosa):
+            qualities = [int(quality) if quality else None for quality in rng.integers(0, 8, 4)]
+            flags = ["Hallucination"] if rng.random() < 0.5 else []
+            judge(session, slate, each, ORDER, qualities=qualities, flags=flags)
+            ratings.append([np.nan if quality is None else quality for quality in qualities])
+            flagged.append([len(flags), 0, 0, 0])
+    unasked = new_slate(session, project)
+    unasked.asks_full_form = False
+    for each in (lena, otto):
+        judge(session, unasked, each, ORDER)
+    found = report(session, project)
+    for ours, said, level in (
+        (found.alpha_of_qualities, ratings, "interval"),
+        (found.alpha_of_flags, flagged, "nominal"),
+    ):
+        by_observer = np.array(said).reshape(8, 3, 4).transpose(1, 0, 2).reshape(3, -1)
+        assert ours == pytest.approx(krippendorff.alpha(by_observer, level_of_measurement=level))
+
+
+def test_alpha_of_ratings_is_undefined_where_nobody_rates(session, project, lena, otto):
+    slate = new_slate(session, project)
+    for each in (lena, otto):
+        judge(session, slate, each, ORDER)
+    found = report(session, project)
+    assert (found.alpha_of_qualities, found.alpha_of_flags) == (None, None)
+
+
 def test_a_repeated_slate_is_held_against_the_same_persons_earlier_ranking(session, project, lena, otto):
     slate = new_slate(session, project)
     judge(session, slate, lena, ORDER)
@@ -219,15 +252,25 @@ def test_a_repeated_slate_is_held_against_the_same_persons_earlier_ranking(sessi
 
 def test_each_ranking_is_digested_once(session, project, lena, otto):
     slate = new_slate(session, project)
-    judge(session, slate, lena, [2, 1, 3, 3], shown=[3, 1, 0, 2], flags=["Hallucination"])
+    judge(session, slate, lena, [2, 1, 3, 3], shown=[3, 1, 0, 2], flags=["Hallucination"], qualities=[7, None, 3, None])
     assert make_digests(session, project.id) == 1
     judge(session, slate, otto, ORDER)
     assert make_digests(session, project.id) == 1
     assert make_digests(session, project.id) == 0
     digests = session.execute(
-        select(RankingDigest.ranks, RankingDigest.places, RankingDigest.num_characters, RankingDigest.flags)
+        select(
+            RankingDigest.ranks,
+            RankingDigest.places,
+            RankingDigest.num_characters,
+            RankingDigest.qualities,
+            RankingDigest.flagged,
+            RankingDigest.flags,
+        )
     ).all()
-    assert sorted(digests, key=str) == [("1234", "1234", 48, None), ("2133", "3241", 48, ["Hallucination"])]
+    assert sorted(digests, key=str) == [
+        ("1234", "1234", 48, None, "1111", None),
+        ("2133", "3241", 48, "7030", "2111", ["Hallucination"]),
+    ]
     assert session.scalar(select(func.count()).select_from(RankingDigest)) == 2
 
 
