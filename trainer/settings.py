@@ -144,7 +144,7 @@ class RewardConfig(RecipeConfig):
     num_epochs: int = setting(
         1,
         "Passes over the rankings, at most: the best look at the validation split is kept.",
-        small=4,
+        small=2,
         paper="InstructGPT, arXiv:2203.02155, C.2: more than one overfits a large model",
         minimum=1,
         maximum=100,
@@ -304,7 +304,7 @@ class PPOConfig(RecipeConfig):
     kl_budget: float = setting(
         30.0,
         "KL to the reference policy at which the stage stops, in nats per completion.",
-        small=20.0,
+        small=4.5,
         paper="arXiv:2403.17031: a run that reached 50 to 85 won less than 20 %",
         above=0,
     )

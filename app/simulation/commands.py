@@ -44,7 +44,7 @@ def simulate(
 
 def demo(
     cycles: Annotated[int, typer.Option(min=1, max=20, help="Times round the loop.")] = 2,
-    rankings: Annotated[int, typer.Option(min=20, help="Rankings before each round.")] = 300,
+    rankings: Annotated[int, typer.Option(min=20, help="Rankings before each round.")] = 600,
     labelers: Annotated[int, typer.Option(min=1, max=64, help="Simulated labelers who work at the same time.")] = 4,
     noise: Annotated[float, typer.Option(min=0, max=0.5, help="Share of pairs on which they err.")] = NOISE,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,

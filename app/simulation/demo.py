@@ -60,7 +60,7 @@ class DemoPlan:
     """What a demo does."""
 
     cycles: int = 2
-    num_rankings: int = 300  # a cycle
+    num_rankings: int = 600  # a cycle
     num_labelers: int = 4
     num_comparisons: int = 96  # blind ones at each round's end
     seed: int = 0
