@@ -3,33 +3,26 @@
 A lease ends by a submit, a skip, or by itself: whoever next looks for a free slot closes what has expired.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session, joinedload
-from sqlalchemy.sql.elements import SQLCoreOperations
 
 from app.db import SAMPLER_CHANNEL, notify
 from app.labeling.errors import LeaseEnded, LeaseNotFound, ProjectPaused
-from app.labeling.models import Completion, Draft, Lease, LeaseEnd, Ranking, Slate, SlateKind, SlateState
+from app.labeling.lanes import Lane, Standing, lanes_for
+from app.labeling.models import DECLINED, Completion, Draft, Lease, LeaseEnd, Ranking, Slate, SlateKind, SlateState
 from app.labeling.slots import Slots, count_slots, settle
 from app.people.access import Access
 from app.people.errors import MembershipPaused
 from app.people.models import Labeler, Membership
 from app.projects.models import Project
-from app.quality import gold, guidelines, onboarding
+from app.quality import guidelines, onboarding
 from app.quality.entry_errors import GuidelinesNotAccepted, OnboardingWaits
-from app.quality.repeats import ensure_repeat
-from app.rounds.models import Round, RoundState
 
-RANKED_KINDS = (SlateKind.TRAINING, SlateKind.PAIR)
 FOR_EVERYONE = (SlateKind.GOLD, SlateKind.ONBOARDING)  # who skips one leaves it to those who come
-DECLINED = (LeaseEnd.SKIPPED, LeaseEnd.CANNOT_RANK)
-EVALUATION_SHARE = 0.5  # of the slates given out while a round waits for its comparisons; the rest go on with training
 
 
 def refuse_when_paused(access: Access) -> None:
@@ -57,7 +50,7 @@ def take_leases(
     mine = update(Lease).where(Lease.labeler_id == labeler.id, Lease.closed_at.is_(None)).values(expires_at=deadline)
     leases = list(session.scalars(mine.returning(Lease.id), execution_options={"synchronize_session": False}))
     while len(leases) < wanted:
-        lanes = _lanes(session, labeler, project, standing, now=now, rng=rng)
+        lanes = lanes_for(session, labeler, project, standing, now=now, rng=rng)
         lease = _grant(session, labeler, lanes, deadline=deadline, now=now, rng=rng)
         if lease is None:
             if standing.is_newcomer and not leases:  # the slate that was missing has been retired
@@ -164,25 +157,7 @@ def lock_slate_of(session: Session, account_id: int, lease_id: UUID) -> tuple[Le
     return find_lease(session, account_id, lease_id), slate
 
 
-@dataclass(frozen=True)
-class _Standing:
-    """What decides which slates a labeler may be given."""
-
-    must_accept: bool  # the guidelines, before anything else
-    is_newcomer: bool
-    is_waiting: bool  # as a newcomer, for an admin
-    has_work_left: bool  # on a slate that they hold no lease of
-
-
-@dataclass(frozen=True)
-class _Lane:
-    """Slates to look among, and the order to look in."""
-
-    slates: ColumnElement[bool]
-    order: tuple[SQLCoreOperations[Any], ...]
-
-
-def _lock_labeler(session: Session, labeler_id: int) -> _Standing:
+def _lock_labeler(session: Session, labeler_id: int) -> Standing:
     """Lock the labeler's row, and read their standing in the same round trip."""
     is_leased = exists().where(
         Lease.slate_id == Draft.slate_id, Lease.labeler_id == labeler_id, Lease.closed_at.is_(None)
@@ -193,41 +168,11 @@ def _lock_labeler(session: Session, labeler_id: int) -> _Standing:
         onboarding.is_waiting(),
         exists().where(Draft.labeler_id == labeler_id, ~is_leased),
     ).where(Labeler.id == labeler_id)
-    return _Standing(*session.execute(query.with_for_update(of=Labeler, key_share=True)).one())
-
-
-def _lanes(
-    session: Session, labeler: Labeler, project: Project, standing: _Standing, *, now: datetime, rng: Random
-) -> list[_Lane]:
-    """Where to look for the labeler's next slate, the first place first. Nothing that they see tells which it was."""
-    if standing.is_newcomer:
-        return [_Lane(onboarding.is_left_for(labeler), onboarding.order_for(labeler))]
-    training = Slate.kind.in_(RANKED_KINDS)
-    comparing = (
-        select(Round.id)
-        .where(Round.project_id == labeler.project_id, Round.state == RoundState.AWAITING_LABELS)
-        .scalar_subquery()  # at most one round is active
-    )
-    evaluation = (Slate.kind == SlateKind.EVALUATION) & (Slate.round_id == comparing)
-    known = Slate.kind == SlateKind.GOLD
-    repeat = (Slate.kind == SlateKind.REPEAT) & (Slate.for_labeler_id == labeler.id)
-    kinds: list[ColumnElement[bool]]
-    kinds = [evaluation, training] if rng.random() < EVALUATION_SHARE else [training, evaluation]
-    drawn = rng.random()
-    if drawn < project.gold_share:
-        kinds.insert(0, gold.is_gold_for(labeler))
-    elif drawn < project.gold_share + project.repeat_share:
-        ensure_repeat(session, labeler, project, now=now)
-        kinds.insert(0, repeat)
-    if standing.has_work_left:  # on a lease that expired: it comes back as it was left
-        left = Slate.id.in_(select(Draft.slate_id).where(Draft.labeler_id == labeler.id))
-        kinds.insert(0, left & (training | evaluation | known | repeat))
-    is_new = _is_new_to(labeler)
-    return [_Lane(kind & is_new, (Slate.free_from,)) for kind in kinds]
+    return Standing(*session.execute(query.with_for_update(of=Labeler, key_share=True)).one())
 
 
 def _grant(
-    session: Session, labeler: Labeler, lanes: list[_Lane], *, deadline: datetime, now: datetime, rng: Random
+    session: Session, labeler: Labeler, lanes: list[Lane], *, deadline: datetime, now: datetime, rng: Random
 ) -> Lease | None:
     """Lease the first slate that has a slot free for the labeler; None when there is none."""
     for lane in lanes:
@@ -244,21 +189,8 @@ def _grant(
     return None
 
 
-def _is_new_to(labeler: Labeler) -> ColumnElement[bool]:
-    """Whether the labeler neither holds nor has declined nor has ranked a slate."""
-    held_or_declined = exists().where(
-        Lease.slate_id == Slate.id,
-        Lease.labeler_id == labeler.id,
-        Lease.closed_at.is_(None) | Lease.end.in_(DECLINED),
-    )
-    ranked = exists().where(
-        Ranking.slate_id == Slate.id, Ranking.labeler_id == labeler.id, Ranking.retracted_at.is_(None)
-    )
-    return ~held_or_declined & ~ranked
-
-
 def _lock_candidate(
-    session: Session, labeler: Labeler, lane: _Lane, passed_over: list[UUID], now: datetime
+    session: Session, labeler: Labeler, lane: Lane, passed_over: list[UUID], now: datetime
 ) -> tuple[Slate, list[UUID], list[UUID] | None] | None:
     """Lock the first slate of the lane that seems to have a free slot; what others lock is left to them.
 

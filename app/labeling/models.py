@@ -72,6 +72,9 @@ class LeaseEnd(StrEnum):
     RETIRED = "retired"
 
 
+DECLINED = (LeaseEnd.SKIPPED, LeaseEnd.CANNOT_RANK)  # given back for good
+
+
 class Strength(StrEnum):
     """How much better the better of two is (Llama 2, arXiv:2307.09288, §3.2.1)."""
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from app.labeling.models import Lease, LeaseEnd, Ranking, Slate, SlateKind, SlateState
+from app.labeling.models import DECLINED, Lease, Ranking, Slate, SlateKind, SlateState
 from app.people.access import projects_of
 from app.people.models import Account, Labeler, Membership, Role
 from app.policies.models import PolicyState, PolicyVersion
@@ -87,11 +87,7 @@ def projects_at_a_glance(session: Session, account: Account, *, now: datetime) -
 def _count_slates(session: Session, account: Account, glances: dict[int, Glance]) -> None:
     """Of the slates that everybody may get, those that this account has neither ranked nor declined."""
     mine = select(Labeler.id).where(Labeler.account_id == account.id)
-    declined = exists().where(
-        Lease.slate_id == Slate.id,
-        Lease.labeler_id.in_(mine),
-        Lease.end.in_((LeaseEnd.SKIPPED, LeaseEnd.CANNOT_RANK)),
-    )
+    declined = exists().where(Lease.slate_id == Slate.id, Lease.labeler_id.in_(mine), Lease.end.in_(DECLINED))
     ranked = exists().where(Ranking.slate_id == Slate.id, Ranking.labeler_id.in_(mine), Ranking.retracted_at.is_(None))
     counts = (
         select(Slate.project_id, func.count())

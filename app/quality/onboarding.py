@@ -15,15 +15,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.elements import SQLCoreOperations
 
-from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, RankingItem, Slate, SlateKind, SlateState
+from app.labeling.models import DECLINED, Draft, Lease, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Account, Labeler, Membership, Role
 from app.people.service import audit
 from app.projects.models import Project
 from app.quality.entry_errors import LessonNotFound, NotANewcomer
 from app.quality.entry_models import Onboarding, OnboardingAnswer, ReferenceRanking
 from app.quality.gold import held_against
-
-DECLINED = (LeaseEnd.SKIPPED, LeaseEnd.CANNOT_RANK)
 
 
 @dataclass(frozen=True)
