@@ -74,9 +74,14 @@ function takeNewer(slate, draft) {
   if (slate === desk.current) draw();
 }
 
-/** Nothing more is said about the slate: it was submitted, given back, or lost to another tab. */
-export function close(slate) {
+/** Nothing more is saved from this one: its work goes on elsewhere. */
+export function retire(slate) {
   slate.isClosed = true;
   clearTimeout(slate.timer);
+}
+
+/** Nothing more is said about the slate: it was submitted, given back, or lost to another tab. */
+export function close(slate) {
+  retire(slate);
   memory.write(draftKey(slate), null);
 }

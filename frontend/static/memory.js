@@ -31,7 +31,7 @@ export function openOutbox(memory, key) {
   const all = () => memory.read(key) ?? unsent;
   const set = (items) => {
     unsent = items;
-    memory.write(key, items.length ? items : null);
+    memory.write(key, items); // an empty list too: another tab must not take what it remembers for unsent
   };
   return {
     all,

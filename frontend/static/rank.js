@@ -5,7 +5,7 @@
 import { desk, memory, outbox, page, queued, slug } from "./desk.js";
 import "./drag.js";
 import { onChoice, stopDifferences, toggleDifferences } from "./differences.js";
-import { close, save, saveSoon } from "./drafts.js";
+import { close, retire, save, saveSoon } from "./drafts.js";
 import { draw, drawClock } from "./draw.js";
 import { focusCard, listenToKeys } from "./keys.js";
 import { nextLayout, placeGuidelines, toggleOrder, toggleTogether } from "./layout.js";
@@ -110,9 +110,17 @@ function awaitLesson(slate, id) {
   send();
 }
 
+/** Another tab may have sent what we wait for, and has its answer. */
+function lookForLesson() {
+  if (!desk.taught || desk.taught.isShown || outbox.all().some((item) => item.id === desk.taught.id)) return;
+  openLesson(desk.taught.id);
+}
+
+const openLesson = (id) => location.assign(`/projects/${slug}/onboarding/${id}`);
+
 function learn(id, lesson) {
   if (desk.taught?.id !== id) {
-    location.assign(`/projects/${slug}/onboarding/${id}`); // its slate is no longer here: a page of its own
+    openLesson(id); // its slate is no longer here: a page of its own
     return;
   }
   const { slate, mine } = desk.taught;
@@ -202,6 +210,8 @@ async function givenBack(slate) {
 
 // ---------------------------------------------------------------- the next slates
 
+const LEADS_ON = ["guidelines_not_accepted", "onboarding_waits"];
+
 let fetching = null;
 /** Ask for what is ours: one slate in view and one ahead. `first`: the lease to show now, if it is among them. */
 function fetchAhead(wanted = 2, first = null) {
@@ -220,6 +230,10 @@ async function fetchNow(wanted, first) {
     have: [...held, ...unacknowledged],
     since: today.toISOString(),
   });
+  if (!desk.current && LEADS_ON.includes(answer.data?.code)) {
+    location.reload(); // there is a page for it
+    return;
+  }
   if (answer.status !== 200) {
     if (!desk.current || !isAway(answer)) tellState(answer, queued());
     tryAgain(fetchAhead);
@@ -244,6 +258,7 @@ async function fetchNow(wanted, first) {
 /** The slate in view came back under a new lease: go on with it. */
 function goOnUnder(slate) {
   const { content, undo, redo, here } = desk.current;
+  retire(desk.current);
   Object.assign(slate, { content, undo, redo, isDirty: true, here: cardOf(slate, here.dataset.id) });
   show(slate);
   tell("This slate's time had run out while you were away. It is yours again, with your work.");
@@ -311,6 +326,7 @@ window.addEventListener("online", () => send().then(() => desk.current && save(d
 setInterval(() => {
   passTime();
   drawClock();
+  lookForLesson();
 }, 1000);
 
 const first = screen_.querySelector("form.slate");

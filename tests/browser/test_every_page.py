@@ -17,12 +17,15 @@ from app.labeling.models import SlateKind
 from app.projects.models import Project
 from app.prompts.models import Prompt, Use
 from app.rounds import claims, results
-from tests.app.conftest import Person
+from tests.app.conftest import Person, accept_guidelines
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
 from tests.app.loop import HOUR, make_what_a_round_needs, run_stage
 
-# Parts of pages, streams, pictures, files and answers for machines.
-NO_PAGES = re.compile(r"/live$|/events$|\.svg$|\.csv$|/export$|/card$|^/healthz$|^/readyz$|/work$")
+# Parts of pages, streams, pictures, files, answers for machines, and what leads on to another page.
+NO_PAGES = re.compile(r"/live$|/events$|\.svg$|\.csv$|/export$|/card$|^/healthz$|^/readyz$|/work$|/write$")
+ROOT = "/projects/everyday"
+# What a button leads to, or a task that is drawn; and a form that has no link while a round runs.
+STARTS = ("/", f"{ROOT}/rank", f"{ROOT}/answer", f"{ROOT}/write/plain", f"{ROOT}/converse", f"{ROOT}/rounds/new")
 # Reached by a link in an e-mail, as someone who is not signed in, or by a newcomer alone: other tests go there.
 NOT_BY_LINKS = {
     "/sign-in",
@@ -44,6 +47,8 @@ def everything(
 ) -> None:
     """A project in which a bit of everything has happened."""
     make_what_a_round_needs(session, project)
+    assert site_admin.account is not None
+    accept_guidelines(session, site_admin.account)
     project.task_weights = {"rank": 1, "compare": 1, "answer": 1, "write": 1, "converse": 1}
     project.use_cases = ["Write a letter"]
     for prompt in session.scalars(select(Prompt).limit(2)):
@@ -83,8 +88,9 @@ def pages_of(app: FastAPI) -> dict[str, re.Pattern[str]]:
 
 
 def walk(page: Page) -> Iterator[str]:
-    """Each address that a link leads to, once by path; the page is there when it is given out."""
-    waiting, seen = ["/"], {"/"}
+    """Each address that a link leads to from the starts, once by path; the page is there when it is given out."""
+    seen = set(STARTS)
+    waiting = list(STARTS)
     while waiting:
         path = waiting.pop()
         response = page.goto(path)

@@ -101,3 +101,18 @@ def test_a_lesson_whose_slate_is_no_longer_on_the_screen_has_a_page_of_its_own(
     again.goto(f"/projects/{project.slug}/rank")
     again.wait_for_url("**/onboarding/*")
     expect(again.get_by_role("heading", name="The researchers' answer")).to_be_visible()
+
+
+@pytest.mark.usefixtures("lessons")
+def test_a_lesson_that_another_tab_has_fetched_is_shown_on_its_page(
+    page: Page, sign_in: SignIn, labeler: Person, project: Project
+) -> None:
+    open_ranking(page, sign_in, labeler, project)
+    page.route("**/ranking", lambda route: route.abort())
+    rank_as_shown(page)
+    expect(page.locator("#banner")).to_contain_text("cannot be reached")
+    other = page.context.new_page()  # its outbox is the same
+    other.goto(f"/projects/{project.slug}/rank")
+    for tab in (other, page):
+        tab.wait_for_url("**/onboarding/*")
+        expect(tab.get_by_role("heading", name="The researchers' answer")).to_be_visible()

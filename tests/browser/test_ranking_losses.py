@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, RankingItem, SlateKind
-from app.projects.models import Project
+from app.projects.models import Guidelines, Project
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import Clock, MakeSlate, clock, make_slate, submit, take  # noqa: F401
 from tests.browser.conftest import WebServer
@@ -311,3 +311,22 @@ def test_time_at_work_and_time_away_are_kept_apart(
     assert ranking.idle_s is not None
     assert 60 <= ranking.active_s <= 80  # a minute passes before no key means away
     assert 560 <= ranking.idle_s <= 580
+
+
+def test_new_guidelines_are_shown_once_the_work_in_hand_is_submitted(
+    page: Page,
+    sign_in: SignIn,
+    labeler: Person,
+    project: Project,
+    make_slate: MakeSlate,
+    session: Session,
+) -> None:
+    make_slate(TEXTS[:4])
+    open_ranking(page, sign_in, labeler, project)
+    session.add(Guidelines(project_id=project.id, version=2, markdown="# Now look for brevity"))
+    session.commit()
+    rank_all(page)
+    wait_until_settled(page)
+    submitted(page, lambda: page.keyboard.press("Control+Enter"))
+    expect(page.get_by_role("heading", name="Now look for brevity")).to_be_visible()
+    assert num_rankings(session) == 1
