@@ -203,6 +203,7 @@ place.addEventListener("keydown", (event) => {
   event.preventDefault();
   event.target.closest("form")?.requestSubmit();
 });
+window.addEventListener("online", send);
 setInterval(() => state() === "waiting" && !document.hidden && refresh(), LOOK_EVERY_MS);
 draw();
 send();

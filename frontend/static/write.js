@@ -218,6 +218,7 @@ function start() {
     event.preventDefault();
     submit();
   });
+  window.addEventListener("online", send);
   nameChord(form);
   if (isRefused) draft.change(read());
   else if (draft.isDirty) fill(draft.content);
