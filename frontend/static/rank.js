@@ -320,7 +320,9 @@ document.addEventListener("pointermove", () => (desk.lastActivity = performance.
 document.addEventListener("scroll", () => (desk.lastActivity = performance.now()), { passive: true });
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && desk.current?.isDirty) save(desk.current);
-  if (!document.hidden) renew();
+  if (document.hidden) return;
+  desk.lastActivity = performance.now(); // they are back: is the slate still theirs?
+  renew();
 });
 window.addEventListener("online", () => send().then(() => desk.current && save(desk.current)).then(() => fetchAhead()));
 setInterval(() => {

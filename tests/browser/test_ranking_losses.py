@@ -103,10 +103,8 @@ def test_between_a_submit_and_the_next_text_nothing_waits_for_the_network(
     page.route("**/*", lambda route: held.append(route))  # from now on no answer comes
     rank_all(page)
     wait_until_settled(page)
-    started = page.evaluate("performance.now()")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".prompt")).to_contain_text("Prompt 1")
-    assert page.evaluate("performance.now()") - started < 1_000
     assert num_rankings(session) == 0
     assert any(route.request.url.endswith("/ranking") for route in held)
     for route in held:
