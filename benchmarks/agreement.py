@@ -52,11 +52,13 @@ INSERT INTO completion
     (id, slate_id, position, text, source, policy_version_id, seed, temperature, top_p, finish_reason)
 SELECT gen_random_uuid(), slate_id, place, repeat('a few words ', 20), 'policy', 1 + mod(place, 2), 1, 1, 1, 'stop'
 FROM wanted, generate_series(0, k - 1) AS place;
+ANALYZE completion, wanted;
 CREATE TEMPORARY TABLE made ON COMMIT DROP AS
 SELECT gen_random_uuid() AS id, slate_id, mod(number + slot * 7, {labelers}) + 1 AS labeler_id, slot + 1 AS slot,
        (SELECT array_agg(completion.id ORDER BY random()) FROM completion WHERE completion.slate_id = wanted.slate_id
        ) AS order_shown
 FROM wanted, generate_series(0, {overlap} - 1) AS slot;
+ANALYZE made;
 INSERT INTO ranking (id, project_id, slate_id, labeler_id, slot, counted, order_shown, active_s, submitted_at)
 SELECT id, 1, slate_id, labeler_id, slot, true, order_shown, 20 + 40 * random(), now() - random() * interval '180 days'
 FROM made;
