@@ -122,6 +122,7 @@ def new_page(browser: Browser, server: str) -> Iterator[Callable[..., Page]]:
         defaults = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "UTC"}
         context = browser.new_context(base_url=server, **{**defaults, **options})
         context.set_default_timeout(10_000)
+        context.set_default_navigation_timeout(30_000)  # the first request builds every route's forms
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: troubles.append(str(error)))
