@@ -204,7 +204,9 @@ def comparisons_between(
     if not found:
         return [], []
     rows, both, alike = (np.concatenate(part) for part in zip(*found, strict=True))
-    names, group = np.unique(both, return_inverse=True)
+    num_both = np.bincount(both)  # no sort: there are few pairs of versions, and many comparisons
+    names = np.nonzero(num_both)[0]
+    group = (np.cumsum(num_both > 0) - 1)[both]
     prompt = pairs.prompt[rows]
     num_prompts = num_prompts_of(prompt, group, len(names))
     estimates = ratio_estimates(blocks.of_prompt[prompt], group, alike, np.ones(len(rows)), blocks, num_prompts, NOBODY)
