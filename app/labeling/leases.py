@@ -4,10 +4,11 @@ A lease ends by a submit, a skip, or by itself: whoever next looks for a free sl
 """
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from random import Random
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import Select, bindparam, delete, exists, func, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.db import SAMPLER_CHANNEL, notify
@@ -159,16 +160,22 @@ def lock_slate_of(session: Session, account_id: int, lease_id: UUID) -> tuple[Le
 
 def _lock_labeler(session: Session, labeler_id: int) -> Standing:
     """Lock the labeler's row, and read their standing in the same round trip."""
+    return Standing(*session.execute(_standing(), {"labeler_id": labeler_id}).one())
+
+
+@lru_cache(maxsize=1)
+def _standing() -> Select[bool, bool, bool, bool]:
+    """Built once: putting so long a query together would cost every labeler more than the database's answer."""
     is_leased = exists().where(
-        Lease.slate_id == Draft.slate_id, Lease.labeler_id == labeler_id, Lease.closed_at.is_(None)
+        Lease.slate_id == Draft.slate_id, Lease.labeler_id == Draft.labeler_id, Lease.closed_at.is_(None)
     )
     query = select(
         guidelines.must_accept(Labeler.account_id, Labeler.project_id),
         onboarding.is_newcomer(),
         onboarding.is_waiting(),
-        exists().where(Draft.labeler_id == labeler_id, ~is_leased),
-    ).where(Labeler.id == labeler_id)
-    return Standing(*session.execute(query.with_for_update(of=Labeler, key_share=True)).one())
+        exists().where(Draft.labeler_id == Labeler.id, ~is_leased),
+    )
+    return query.where(Labeler.id == bindparam("labeler_id")).with_for_update(of=Labeler, key_share=True)
 
 
 def _grant(
