@@ -25,7 +25,7 @@ from app.rounds.service import start_round
 from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.app.loop import make_prompts, make_slate, rank
-from tests.faults.processes import children_of, is_running, wait_for
+from tests.faults.processes import children_of, command_of, is_running, wait_for
 from trainer.round_folder import RoundFolder, file_sha256
 from trainer.worker import Worker
 
@@ -127,8 +127,9 @@ def test_a_round_survives_the_death_of_its_recipe_and_of_its_worker(
     session.commit()
     with working(engine, tmp_path):
         wait_for(lambda: len(steps_stored(session)) > steps_before, "the second worker to go on")
-        second = children_of(os.getpid())
-        os.kill(max(second), signal.SIGKILL)  # the newest child is the recipe
+        # Among this process's other children is the browser of other tests: the recipe is told by its command.
+        second = next(pid for pid in children_of(os.getpid()) if "trainer.recipes" in command_of(pid))
+        os.kill(second, signal.SIGKILL)
         wait_for(lambda: state_of(round.id) == RoundState.SUCCEEDED, "the round's end")
     story = "\n".join(session.scalars(select(StageEvent.text)))
     assert "went silent" in story
