@@ -43,9 +43,7 @@ class OwnStatistics:
 def own_statistics(session: Session, project: Project, labeler: Labeler, *, now: datetime) -> OwnStatistics:
     """Everything on the labeler's page. Rankings they took back are left out."""
     stands = (Ranking.labeler_id == labeler.id) & Ranking.retracted_at.is_(None)
-    num, active_s = session.execute(
-        select(func.count(), func.sum(Ranking.active_s)).where(stands)
-    ).one()
+    num, active_s = session.execute(select(func.count(), func.sum(Ranking.active_s)).where(stands)).one()
     agreement, num_shared = _agreement(session, project, labeler) if project.shows_agreement else (None, 0)
     return OwnStatistics(
         days=_days(session, labeler, now),
