@@ -35,17 +35,18 @@ export async function save(slate) {
 }
 
 async function saveOnce(slate) {
-  const sent = untimed(slate.content);
-  const answer = await call("PUT", `/api/v1/leases/${slate.lease}/draft`, {
-    revision: slate.revision,
-    content: slate.content,
-  });
+  // What was not answered may have been stored: it is sent again as it was, and not taken for another tab's work.
+  slate.unanswered ??= { revision: slate.revision, content: structuredClone(slate.content) };
+  const sent = untimed(slate.unanswered.content);
+  const answer = await call("PUT", `/api/v1/leases/${slate.lease}/draft`, slate.unanswered);
+  if (!isAway(answer)) slate.unanswered = null;
   if (slate.isClosed) return;
   if (answer.status === 200) {
     slate.revision = answer.data.revision;
     slate.savedAt = performance.now();
     slate.isDirty = untimed(slate.content) !== sent;
     remember(slate);
+    if (slate.isDirty) saveSoon(slate, SAVE_AFTER_MS);
     if (!outbox.all().length) tellState(null);
     drawClock();
   } else if (answer.data?.code === "stale_draft") {

@@ -286,6 +286,38 @@ def test_a_project_that_was_paused_still_takes_what_is_in_hand(
     assert session.scalars(select(Lease.end)).one() is LeaseEnd.SUBMITTED
 
 
+def test_a_save_whose_answer_was_lost_is_sent_again_as_it_was_and_is_no_other_tabs_work(
+    page: Page,
+    sign_in: SignIn,
+    labeler: Person,
+    project: Project,
+    make_slate: MakeSlate,
+    session: Session,
+) -> None:
+    make_slate(TEXTS[:4])
+    open_ranking(page, sign_in, labeler, project)
+    bodies: list[str | None] = []
+
+    def lose_the_first_answer(route: Route) -> None:
+        bodies.append(route.request.post_data)
+        if len(bodies) == 1:
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/draft", lose_the_first_answer)
+    page.keyboard.press("1")
+    expect(page.locator("#banner")).to_contain_text("cannot be reached")
+    with page.expect_response(lambda response: len(json.loads(response.request.post_data)["content"]["ranks"]) == 2):
+        card(page, "B").focus()
+        page.keyboard.press("2")  # and time at work goes on: what there is to say now is another draft
+    assert bodies[1] == bodies[0]
+    expect(page.locator("#banner")).to_be_hidden()
+    draft = session.scalars(select(Draft)).one()
+    assert sorted(draft.content["ranks"].values()) == [1, 2]
+
+
 def test_time_at_work_and_time_away_are_kept_apart(
     page: Page,
     sign_in: SignIn,
@@ -297,8 +329,13 @@ def test_time_at_work_and_time_away_are_kept_apart(
     page.clock.install()
     make_slate(TEXTS[:4])
     open_ranking(page, sign_in, labeler, project)
-    page.keyboard.press("1")
-    page.clock.run_for(30_000)
+
+    def begin() -> None:
+        page.keyboard.press("1")
+        page.clock.run_for(1_000)
+
+    saved(page, begin)  # or the page's patience would run out with its clock
+    page.clock.run_for(29_000)
     page.clock.run_for(600_000)  # nobody there
     for rank in "234":
         page.keyboard.press(rank)
