@@ -29,12 +29,12 @@ from tests.faults.processes import children_of, command_of, is_running, wait_for
 from trainer.round_folder import RoundFolder, file_sha256
 from trainer.worker import Worker
 
-LONG = {"num_epochs": 25, "patience": 1000, "checkpoint_every_steps": 1, "batch_size": 4}
+LONG = {"num_epochs": 60, "patience": 1000, "checkpoint_every_steps": 1, "batch_size": 4}
 REWARD = {**LONG, "num_normalisation_completions": 8, "max_completion_tokens": 4}
 
 
 def start_reward_round(session: Session, policy: Path) -> Round:
-    """A reward stage of about a hundred steps, each with its checkpoint."""
+    """A reward stage of about two hundred steps, each with its checkpoint."""
     inspected = InspectedPolicy(source=str(policy), num_parameters=1000, context_tokens=64, tokenizer_sha256="ab" * 32)
     project = create_project(
         session, slug="tiny", name="Tiny", policy=inspected, guidelines="Be kind.", created_by=None, now=clock(session)
@@ -107,6 +107,11 @@ def state_of(round_id: int) -> RoundState:
         return session.get_one(Round, round_id).state
 
 
+def own_recipe() -> int:
+    """The recipe that this process's worker has started: its other children are the browsers of other tests."""
+    return next(pid for pid in children_of(os.getpid()) if "trainer.recipes" in command_of(pid))
+
+
 def steps_stored(session: Session) -> set[int]:
     session.rollback()
     return set(session.scalars(select(Metric.step)))
@@ -127,9 +132,7 @@ def test_a_round_survives_the_death_of_its_recipe_and_of_its_worker(
     session.commit()
     with working(engine, tmp_path):
         wait_for(lambda: len(steps_stored(session)) > steps_before, "the second worker to go on")
-        # Among this process's other children is the browser of other tests: the recipe is told by its command.
-        second = next(pid for pid in children_of(os.getpid()) if "trainer.recipes" in command_of(pid))
-        os.kill(second, signal.SIGKILL)
+        os.kill(own_recipe(), signal.SIGKILL)
         wait_for(lambda: state_of(round.id) == RoundState.SUCCEEDED, "the round's end")
     story = "\n".join(session.scalars(select(StageEvent.text)))
     assert "went silent" in story
@@ -183,8 +186,11 @@ def test_a_round_survives_the_death_of_postgres(
         rankings = session.execute(text("SELECT count(*) FROM ranking")).scalar()
     with working(own, tmp_path):
         wait_for(lambda: num_steps(tmp_path) >= 3, "the recipe's first steps")
+        recipe = own_recipe()
+        os.kill(recipe, signal.SIGSTOP)  # or it might be at its end before Postgres is
         kill_postgres(data)
         steps_before = num_steps(tmp_path)
+        os.kill(recipe, signal.SIGCONT)
         wait_for(lambda: num_steps(tmp_path) > steps_before, "the recipe to go on without a database")
         revive(data)
         own.dispose()
