@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from app import security
-from app.rendering import markdown_html
+from app.rendering import document_html, markdown_html
 
 FRONTEND = Path(__file__).resolve().parent.parent / "frontend"
 STATIC = FRONTEND / "static"
@@ -118,7 +118,9 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = static_url
-    environment.filters.update(when=when, number=number, percent=percent, markdown=markdown_html)
+    environment.filters.update(
+        when=when, number=number, percent=percent, markdown=markdown_html, document=document_html
+    )
     return environment
 
 

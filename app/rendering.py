@@ -67,11 +67,19 @@ CODE_CLASSES = set(CLASSES.values())
 ATTRIBUTES = {"a": {"href"}, "ol": {"start"}} | dict.fromkeys(MATH_TAGS, MATH_ATTRIBUTES)
 
 
-def markdown_html(text: str) -> Markup:
-    """The text as HTML that may stand in any page. Headings start at the fourth level: the page's own come first."""
+def document_html(text: str) -> Markup:
+    """A document that somebody wrote in an editor: its lines were broken for the editor, and are no lines here."""
+    return markdown_html(text, keeps_lines=False)
+
+
+def markdown_html(text: str, *, keeps_lines: bool = True) -> Markup:
+    """The text as HTML that may stand in any page. Headings start at the fourth level: the page's own come first.
+
+    keeps_lines: whether a line break in a paragraph is one on the page too, as in what people and models send.
+    """
     text = visible(text)
     clean = nh3.clean(
-        _markdown().render(text) if len(text) <= LONGEST_MARKDOWN else _as_written(text),
+        _markdown(keeps_lines).render(text) if len(text) <= LONGEST_MARKDOWN else _as_written(text),
         tags=TEXT_TAGS | MATH_TAGS,
         attributes=ATTRIBUTES,
         allowed_classes={"span": CODE_CLASSES, "div": {"long"}},
@@ -101,9 +109,9 @@ def _as_written(text: str) -> str:
     return f'<div class="long">{"".join(f"<p>{escape(paragraph)}</p>" for paragraph in paragraphs)}</div>'
 
 
-@lru_cache(maxsize=1)
-def _markdown() -> MarkdownIt:
-    markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+@lru_cache(maxsize=2)
+def _markdown(keeps_lines: bool) -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False, "breaks": keeps_lines}).enable(["table", "strikethrough"])
     markdown.disable("image")  # a picture would be fetched from wherever the text says: shown as its link instead
     markdown.inline.ruler.before("escape", "formula", _formula)
     markdown.add_render_rule("formula", _render_formula)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rendering import ATTRIBUTES, MATH_TAGS, TEXT_TAGS, markdown_html
+from app.rendering import ATTRIBUTES, MATH_TAGS, TEXT_TAGS, document_html, markdown_html
 
 OUR_CLASSES = {"kw", "fn", "str", "num", "com", "del", "ins", "long"}
 
@@ -164,3 +164,8 @@ def test_no_text_keeps_a_web_process_busy(piece):
     markdown_html((piece * 100_000)[:30_000])
     markdown_html(piece * 100_000)
     assert time.process_time() - started < 5  # seconds of work
+
+
+def test_a_line_break_stays_in_a_message_and_goes_from_a_document() -> None:
+    assert "<br>" in markdown_html("first\nsecond")
+    assert document_html("first\nsecond") == "<p>first\nsecond</p>\n"
