@@ -7,6 +7,7 @@ In the end each slate has exactly the rankings it asked for, and what was acknow
 import asyncio
 import ssl
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -154,7 +155,9 @@ def test_a_hundred_clients_of_which_some_die_give_every_slate_its_three_rankings
     for number in range(NUM_SLATES):
         add_slate(session, project, overlap=OVERLAP, prompt=f"Prompt {number}")
     books = Books()
-    asyncio.run(rank_everything([Client(server, key, Random(f"{SEED}/{n}"), books) for n, key in enumerate(keys)]))
+    clients = [Client(server, key, Random(f"{SEED}/{n}"), books) for n, key in enumerate(keys)]
+    with ThreadPoolExecutor(1) as thread:  # of its own: in this one, the browser of other tests has an event loop
+        thread.submit(lambda: asyncio.run(rank_everything(clients))).result()
 
     rankings = session.execute(select(Ranking.id, Ranking.slate_id, Ranking.labeler_id, Ranking.counted)).all()
     counted = [(slate_id, labeler_id) for _, slate_id, labeler_id, is_counted in rankings if is_counted]
