@@ -241,7 +241,8 @@ def _prompt_kinds(judgements: Judgements, pairs: RankingPairs, rows: Ints, block
     kinds, group = np.unique(judgements.prompt_kind[pairs.first[rows]], return_inverse=True)
     found = agreements(pairs, rows, group, len(kinds), blocks)
     names = [judgements.prompt_kinds[kind].replace("_", " ") for kind in kinds]
-    return [Line(name, agreement) for name, agreement in zip(names, found, strict=True)]
+    lines = [Line(name, agreement) for name, agreement in zip(names, found, strict=True)]
+    return sorted(lines, key=lambda line: line.label)  # numbers of kinds are in the order of the first rows
 
 
 def _policy_pairs(
