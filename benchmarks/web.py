@@ -15,7 +15,9 @@ import gc
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -113,7 +115,7 @@ def table(report: dict[str, Any], arguments: argparse.Namespace) -> str:
         f"{datetime.datetime.now(datetime.UTC).date()}, {report['machine']}.",
         f"{arguments.workers} web process(es), Postgres with fsync on, K = {K}, load generator on the same machine.",
         "",
-        f"    python -m benchmarks.web --workers {arguments.workers} --write",
+        f"    {shlex.join(['python', '-m', 'benchmarks.web', *sys.argv[1:]])}",
         "",
         "Milliseconds. A cycle is a lease, three draft saves, one renewal and a submit.",
         "",

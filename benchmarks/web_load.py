@@ -16,6 +16,7 @@ from uuid import uuid4
 
 # One cycle: what a labeler's page sends between one slate and the next, and when, as shares of the time on a slate.
 DRAFTS_AT, RENEWAL_AT = (0.25, 0.5, 0.75), 0.6
+IDLE_S = 3.0  # Uvicorn keeps an idle connection for five
 REQUESTS = ("next", "draft", "renewal", "submit")
 
 
@@ -38,10 +39,12 @@ class Connection:
         self.port, self.key = port, key
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
+        self.used_at = 0.0
 
     async def call(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any, float]:
         """Status, answer, seconds."""
-        if self.writer is None:
+        if self.writer is None or time.perf_counter() - self.used_at > IDLE_S:
+            await self.close()  # the server closes connections that idle, perhaps in this very moment
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         assert self.reader is not None
         content = json.dumps(body).encode()
@@ -54,7 +57,8 @@ class Connection:
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         length = next((int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")), 0)
         answer = await self.reader.readexactly(length)
-        seconds = time.perf_counter() - began
+        self.used_at = time.perf_counter()
+        seconds = self.used_at - began
         return int(lines[0].split()[1]), json.loads(answer) if answer else None, seconds
 
     async def close(self) -> None:
