@@ -19,6 +19,7 @@ export function openDraft({ id, revision, content, memory, on }) {
   const draft = { content: isLater ? kept.content : content, change, save, stop, close, isDirty: isLater };
   let timer = null;
   let saving = null;
+  let unanswered = null; // may have been stored: sent again as it was, or the server would take it for another tab's
   let isClosed = false;
   const listening = new AbortController();
 
@@ -49,8 +50,10 @@ export function openDraft({ id, revision, content, memory, on }) {
   }
 
   async function saveOnce() {
-    const sent = JSON.stringify(draft.content);
-    const answer = await call("PUT", `/api/v1/writings/${id}/draft`, { revision, content: draft.content });
+    unanswered ??= { revision, content: draft.content };
+    const sent = JSON.stringify(unanswered.content);
+    const answer = await call("PUT", `/api/v1/writings/${id}/draft`, unanswered);
+    if (!isAway(answer)) unanswered = null;
     if (isClosed || on.isSent()) return;
     if (answer.status === 200) {
       revision = answer.data.revision;
