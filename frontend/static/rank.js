@@ -239,6 +239,7 @@ async function fetchNow(wanted, first) {
     tryAgain(fetchAhead);
     return;
   }
+  if (!outbox.all().length) tellState(null);
   const fetched = new DOMParser().parseFromString(answer.data, "text/html");
   desk.numToday = Number(fetched.querySelector("[data-today]").dataset.today) + outbox.all().length;
   const slates = [...fetched.querySelectorAll("form.slate")].map((form) => adopt(document.importNode(form, true), onGone));
