@@ -27,6 +27,7 @@ from app.datasets.exports import (
 )
 from app.datasets.imports import FORMATS, Imported, find_import, list_imports
 from app.datasets.models import Snapshot
+from app.datasets.reading import rows_between
 from app.datasets.schemas import FilterQuery, ImportOut, SnapshotForm, SnapshotIn, SnapshotOut
 from app.datasets.snapshots import (
     SnapshotFilter,
@@ -34,7 +35,6 @@ from app.datasets.snapshots import (
     find_snapshot,
     list_snapshots,
     preview,
-    rows_between,
 )
 from app.datasets.uploads import answer_upload, run_upload
 from app.db import SessionDep, clock
