@@ -397,6 +397,7 @@ def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> lis
                 completion_ids=completion_ids,
                 completion_texts=[completion.text for completion in ranking.completions],
                 ranks=ranking.ranks,
+                is_pick=ranking.is_pick,
                 margin=ranking.margin,
                 weight=ranking.weight,
             )

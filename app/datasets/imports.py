@@ -183,8 +183,10 @@ def write_demonstrations(running: Import, file: BinaryIO, format: str | None) ->
             }
             for (_, given), prompt in zip(batch, placed.placed, strict=True)
         ]
+        there = known_demonstrations(running, [prompt.prompt_id for prompt in placed.placed])
         adding = insert(Demonstration).on_conflict_do_nothing().returning(Demonstration.id)
-        new = set(running.session.scalars(adding, rows))
+        unknown = [row for row in rows if (row["prompt_id"], row["text"]) not in there]
+        new = set(running.session.scalars(adding, unknown)) if unknown else set()
         for (line, _), row in zip(batch, rows, strict=True):
             if row["id"] in new:
                 new.remove(row["id"])
@@ -192,6 +194,14 @@ def write_demonstrations(running: Import, file: BinaryIO, format: str | None) ->
             else:
                 running.report.remark("known", line)
     return container
+
+
+def known_demonstrations(running: Import, prompt_ids: Sequence[int]) -> set[tuple[int, str]]:
+    """Prompt and text of those that stand: our own export coming home changes nothing."""
+    query = select(Demonstration.prompt_id, Demonstration.text).where(
+        Demonstration.prompt_id.in_(set(prompt_ids)), Demonstration.retracted_at.is_(None)
+    )
+    return {(prompt_id, text) for prompt_id, text in running.session.execute(query)}
 
 
 Writer = Callable[[Import, BinaryIO, str | None], str]
