@@ -49,7 +49,7 @@ RETRY_AFTER_S = 2
 # What rank.js imports: the page names them all, so that the browser fetches them at once.
 MODULES = (
     *("base.js", "desk.js", "differences.js", "drafts.js", "drag.js", "draw.js", "keys.js", "layout.js", "lesson.js"),
-    *("memory.js", "notices.js", "server.js", "skip.js", "slate.js", "words.js"),
+    *("memory.js", "notices.js", "server.js", "skip.js", "slate.js", "supply.js", "words.js"),
 )
 ENDS = {"skip": LeaseEnd.SKIPPED, "cannot_rank": LeaseEnd.CANNOT_RANK}
 
