@@ -13,7 +13,7 @@ from starlette.datastructures import FormData
 from app.db import SessionDep, clock
 from app.errors import PodiumError, status_of
 from app.labeling import demonstrations, suggestions, writings
-from app.labeling.demonstration_content import Pair, WritingContent
+from app.labeling.demonstration_content import Pair, WritingContent, known_content
 from app.labeling.demonstration_look import look_at
 from app.labeling.demonstration_schemas import (
     ContentForm,
@@ -102,8 +102,7 @@ def open_page(request: Request, access: Access, session: Session, task: WritingT
     refuse_when_not_offered(access.project, task)
     labeler = labeler_of(session, access)
     writing = writings.open_writing(session, labeler, access.project, task, clock(session))
-    content = WritingContent.model_validate(writing.content) if writing else WritingContent()
-    return page(request, access, session, task, writing, content)
+    return page(request, access, session, task, writing, known_content(writing.content if writing else {}))
 
 
 @router.post("/projects/{slug}/answer")
@@ -171,6 +170,7 @@ def page(
         task=task,
         kinds=KIND_NAMES.items(),
         writing=writing,
+        draft=known_content(writing.content if writing else {}).model_dump(mode="json", exclude_defaults=True),
         given=given,
         content=with_spare_parts(content),
         problem=problem,

@@ -3,12 +3,21 @@
 
 export function openMemory(account) {
   const name = (key) => `podium.${account}.${key}`;
+  function readAs(whole) {
+    try {
+      return JSON.parse(localStorage.getItem(whole));
+    } catch {
+      return null; // forbidden, or something else lies there
+    }
+  }
   return {
-    read(key) {
+    read: (key) => readAs(name(key)),
+    /** Everything under keys that begin like this. */
+    readAll(beginning) {
       try {
-        return JSON.parse(localStorage.getItem(name(key)));
+        return Object.keys(localStorage).filter((key) => key.startsWith(name(beginning))).map(readAs);
       } catch {
-        return null; // forbidden, or something else lies there
+        return []; // forbidden
       }
     },
     /** False where it could not be kept. */
@@ -21,15 +30,6 @@ export function openMemory(account) {
         return false; // full or forbidden
       }
     },
-    /** Everything under keys that begin like this. */
-    readAll(beginning) {
-      try {
-        const keys = Object.keys(localStorage).filter((key) => key.startsWith(name(beginning)));
-        return keys.map((key) => JSON.parse(localStorage.getItem(key))).filter((value) => value !== null);
-      } catch {
-        return [];
-      }
-    },
   };
 }
 
@@ -39,7 +39,8 @@ export function openMemory(account) {
  */
 export function openOutbox(memory, key) {
   let unkept = []; // where storage is full or forbidden: sent all the same, as long as the page is open
-  const all = () => [...memory.readAll(`${key}.`), ...unkept].sort((a, b) => a.place - b.place);
+  const kept = () => memory.readAll(`${key}.`).filter((item) => item?.path);
+  const all = () => [...kept(), ...unkept].sort((a, b) => a.place - b.place);
   return {
     all,
     add(item) {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -43,7 +44,7 @@ def add_slate(
     asked = Prompt(
         project_id=project.id,
         messages=[{"role": "user", "content": prompt}],
-        text_hash=f"{prompt} {number}".encode(),
+        text_hash=sha256(f"{prompt} {number}".encode()).digest(),
         group_key=f"group {number}",
         split=Split.TRAIN,
         use=Use.RANK,
