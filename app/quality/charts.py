@@ -17,6 +17,7 @@ Names = Callable[[PersonLine], str]
 
 MOST_SHOWN = 30  # labels below one chart; the table has the rest
 ROTATED_FROM = 6  # labels
+MOST_DRAWN = 2  # series in one chart; their colours come first
 INTERVALS = (
     ".ci path { stroke: #565d69; stroke-width: 1.5; }"
     " @media (prefers-color-scheme: dark) { .ci path { stroke: #a6adba; } }"
@@ -138,10 +139,12 @@ def draw(picture: Picture) -> bytes:
     """The chart as an SVG document: a dot with its interval for each estimate, a line for each reference."""
     labels = [label for label, _ in picture.shown]
     num_lines = picture.num_drawn + len(picture.references)
+    # A reference has the same colour in every chart, however many series stand beside it.
+    places = [*range(picture.num_drawn), *range(MOST_DRAWN, MOST_DRAWN + len(picture.references))]
     drawing = pygal.Line(
         width=WIDTH,
         height=HEIGHT,
-        css=["file://style.css", "file://graph.css", f"inline:{colours(num_lines)}", f"inline:{INTERVALS}"],
+        css=["file://style.css", "file://graph.css", f"inline:{colours(places)}", f"inline:{INTERVALS}"],
         js=[],  # its tooltips would be a script from elsewhere
         no_prefix=True,
         style=Style(font_family="system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif", transition="none"),

@@ -137,7 +137,7 @@ def draw(chart: Chart, series: Mapping[str, Series]) -> bytes:
     drawing = pygal.XY(
         width=WIDTH,
         height=HEIGHT,
-        css=["file://style.css", "file://graph.css", f"inline:{colours(len(lines))}"],
+        css=["file://style.css", "file://graph.css", f"inline:{colours(range(len(lines)))}"],
         js=[],  # its tooltips would be a script from elsewhere
         no_prefix=True,
         style=Style(font_family="system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif", transition="none"),
@@ -186,16 +186,14 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def colours(num_lines: int) -> str:
-    """The styles of both themes, for the embedded document alone."""
-    return theme("#ffffff", "#1a1c21", "#565d69", "#dfe1e6", LIGHT, num_lines) + (
-        "@media (prefers-color-scheme: dark) {"
-        + theme("#1a1d23", "#e8eaef", "#a6adba", "#30353f", DARK, num_lines)
-        + "}"
+def colours(places: Sequence[int]) -> str:
+    """The styles of both themes, for the embedded document alone. places: of each line's colour among the theme's."""
+    return theme("#ffffff", "#1a1c21", "#565d69", "#dfe1e6", LIGHT, places) + (
+        "@media (prefers-color-scheme: dark) {" + theme("#1a1d23", "#e8eaef", "#a6adba", "#30353f", DARK, places) + "}"
     )
 
 
-def theme(paper: str, ink: str, quiet: str, guide: str, lines: Sequence[str], num_lines: int) -> str:
+def theme(paper: str, ink: str, quiet: str, guide: str, palette: Sequence[str], places: Sequence[int]) -> str:
     rules = [
         f"svg {{ background-color: {paper}; }}",
         f".graph > .background, .plot > .background {{ fill: {paper}; }}",
@@ -205,8 +203,8 @@ def theme(paper: str, ink: str, quiet: str, guide: str, lines: Sequence[str], nu
         f".axis .guide.line, .axis .major.guide.line {{ stroke: {guide}; stroke-dasharray: none; }}",
         ".reactive { fill-opacity: 1; stroke-opacity: 1; }",
     ]
-    for position in range(num_lines):
-        colour = lines[position % len(lines)]
+    for position, place in enumerate(places):
+        colour = palette[place % len(palette)]
         rules.append(
             f".color-{position}, .color-{position} a:visited {{ stroke: {colour}; fill: {colour}; }}"
             f" .series.serie-{position} .line {{ stroke-width: 2; fill: none; }}"

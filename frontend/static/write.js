@@ -117,8 +117,11 @@ function start() {
   }
 
   const send = openSender(outbox, (answer, item) => {
-    tellState(answer, queued());
-    if (isAway(answer) || isSignedOut(answer)) return;
+    if (isAway(answer) || isSignedOut(answer)) {
+      tellState(answer, queued());
+      return;
+    }
+    tellState(null);
     if (item.writing !== writing) return;
     if (isAccepted(answer) || answer.data?.code === "writing_ended") {
       draft.close();

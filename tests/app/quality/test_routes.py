@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import timedelta
 from xml.etree import ElementTree
 
@@ -184,3 +185,12 @@ def test_own_agreement_waits_for_ten_shared_slates(labeler, session, project, ot
 def test_nobody_but_members_has_a_page_of_their_own(outsider, visitor, project):
     assert outsider.get("/projects/everyday/mine").status_code == 404
     assert visitor.get("/projects/everyday/mine").status_code == 303
+
+
+def test_a_reference_line_has_one_colour_in_all_charts(researcher, crowd):
+    colours = set()
+    for key, num_series in (("weeks", 1), ("people", 2), ("policies", 1)):  # the references come after the series
+        drawn = researcher.get(f"{QUALITY}/charts/{key}.svg").text
+        light, dark = re.findall(rf"\.color-{num_series}, [^{{]*{{ stroke: (#\w+)", drawn)[-2:]
+        colours.add((light, dark))
+    assert len(colours) == 1
