@@ -156,12 +156,13 @@ def draft_of(judgement_items: Iterable[RankingItem], ranking: Ranking) -> dict[s
     """The draft that the page would have saved just before this ranking was submitted."""
     items = list(judgement_items)
     return {
-        "ranks": {str(item.completion_id): item.rank for item in items},
+        # Of a pick the others have no rank yet: whoever ranks them now says something new.
+        "ranks": {str(item.completion_id): item.rank for item in items if item.rank == 1 or not ranking.is_pick},
         "qualities": {str(item.completion_id): item.quality for item in items if item.quality is not None},
         "flags": {str(item.completion_id): item.flags for item in items if item.flags},
         "notes": {str(item.completion_id): item.note for item in items if item.note},
         "note": ranking.note or "",
-        "strength": ranking.strength,
+        "strength": None if ranking.is_pick else ranking.strength,
         "is_safe": {str(item.completion_id): item.is_safe for item in items if item.is_safe is not None},
         "active_s": ranking.active_s or 0.0,
         "idle_s": ranking.idle_s or 0.0,

@@ -26,6 +26,7 @@ from app.labeling.models import (
     Strength,
 )
 from app.labeling.queue import NewCompletion, SlateToSample
+from app.labeling.service import draft_of
 from app.labeling.task_models import ConversationTurn, Writing
 from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import current_version, promote
@@ -257,6 +258,8 @@ def test_a_pick_places_one_above_the_others_and_says_that_they_were_not_compared
     assert ranks_of(session, ranking_id) == {"Hello!": 2, "Hi there.": 2, "Good day.": 2, "What?": 1}
     ranking = session.get_one(Ranking, UUID(ranking_id))
     assert (ranking.is_pick, ranking.strength) == (True, Strength.SLIGHTLY)
+    again = draft_of(ranking.items, ranking)  # what a correction begins with: the others are still to be ranked
+    assert (again["ranks"], again["strength"]) == ({replies["What?"]: 1}, None)
 
 
 def test_the_best_reply_edited_is_a_demonstration_and_what_was_said(
