@@ -39,6 +39,7 @@ from app.labeling.screen import (
 )
 from app.pages import render
 from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
+from app.people.caller import CallerDep
 
 router = APIRouter()
 api = APIRouter(tags=["labeling"])
@@ -118,40 +119,39 @@ def _screens(access: Access, slates: list[ShownSlate]) -> dict[str, Any]:
 
 
 @api.post("/projects/{slug}/leases")
-def take_leases(form: LeaseRequest, access: LabelerAccess, session: SessionDep) -> LeasesOut:
+def take_leases(slug: str, form: LeaseRequest, caller: CallerDep) -> LeasesOut:
     """Lease slates until `wanted` are open; answers with every open one, the one to go on with first."""
-    leases.refuse_when_paused(access)
-    labeler = labeler_of(session, access)
-    ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=clock(session), rng=RNG)
-    slates = shown_slates(session, ids)
-    out = [LeaseOut.of(slate, access.project) for slate in slates]
+    with caller.at_work(slug) as (session, access, labeler, now):
+        leases.refuse_when_paused(access)
+        ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=now, rng=RNG)
+        slates = shown_slates(session, ids)
+        out = [LeaseOut.of(slate, access.project) for slate in slates]
     return LeasesOut(leases=out, retry_after_s=None if slates else RETRY_AFTER_S)
 
 
 @api.post("/leases/{lease_id}/renewal")
-def renew(lease_id: UUID, account: CurrentAccount, session: SessionDep) -> RenewalOut:
+def renew(lease_id: UUID, caller: CallerDep) -> RenewalOut:
     """Keep a lease for another full duration."""
-    return RenewalOut(expires_at=leases.renew(session, account.id, lease_id, clock(session)))
+    with caller.signed_in() as (session, account_id, now):
+        return RenewalOut(expires_at=leases.renew(session, account_id, lease_id, now))
 
 
 @api.put("/leases/{lease_id}/draft")
-def save_draft(lease_id: UUID, form: DraftForm, account: CurrentAccount, session: SessionDep) -> SavedDraftOut:
+def save_draft(lease_id: UUID, form: DraftForm, caller: CallerDep) -> SavedDraftOut:
     """Store unfinished work; a stale one is refused with the newer draft."""
     content = form.content.model_dump(mode="json", exclude_defaults=True)
-    revision = drafts.save_draft(
-        session, account.id, lease_id, builds_on=form.revision, content=content, now=clock(session)
-    )
+    with caller.signed_in() as (session, account_id, now):
+        revision = drafts.save_draft(session, account_id, lease_id, builds_on=form.revision, content=content, now=now)
     return SavedDraftOut(revision=revision)
 
 
 @api.post("/leases/{lease_id}/ranking", status_code=201)
-def submit_ranking(
-    lease_id: UUID, form: RankingForm, account: CurrentAccount, session: SessionDep, response: Response
-) -> RankingOut:
+def submit_ranking(lease_id: UUID, form: RankingForm, caller: CallerDep, response: Response) -> RankingOut:
     """Store a ranking; the same id again answers 200 with the first receipt."""
-    receipt = service.submit_ranking(
-        session, account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session)
-    )
+    with caller.signed_in() as (session, account_id, now):
+        receipt = service.submit_ranking(
+            session, account_id, lease_id, form.ranking_id, form.judgement(), now=now
+        )
     if receipt.is_retry:
         response.status_code = 200
     return RankingOut.of(receipt)

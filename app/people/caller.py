@@ -1,0 +1,106 @@
+"""The short way in, for what a labeler's page asks many times a slate: one thread, one transaction, one look-up.
+
+A dependency that is not async runs in a thread of its own, and so would the session, the account, the access and the
+endpoint, one after the other. Here the endpoint itself opens the transaction. It gets a session in no other way, and
+with it comes who asks and what the time is, all from one statement.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import Depends, Request
+from sqlalchemy import Select, bindparam, func
+from sqlalchemy.orm import Session
+
+from app.db import SessionFactory, wait_for_turn
+from app.people.access import (
+    Access,
+    Credential,
+    access_of,
+    credential_of,
+    find_holder,
+    holders_of_keys,
+    holders_of_sessions,
+    make_labeler,
+)
+from app.people.errors import NotSignedIn
+from app.people.models import Account, Labeler, Membership
+from app.projects.models import Project
+
+
+class SignedIn(NamedTuple):
+    """An open transaction of someone who is signed in, and the database's time."""
+
+    session: Session
+    account_id: int
+    now: datetime
+
+
+class AtWork(NamedTuple):
+    """An open transaction of a member of a project, as the labeler that they are there."""
+
+    session: Session
+    access: Access
+    labeler: Labeler
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sent a request, before anything was looked up."""
+
+    credential: Credential | None
+
+    @contextmanager
+    def signed_in(self) -> Iterator[SignedIn]:
+        """One transaction: committed at the end, rolled back by an error.  Raises NotSignedIn."""
+        with SessionFactory.begin() as session:
+            row = find_holder(session, self.credential, _who(is_key=True), _who(is_key=False))
+            if row is None:
+                raise NotSignedIn
+            yield SignedIn(session, row.account_id, row.now)
+
+    @contextmanager
+    def at_work(self, slug: str) -> Iterator[AtWork]:
+        """The same in a project that the caller is a member of.  Raises NotSignedIn, ProjectNotFound."""
+        with SessionFactory.begin() as session:
+            of_key, of_session = _who_in_project(is_key=True), _who_in_project(is_key=False)
+            row = find_holder(session, self.credential, of_key, of_session, slug=slug)
+            if row is None:
+                raise NotSignedIn
+            access = access_of(row.Account, slug, row.Project, row.Membership)
+            yield AtWork(session, access, row.Labeler or make_labeler(session, access), row.now)
+
+
+async def identify(request: Request, turn: Annotated[None, Depends(wait_for_turn, scope="function")]) -> Caller:
+    """Who this request says it comes from."""
+    return Caller(credential_of(request))
+
+
+CallerDep = Annotated[Caller, Depends(identify)]
+
+
+def _holders(*what: Any, is_key: bool) -> Select[Any]:
+    return holders_of_keys(*what) if is_key else holders_of_sessions(*what)
+
+
+_now = func.clock_timestamp().label("now")
+
+
+@lru_cache(maxsize=2)
+def _who(*, is_key: bool) -> Select[Any]:
+    return _holders(Account.id.label("account_id"), _now, is_key=is_key)
+
+
+@lru_cache(maxsize=2)
+def _who_in_project(*, is_key: bool) -> Select[Any]:
+    return (
+        _holders(Account, Project, Membership, Labeler, _now, is_key=is_key)
+        .outerjoin(Project, Project.slug == bindparam("slug"))
+        .outerjoin(Membership, (Membership.account_id == Account.id) & (Membership.project_id == Project.id))
+        .outerjoin(Labeler, (Labeler.account_id == Account.id) & (Labeler.project_id == Project.id))
+    )
