@@ -11,7 +11,7 @@ from app.db import Base
 
 
 class Snapshot(Base):
-    """An immutable choice of rankings: the filter, what it selected, and the hash of its canonical export."""
+    """An immutable choice of rankings and demonstrations: the filter, what it selected, and hashes of the exports."""
 
     __tablename__ = "snapshot"
 
@@ -21,8 +21,10 @@ class Snapshot(Base):
     filter: Mapped[dict[str, Any]]
     num_rankings: Mapped[int]
     num_comparisons: Mapped[int]
+    num_demonstrations: Mapped[int] = mapped_column(server_default=text("0"))
     counts: Mapped[dict[str, Any]]  # by kind, split, policy version
     sha256: Mapped[str]  # of the canonical kwise JSONL
+    sft_sha256: Mapped[str | None]  # of the canonical sft JSONL; null: it holds no demonstration
     exporter_version: Mapped[int]
     created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -43,10 +45,29 @@ class SnapshotRanking(Base):
     ranking_id: Mapped[UUID] = mapped_column(ForeignKey("ranking.id"))
     pseudonym: Mapped[str]
     weight: Mapped[float] = mapped_column(server_default=text("1.0"))
+    is_adjudicated: Mapped[bool] = mapped_column(server_default=text("false"))  # its slate was decided by then
 
     __table_args__ = (
         UniqueConstraint("snapshot_id", "ranking_id"),
         Index("ix_snapshot_ranking_ranking", "ranking_id"),
+    )
+
+
+class SnapshotDemonstration(Base):
+    """One demonstration of a snapshot: from then on it cannot be taken back (trigger)."""
+
+    __tablename__ = "snapshot_demonstration"
+
+    snapshot_id: Mapped[int] = mapped_column(
+        ForeignKey("snapshot.id", deferrable=True, initially="DEFERRED"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    demonstration_id: Mapped[UUID] = mapped_column(ForeignKey("demonstration.id"))
+    pseudonym: Mapped[str | None]  # null: the file that it came from does not say who wrote it
+
+    __table_args__ = (
+        UniqueConstraint("snapshot_id", "demonstration_id"),
+        Index("ix_snapshot_demonstration_demonstration", "demonstration_id"),
     )
 
 

@@ -120,7 +120,7 @@ def choose(
 ) -> ConversationTurn:
     """Rank the turn's replies, or pick one, and go on with the chosen one, edited or as it stands.
 
-    A pick is stored as a ranking with the others in one place; the turn says that they were not compared.
+    A pick is stored as a ranking with the others in one place, which says that they were not compared.
     An edited reply is stored as a demonstration too.  ranking_id: made by the client; a retry finds the first.
     Raises TurnNotFound, AlreadyRanked, TurnIsClosed, IncompleteRanking, IncompleteWriting, ChosenIsNotBest.
     """
@@ -140,10 +140,11 @@ def choose(
     if lease is None:
         raise TurnIsClosed
     lease.order_shown = order_shown
-    judgement = Judgement(ranks=ranks, active_s=choice.active_s)
+    is_pick = not choice.ranks
+    strength = choice.strength if is_pick else None
+    judgement = Judgement(ranks=ranks, strength=strength, is_pick=is_pick, active_s=choice.active_s)
     service.submit_ranking(session, account_id, lease.id, ranking_id, judgement, now=now)
-    turn.ranking_id, turn.chosen_id, turn.was_ranked = ranking_id, choice.chosen, bool(choice.ranks)
-    turn.strength, turn.active_s = None if choice.ranks else choice.strength, choice.active_s
+    turn.ranking_id, turn.chosen_id, turn.active_s = ranking_id, choice.chosen, choice.active_s
     turn.demonstration_id = _store_edited(session, turn, writing, choice, now)
     _begin_anew(writing, now)
     session.flush()

@@ -238,7 +238,9 @@ class Ranking(Base):
     slot: Mapped[int | None] = mapped_column(SmallInteger)
     counted: Mapped[bool]  # false: arrived when all slots were taken; kept, outside the overlap
     order_shown: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    strength: Mapped[Strength | None] = mapped_column(one_of(Strength, "strength"))  # pairs only
+    # The best one was picked: it is better than each of the others, whose equal ranks say nothing of one another.
+    is_pick: Mapped[bool] = mapped_column(server_default=sql("false"))
+    strength: Mapped[Strength | None] = mapped_column(one_of(Strength, "strength"))  # of pairs and picks
     note: Mapped[str | None]
     active_s: Mapped[float | None] = mapped_column(Float)  # seconds of work, idle time left out
     idle_s: Mapped[float | None] = mapped_column(Float)  # seconds in view without a key or a pointer

@@ -45,7 +45,8 @@ class Judgement:
     """What a labeler said about a slate, by completion id.
 
     ranks: 1 is best, equal ranks are ties, gaps allowed; every completion of the slate exactly once.
-    strength: how much better the better of two is; None where it was not asked.
+    strength: how much better the better of two, or the picked one, is; None where it was not asked.
+    is_pick: one was picked, and the others were not compared with each other: their equal ranks are no ties.
     """
 
     ranks: Mapping[UUID, int]
@@ -54,6 +55,7 @@ class Judgement:
     notes: Mapping[UUID, str] = field(default_factory=dict)
     note: str | None = None
     strength: Strength | None = None
+    is_pick: bool = False
     is_safe: Mapping[UUID, bool] = field(default_factory=dict)  # asked of two completions, where the project does
     active_s: float | None = None  # seconds of work, idle time left out
     idle_s: float | None = None  # seconds in view without a key or a pointer
@@ -179,7 +181,7 @@ def _check(judgement: Judgement, completion_ids: Iterable[UUID]) -> None:
         raise IncompleteRanking("The ranking names a completion that is not on the slate")
     if judgement.strength is None:
         return
-    if len(expected) != 2:
+    if len(expected) != 2 and not judgement.is_pick:
         raise StrengthDoesNotFit(f"Strength is asked of two completions, not of {len(expected)}")
     is_tie = len(set(judgement.ranks.values())) == 1
     if is_tie and judgement.strength is not Strength.NEGLIGIBLY:
@@ -225,6 +227,7 @@ def _store(
         slot=slot,
         counted=slot is not None,
         order_shown=lease.order_shown,
+        is_pick=judgement.is_pick,
         strength=judgement.strength,
         note=judgement.note,
         active_s=judgement.active_s,

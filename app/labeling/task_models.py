@@ -11,7 +11,6 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, one_of
-from app.labeling.models import Strength
 
 
 class WritingTask(StrEnum):
@@ -76,8 +75,6 @@ class ConversationTurn(Base):
     order_shown: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))  # once the slate is ready
     ranking_id: Mapped[UUID | None] = mapped_column(ForeignKey("ranking.id"), unique=True)
     chosen_id: Mapped[UUID | None] = mapped_column(ForeignKey("completion.id"))  # what the conversation goes on with
-    was_ranked: Mapped[bool | None]  # false: one was picked, and the others were not compared with each other
-    strength: Mapped[Strength | None] = mapped_column(one_of(Strength, "strength"))  # of a pick
     demonstration_id: Mapped[UUID | None] = mapped_column(ForeignKey("demonstration.id"))  # the chosen one, edited
     active_s: Mapped[float | None] = mapped_column(Float)
     withdrawn_at: Mapped[datetime | None]  # could not be answered, or was taken back before it was
@@ -85,8 +82,6 @@ class ConversationTurn(Base):
     __table_args__ = (
         UniqueConstraint("writing_id", "number"),
         CheckConstraint("(ranking_id IS NULL) = (chosen_id IS NULL)", name="judged_chooses"),
-        CheckConstraint("(ranking_id IS NULL) = (was_ranked IS NULL)", name="judged_says_how"),
-        CheckConstraint("strength IS NULL OR NOT was_ranked", name="strength_of_a_pick"),
         CheckConstraint("demonstration_id IS NULL OR chosen_id IS NOT NULL", name="edits_what_was_chosen"),
         CheckConstraint("withdrawn_at IS NULL OR ranking_id IS NULL", name="judged_stays"),
     )

@@ -78,8 +78,8 @@ def test_replies_appear_as_they_are_finished_and_the_chosen_one_is_the_next_turn
     expect(page.get_by_role("region", name="Conversation so far")).to_contain_text("Hi there.")
     expect(page.get_by_label("Your next turn")).to_be_focused()
     session.rollback()
-    turn = session.scalars(select(ConversationTurn)).one()
-    assert (turn.strength, turn.was_ranked) == ("slightly", False)
+    ranking = session.scalars(select(Ranking)).one()
+    assert (ranking.strength, ranking.is_pick) == ("slightly", True)
 
 
 def test_replies_are_ranked_and_the_best_is_edited_with_the_keyboard_alone(

@@ -242,7 +242,7 @@ def test_the_best_of_a_ranking_becomes_the_next_turn(labeler: Person, session: S
     ranking = session.get_one(Ranking, UUID(ranking_id))
     turn = session.get_one(ConversationTurn, UUID(replies[""]))
     assert (ranking.counted, ranking.active_s, ranking.order_shown) == (True, 4.5, turn.order_shown)
-    assert (turn.was_ranked, turn.strength) == (True, None)
+    assert (ranking.is_pick, ranking.strength) == (False, None)
     assert session.get_one(Slate, turn.slate_id).state is SlateState.DONE
 
 
@@ -254,8 +254,8 @@ def test_a_pick_places_one_above_the_others_and_says_that_they_were_not_compared
     assert choose(labeler, replies[""], replies["What?"], ranking_id).json()["code"] == "incomplete_writing"
     choose(labeler, replies[""], replies["What?"], ranking_id, strength="slightly")
     assert ranks_of(session, ranking_id) == {"Hello!": 2, "Hi there.": 2, "Good day.": 2, "What?": 1}
-    turn = session.get_one(ConversationTurn, UUID(replies[""]))
-    assert (turn.was_ranked, turn.strength) == (False, Strength.SLIGHTLY)
+    ranking = session.get_one(Ranking, UUID(ranking_id))
+    assert (ranking.is_pick, ranking.strength) == (True, Strength.SLIGHTLY)
 
 
 def test_the_best_reply_edited_is_a_demonstration_and_what_was_said(
