@@ -94,7 +94,7 @@ def submit_page(fields: Fields, access: LabelerAccess, session: SessionDep) -> R
         session, access.account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session)
     )
     is_lesson = receipt.lesson is not None
-    path = f"onboarding/{receipt.ranking.id}" if is_lesson else "rank"
+    path = f"onboarding/{receipt.ranking_id}" if is_lesson else "rank"
     return RedirectResponse(f"/projects/{access.project.slug}/{path}", status_code=303)
 
 
@@ -149,9 +149,7 @@ def save_draft(lease_id: UUID, form: DraftForm, caller: CallerDep) -> SavedDraft
 def submit_ranking(lease_id: UUID, form: RankingForm, caller: CallerDep, response: Response) -> RankingOut:
     """Store a ranking; the same id again answers 200 with the first receipt."""
     with caller.signed_in() as (session, account_id, now):
-        receipt = service.submit_ranking(
-            session, account_id, lease_id, form.ranking_id, form.judgement(), now=now
-        )
+        receipt = service.submit_ranking(session, account_id, lease_id, form.ranking_id, form.judgement(), now=now)
     if receipt.is_retry:
         response.status_code = 200
     return RankingOut.of(receipt)
