@@ -5,6 +5,8 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from enum import StrEnum
+from math import inf
+from time import monotonic
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -18,13 +20,20 @@ from sqlalchemy import (
     MetaData,
     Table,
     create_engine,
+    event,
     func,
     literal_column,
     select,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+TRUSTED_S = 1.0  # so long after its last use a connection is taken to be alive
 
 
 class Base(DeclarativeBase):
@@ -75,6 +84,8 @@ def constant(state: StrEnum) -> ColumnElement[Any]:
 
 
 SessionFactory: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
+# Of requests that hold no thread while the database works: they run in greenlets of the event loop (app.greenlets).
+LoopSessionFactory: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
 
 
 def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> Engine:
@@ -86,11 +97,48 @@ def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> En
         driver_url(url),
         pool_size=pool_size,
         max_overflow=0,  # pool size times processes must stay below the server's max_connections
-        pool_pre_ping=True,
-        connect_args={"application_name": f"{application}-{os.getpid()}", "connect_timeout": 10},
+        connect_args=_connect_arguments(application),
     )
+    _notice_the_dead(engine)
     SessionFactory.configure(bind=engine)
     return engine
+
+
+def connect_loop(url: str, *, application: str = "podium", **pool: Any) -> AsyncEngine:
+    """Make the event loop's own engine, and bind its session factory to it.
+
+    pool: of what kind and size. In tests each request has a loop of its own, and no connection may outlive it.
+    """
+    engine = create_async_engine(driver_url(url), connect_args=_connect_arguments(application), **pool)
+    _notice_the_dead(engine.sync_engine)
+    LoopSessionFactory.configure(bind=engine.sync_engine)
+    return engine
+
+
+def _connect_arguments(application: str) -> dict[str, Any]:
+    return {"application_name": f"{application}-{os.getpid()}", "connect_timeout": 10}
+
+
+def _notice_the_dead(engine: Engine) -> None:
+    """Ask a connection that rested for a while whether it is alive. Asking each time would cost every request."""
+
+    def rest(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["rests_since"] = monotonic()
+
+    def wake(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
+        rested_s = monotonic() - record.info.get("rests_since", -inf)
+        if rested_s > TRUSTED_S and not _is_alive(engine, connection):
+            raise DisconnectionError
+
+    event.listen(engine, "checkin", rest)
+    event.listen(engine, "checkout", wake)
+
+
+def _is_alive(engine: Engine, connection: DBAPIConnection) -> bool:
+    try:
+        return engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error:
+        return False
 
 
 def driver_url(url: str) -> str:

@@ -169,7 +169,8 @@ def family(pid: int) -> list[int]:
     """A process and all that it has started."""
     pids = [pid]
     for parent in pids:
-        pids.extend(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+        with contextlib.suppress(FileNotFoundError):
+            pids.extend(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
     return pids
 
 
@@ -180,5 +181,8 @@ def family_cpu_s(pid: int) -> float:
 
 
 def process_stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on (proc(5)): the state, the parent's id, …"""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    """The fields of /proc/PID/stat from the third on (proc(5)): the state, the parent's id, …; none once it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return []

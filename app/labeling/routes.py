@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.datastructures import FormData
 
 from app.db import SessionDep, clock
+from app.greenlets import without_a_thread
 from app.labeling import drafts, leases, service
 from app.labeling.errors import IncompleteRanking
 from app.labeling.models import LeaseEnd
@@ -119,6 +120,7 @@ def _screens(access: Access, slates: list[ShownSlate]) -> dict[str, Any]:
 
 
 @api.post("/projects/{slug}/leases")
+@without_a_thread
 def take_leases(slug: str, form: LeaseRequest, caller: CallerDep) -> LeasesOut:
     """Lease slates until `wanted` are open; answers with every open one, the one to go on with first."""
     with caller.at_work(slug) as (session, access, labeler, now):
@@ -130,6 +132,7 @@ def take_leases(slug: str, form: LeaseRequest, caller: CallerDep) -> LeasesOut:
 
 
 @api.post("/leases/{lease_id}/renewal")
+@without_a_thread
 def renew(lease_id: UUID, caller: CallerDep) -> RenewalOut:
     """Keep a lease for another full duration."""
     with caller.signed_in() as (session, account_id, now):
@@ -137,6 +140,7 @@ def renew(lease_id: UUID, caller: CallerDep) -> RenewalOut:
 
 
 @api.put("/leases/{lease_id}/draft")
+@without_a_thread
 def save_draft(lease_id: UUID, form: DraftForm, caller: CallerDep) -> SavedDraftOut:
     """Store unfinished work; a stale one is refused with the newer draft."""
     content = form.content.model_dump(mode="json", exclude_defaults=True)
@@ -146,6 +150,7 @@ def save_draft(lease_id: UUID, form: DraftForm, caller: CallerDep) -> SavedDraft
 
 
 @api.post("/leases/{lease_id}/ranking", status_code=201)
+@without_a_thread
 def submit_ranking(lease_id: UUID, form: RankingForm, caller: CallerDep, response: Response) -> RankingOut:
     """Store a ranking; the same id again answers 200 with the first receipt."""
     with caller.signed_in() as (session, account_id, now):

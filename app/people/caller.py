@@ -1,8 +1,8 @@
-"""The short way in, for what a labeler's page asks many times a slate: one thread, one transaction, one look-up.
+"""The short way in, for what a labeler's page asks many times a slate: no thread, one transaction, one look-up.
 
 A dependency that is not async runs in a thread of its own, and so would the session, the account, the access and the
-endpoint, one after the other. Here the endpoint itself opens the transaction. It gets a session in no other way, and
-with it comes who asks and what the time is, all from one statement.
+endpoint, one after the other. Here the endpoint itself opens the transaction, in the event loop (app.greenlets). It
+gets a session in no other way, and with it comes who asks and what the time is, all from one statement.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Select, bindparam, func
 from sqlalchemy.orm import Session
 
-from app.db import SessionFactory, wait_for_turn
+from app.db import LoopSessionFactory
 from app.people.access import (
     Access,
     Credential,
@@ -58,7 +58,7 @@ class Caller:
     @contextmanager
     def signed_in(self) -> Iterator[SignedIn]:
         """One transaction: committed at the end, rolled back by an error.  Raises NotSignedIn."""
-        with SessionFactory.begin() as session:
+        with LoopSessionFactory.begin() as session:
             row = find_holder(session, self.credential, _who(is_key=True), _who(is_key=False))
             if row is None:
                 raise NotSignedIn
@@ -67,7 +67,7 @@ class Caller:
     @contextmanager
     def at_work(self, slug: str) -> Iterator[AtWork]:
         """The same in a project that the caller is a member of.  Raises NotSignedIn, ProjectNotFound."""
-        with SessionFactory.begin() as session:
+        with LoopSessionFactory.begin() as session:
             of_key, of_session = _who_in_project(is_key=True), _who_in_project(is_key=False)
             row = find_holder(session, self.credential, of_key, of_session, slug=slug)
             if row is None:
@@ -76,7 +76,7 @@ class Caller:
             yield AtWork(session, access, row.Labeler or make_labeler(session, access), row.now)
 
 
-async def identify(request: Request, turn: Annotated[None, Depends(wait_for_turn, scope="function")]) -> Caller:
+async def identify(request: Request) -> Caller:
     """Who this request says it comes from."""
     return Caller(credential_of(request))
 
