@@ -22,7 +22,8 @@ from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
-AREAS = (people, projects, labeling, demonstrations, conversations, rounds, policies, getting_in, quality)
+# The busiest first: a request is held against the routes one by one.
+AREAS = (labeling, people, projects, demonstrations, conversations, rounds, policies, getting_in, quality)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 

@@ -30,6 +30,7 @@ class Standing:
     is_newcomer: bool
     is_waiting: bool  # as a newcomer, for an admin
     has_work_left: bool  # on a slate that they hold no lease of
+    is_comparing: bool  # a round of the project waits for its comparisons
 
 
 class Lane(Enum):
@@ -49,7 +50,9 @@ def lanes_for(
     """Where to look for the labeler's next slate, the first place first. Nothing that they see tells which it was."""
     if standing.is_newcomer:
         return [Lane.ONBOARDING]
-    lanes = [Lane.COMPARING, Lane.TRAINING] if rng.random() < EVALUATION_SHARE else [Lane.TRAINING, Lane.COMPARING]
+    lanes = [Lane.TRAINING]
+    if standing.is_comparing:
+        lanes.insert(0 if rng.random() < EVALUATION_SHARE else 1, Lane.COMPARING)
     drawn = rng.random()
     if drawn < project.gold_share:
         lanes.insert(0, Lane.GOLD)

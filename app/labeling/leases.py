@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import DateTime, Select, bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from app.db import SAMPLER_CHANNEL, notify, table_of
+from app.db import SAMPLER_CHANNEL, constant, notify, table_of
 from app.labeling.errors import LeaseEnded, LeaseNotFound, ProjectPaused
 from app.labeling.lanes import Lane, Standing, candidate, lanes_for
 from app.labeling.models import DECLINED, Completion, Draft, Lease, LeaseEnd, Ranking, Slate, SlateKind, SlateState
@@ -23,6 +23,7 @@ from app.people.models import Labeler, Membership
 from app.projects.models import Project
 from app.quality import guidelines, onboarding
 from app.quality.entry_errors import GuidelinesNotAccepted, OnboardingWaits
+from app.rounds.models import Round, RoundState
 
 FOR_EVERYONE = (SlateKind.GOLD, SlateKind.ONBOARDING)  # who skips one leaves it to those who come
 
@@ -165,7 +166,7 @@ def _lock_labeler(session: Session, labeler_id: int) -> Standing:
 
 
 @lru_cache(maxsize=1)
-def _standing() -> Select[bool, bool, bool, bool]:
+def _standing() -> Select[bool, bool, bool, bool, bool]:
     """Built once: putting so long a query together would cost every labeler more than the database's answer."""
     is_leased = exists().where(
         Lease.slate_id == Draft.slate_id, Lease.labeler_id == Draft.labeler_id, Lease.closed_at.is_(None)
@@ -175,6 +176,7 @@ def _standing() -> Select[bool, bool, bool, bool]:
         onboarding.is_newcomer(),
         onboarding.is_waiting(),
         exists().where(Draft.labeler_id == Labeler.id, ~is_leased),
+        exists().where(Round.project_id == Labeler.project_id, Round.state == constant(RoundState.AWAITING_LABELS)),
     )
     return query.where(Labeler.id == bindparam("labeler_id")).with_for_update(of=Labeler, key_share=True)
 

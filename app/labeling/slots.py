@@ -89,12 +89,12 @@ def count_slots(session: Session, slate_id: UUID, overlap: int, now: datetime) -
 @lru_cache(maxsize=1)
 def _held() -> CompoundSelect[*tuple[Any, ...]]:
     """Slot, labeler, and when it runs out: of the open leases; without an end: of the rankings that count."""
-    slate_id = bindparam("slate_id", type_=Uuid)
-    open_leases = select(Lease.slot, Lease.labeler_id, Lease.expires_at).where(
-        Lease.slate_id == slate_id, Lease.closed_at.is_(None)
+    lease, ranking, slate_id = table_of(Lease), table_of(Ranking), bindparam("slate_id", type_=Uuid)
+    open_leases = select(lease.c.slot, lease.c.labeler_id, lease.c.expires_at).where(
+        lease.c.slate_id == slate_id, lease.c.closed_at.is_(None)
     )
-    counted = select(Ranking.slot, Ranking.labeler_id, type_coerce(null(), DateTime(timezone=True))).where(
-        Ranking.slate_id == slate_id, Ranking.counted, Ranking.retracted_at.is_(None)
+    counted = select(ranking.c.slot, ranking.c.labeler_id, type_coerce(null(), DateTime(timezone=True))).where(
+        ranking.c.slate_id == slate_id, ranking.c.counted, ranking.c.retracted_at.is_(None)
     )
     return open_leases.union_all(counted)
 

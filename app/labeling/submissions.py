@@ -75,64 +75,58 @@ def store(session: Session, ranking: Mapping[str, Any], items: list[dict[str, An
         raise
 
 
+_ranking, _item, _lease, _draft, _slate, _labeler = map(table_of, (Ranking, RankingItem, Lease, Draft, Slate, Labeler))
+
+
 @lru_cache(maxsize=1)
 def _slate_to_lock() -> Select[*tuple[Any, ...]]:
+    columns = ("id", "project_id", "kind", "overlap", "round_id", "state", "free_from", "done_at")
     return (
-        select(
-            Slate.id,
-            Slate.project_id,
-            Slate.kind,
-            Slate.overlap,
-            Slate.round_id,
-            Slate.state,
-            Slate.free_from,
-            Slate.done_at,
-        )
-        .join(Lease, Lease.slate_id == Slate.id)
-        .join(Labeler, Labeler.id == Lease.labeler_id)
-        .where(Lease.id == bindparam("lease_id"), Labeler.account_id == bindparam("account_id"))
-        .with_for_update(of=Slate, key_share=True)
+        select(*(_slate.c[name] for name in columns))
+        .select_from(_lease)
+        .join(_slate, _slate.c.id == _lease.c.slate_id)
+        .join(_labeler, _labeler.c.id == _lease.c.labeler_id)
+        .where(_lease.c.id == bindparam("lease_id"), _labeler.c.account_id == bindparam("account_id"))
+        .with_for_update(of=_slate, key_share=True)
     )
 
 
 @lru_cache(maxsize=1)
 def _lease_to_close() -> Select[*tuple[Any, ...]]:
+    of_ranking = (_ranking.c.id.label("ranking_id"), _ranking.c.counted, _ranking.c.submitted_at)
     return (
-        select(
-            Lease.labeler_id,
-            Lease.slot,
-            Lease.order_shown,
-            Ranking.id.label("ranking_id"),
-            Ranking.counted,
-            Ranking.submitted_at,
-        )
-        .outerjoin(Ranking, Ranking.lease_id == Lease.id)
-        .where(Lease.id == bindparam("lease_id"))
+        select(_lease.c.labeler_id, _lease.c.slot, _lease.c.order_shown, *of_ranking)
+        .select_from(_lease)
+        .outerjoin(_ranking, _ranking.c.lease_id == _lease.c.id)
+        .where(_lease.c.id == bindparam("lease_id"))
     )
 
 
 @lru_cache(maxsize=1)
 def _store() -> Any:
     """One statement, one round trip: the write is what a labeler waits for."""
-    ranking, item, lease, draft = map(table_of, (Ranking, RankingItem, Lease, Draft))
-    stored = insert(ranking).values({name: bindparam(f"ranking_{name}") for name in RANKING_COLUMNS}).cte("stored")
+    stored = insert(_ranking).values({name: bindparam(f"ranking_{name}") for name in RANKING_COLUMNS}).cte("stored")
     given = (
         func.jsonb_to_recordset(bindparam("given", type_=JSONB))
         .table_valued(*(column(name, type_) for name, type_ in ITEM_TYPES.items()), name="given")
         .render_derived(with_types=True)
     )
     rows = select(bindparam("ranking_id", type_=Uuid), bindparam("ranking_slate_id", type_=Uuid), *given.c)
-    placed = insert(item).from_select(["ranking_id", "slate_id", *ITEM_TYPES], rows).cte("placed")
+    placed = insert(_item).from_select(["ranking_id", "slate_id", *ITEM_TYPES], rows).cte("placed")
     closed = (
-        update(lease)  # the one it came on; or one granted on the same slate since, if that one had expired
-        .where(lease.c.slate_id == bindparam("ranking_slate_id"), lease.c.labeler_id == bindparam("ranking_labeler_id"))
-        .where(lease.c.closed_at.is_(None))
+        update(_lease)  # the one it came on; or one granted on the same slate since, if that one had expired
+        .where(
+            _lease.c.slate_id == bindparam("ranking_slate_id"), _lease.c.labeler_id == bindparam("ranking_labeler_id")
+        )
+        .where(_lease.c.closed_at.is_(None))
         .values(closed_at=bindparam("ranking_submitted_at"), end=constant(LeaseEnd.SUBMITTED))
         .cte("closed")
     )
     dropped = (
-        delete(draft)
-        .where(draft.c.slate_id == bindparam("ranking_slate_id"), draft.c.labeler_id == bindparam("ranking_labeler_id"))
+        delete(_draft)
+        .where(
+            _draft.c.slate_id == bindparam("ranking_slate_id"), _draft.c.labeler_id == bindparam("ranking_labeler_id")
+        )
         .cte("dropped")
     )
     return MOVE.add_cte(stored, placed, closed, dropped)

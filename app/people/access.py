@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app import security
-from app.db import SessionDep
+from app.db import SessionDep, table_of
 from app.pages import Reader
 from app.people.errors import MembershipPaused, NotSignedIn, NotSiteAdmin, ProjectNotFound, RoleTooLow
 from app.people.models import Account, APIKey, Labeler, Membership, Role, SignInSession
@@ -73,6 +73,9 @@ def find_account(request: Request, session: Session) -> Account | None:
     return None if row is None else row.Account
 
 
+Query = Select[*tuple[Any, ...]]
+
+
 @dataclass(frozen=True)
 class Credential:
     """What a request shows: the hash of an API key, or of its session's token."""
@@ -89,30 +92,34 @@ def credential_of(request: Request) -> Credential | None:
     return Credential(token_hash(token), is_key=False) if token else None
 
 
-def holders_of_keys(*what: Any) -> Select[Any]:
+# Of tables, not of models: what asks for columns alone is spared the making of objects.
+_account, _key, _session = map(table_of, (Account, APIKey, SignInSession))
+
+
+def holders_of_keys(*what: Any) -> Query:
     """A query for `what`, about the account that holds the key whose hash is bound as `token_hash`, if it is good."""
-    was_used_long_ago = func.coalesce(APIKey.last_used_at < func.now() - SEEN_EVERY, True)
+    was_used_long_ago = func.coalesce(_key.c.last_used_at < func.now() - SEEN_EVERY, True)
     return (
-        select(*what, APIKey.id.label("credential_id"), was_used_long_ago.label("was_seen_long_ago"))
-        .join_from(APIKey, Account, Account.id == APIKey.account_id)
-        .where(APIKey.secret_hash == bindparam("token_hash", type_=LargeBinary))
-        .where(APIKey.revoked_at.is_(None), Account.disabled_at.is_(None))
+        select(*what, _key.c.id.label("credential_id"), was_used_long_ago.label("was_seen_long_ago"))
+        .join_from(_key, _account, _account.c.id == _key.c.account_id)
+        .where(_key.c.secret_hash == bindparam("token_hash", type_=LargeBinary))
+        .where(_key.c.revoked_at.is_(None), _account.c.disabled_at.is_(None))
     )
 
 
-def holders_of_sessions(*what: Any) -> Select[Any]:
+def holders_of_sessions(*what: Any) -> Query:
     """The same about a browser's session."""
-    was_seen_long_ago = SignInSession.last_seen_at < func.now() - SEEN_EVERY
+    was_seen_long_ago = _session.c.last_seen_at < func.now() - SEEN_EVERY
     return (
-        select(*what, SignInSession.id.label("credential_id"), was_seen_long_ago.label("was_seen_long_ago"))
-        .join_from(SignInSession, Account, Account.id == SignInSession.account_id)
-        .where(SignInSession.token_hash == bindparam("token_hash", type_=LargeBinary))
-        .where(SignInSession.revoked_at.is_(None), SignInSession.expires_at > func.now(), Account.disabled_at.is_(None))
+        select(*what, _session.c.id.label("credential_id"), was_seen_long_ago.label("was_seen_long_ago"))
+        .join_from(_session, _account, _account.c.id == _session.c.account_id)
+        .where(_session.c.token_hash == bindparam("token_hash", type_=LargeBinary))
+        .where(_session.c.revoked_at.is_(None), _session.c.expires_at > func.now(), _account.c.disabled_at.is_(None))
     )
 
 
 def find_holder(
-    session: Session, credential: Credential | None, of_key: Select[Any], of_session: Select[Any], **bound: Any
+    session: Session, credential: Credential | None, of_key: Query, of_session: Query, **bound: Any
 ) -> Row[Any] | None:
     """The one row about who holds the credential, which is marked as seen; None when it is not, or no longer, good."""
     if credential is None:
@@ -126,12 +133,12 @@ def find_holder(
 
 # Built once: putting a query together costs more than the database's answer.
 @lru_cache(maxsize=1)
-def _account_of_key() -> Select[Any]:
+def _account_of_key() -> Query:
     return holders_of_keys(Account)
 
 
 @lru_cache(maxsize=1)
-def _account_of_session() -> Select[Any]:
+def _account_of_session() -> Query:
     return holders_of_sessions(Account)
 
 

@@ -13,13 +13,14 @@ from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
-from sqlalchemy import Select, bindparam, func
+from sqlalchemy import bindparam, func
 from sqlalchemy.orm import Session
 
-from app.db import LoopSessionFactory
+from app.db import LoopSessionFactory, table_of
 from app.people.access import (
     Access,
     Credential,
+    Query,
     access_of,
     credential_of,
     find_holder,
@@ -84,7 +85,7 @@ async def identify(request: Request) -> Caller:
 CallerDep = Annotated[Caller, Depends(identify)]
 
 
-def _holders(*what: Any, is_key: bool) -> Select[Any]:
+def _holders(*what: Any, is_key: bool) -> Query:
     return holders_of_keys(*what) if is_key else holders_of_sessions(*what)
 
 
@@ -92,12 +93,12 @@ _now = func.clock_timestamp().label("now")
 
 
 @lru_cache(maxsize=2)
-def _who(*, is_key: bool) -> Select[Any]:
-    return _holders(Account.id.label("account_id"), _now, is_key=is_key)
+def _who(*, is_key: bool) -> Query:
+    return _holders(table_of(Account).c.id.label("account_id"), _now, is_key=is_key)
 
 
 @lru_cache(maxsize=2)
-def _who_in_project(*, is_key: bool) -> Select[Any]:
+def _who_in_project(*, is_key: bool) -> Query:
     return (
         _holders(Account, Project, Membership, Labeler, _now, is_key=is_key)
         .outerjoin(Project, Project.slug == bindparam("slug"))
