@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from math import inf
 from time import monotonic
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from fastapi import Depends
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     DateTime,
     Engine,
     Enum,
@@ -111,12 +113,31 @@ def connect_loop(url: str, *, application: str = "podium", **pool: Any) -> Async
     """
     engine = create_async_engine(driver_url(url), connect_args=_connect_arguments(application), **pool)
     _notice_the_dead(engine.sync_engine)
+    event.listen(engine.sync_engine, "connect", _plan_once)
     LoopSessionFactory.configure(bind=engine.sync_engine)
     return engine
 
 
+def connect_for_one_statement() -> Connection:
+    """A connection of the loop on which each statement is a transaction of its own, without a BEGIN and a COMMIT."""
+    return _each_on_its_own(LoopSessionFactory.kw["bind"]).connect()
+
+
+@lru_cache(maxsize=1)
+def _each_on_its_own(engine: Engine) -> Engine:
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def _connect_arguments(application: str) -> dict[str, Any]:
     return {"application_name": f"{application}-{os.getpid()}", "connect_timeout": 10}
+
+
+def _plan_once(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    """The few statements of the loop look rows up by their keys: planning them anew each time finds no better plan."""
+    cursor = connection.cursor()
+    cursor.execute("SET plan_cache_mode = force_generic_plan")
+    cursor.close()
+    connection.commit()
 
 
 def _notice_the_dead(engine: Engine) -> None:

@@ -1,5 +1,6 @@
 """Puts the web product together. Stateless: any number of these processes may serve one installation."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -69,4 +70,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if url is not None and db.LoopSessionFactory.kw.get("bind") is None:
             loop_engine = db.connect_loop(url, application="podium-web", pool_size=for_the_loop, max_overflow=0)
             connections.push_async_callback(loop_engine.dispose)
+        gc.freeze()  # what was made so far stays for good: the collector need not look at it again and again
         yield

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Executable, and_, bindparam, exists, or_, select
+from sqlalchemy import BigInteger, ColumnElement, DateTime, Executable, and_, bindparam, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
@@ -24,16 +24,8 @@ def save_draft(
     builds_on: the revision the work began from, 0 for none. A retry of a save whose reply was lost finds its own
     content and gets the same revision.  Raises LeaseNotFound, LeaseEnded (submitted or skipped), StaleDraft.
     """
-    saved: int | None = session.scalar(
-        _save(),
-        {
-            "of_lease": lease_id,
-            "of_account": account_id,
-            "builds_on": builds_on,
-            "new_content": content,
-            "now": now,
-        },
-    )
+    what = {"of_lease": lease_id, "builds_on": builds_on, "new_content": content}
+    saved: int | None = session.scalar(saving(_account_id, _now), {**what, "of_account": account_id, "now": now})
     if saved is not None:
         return saved
     lease = find_lease(session, account_id, lease_id)
@@ -47,9 +39,17 @@ def save_draft(
     raise StaleDraft(newer.revision, newer.content)
 
 
-@lru_cache(maxsize=1)
-def _save() -> Executable:
-    """Put together once: that costs more than the database's answer."""
+_account_id: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
+_now: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
+_clock: ColumnElement[datetime] = func.clock_timestamp()
+
+
+@lru_cache(maxsize=4)  # putting it together costs more than the database's answer
+def saving(account_id: ColumnElement[int], now: ColumnElement[datetime] = _clock) -> Executable:
+    """The statement that stores a draft of the account's and answers with its revision; no row when it must not.
+
+    Bound: of_lease, builds_on, new_content.
+    """
     builds_on = bindparam("builds_on", type_=BigInteger)
     of_lease = (Draft.slate_id == Lease.slate_id, Draft.labeler_id == Lease.labeler_id)
     is_editable = or_(Lease.closed_at.is_(None), Lease.end == LeaseEnd.EXPIRED)  # late work is not thrown away either
@@ -60,10 +60,10 @@ def _save() -> Executable:
             Lease.labeler_id,
             builds_on + 1,
             bindparam("new_content", type_=JSONB),
-            bindparam("now", type_=DateTime(timezone=True)),
+            now,
         )
         .join(Labeler, Labeler.id == Lease.labeler_id)
-        .where(Lease.id == bindparam("of_lease"), Labeler.account_id == bindparam("of_account"))
+        .where(Lease.id == bindparam("of_lease"), Labeler.account_id == account_id)
         .where(is_editable, may_begin)
     )
     new = insert(table_of(Draft)).from_select(["slate_id", "labeler_id", "revision", "content", "updated_at"], rows)

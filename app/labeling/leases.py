@@ -9,7 +9,20 @@ from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import DateTime, Select, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Executable,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, joinedload
 
 from app.db import SAMPLER_CHANNEL, constant, notify, table_of
@@ -102,8 +115,8 @@ def renew(session: Session, account_id: int, lease_id: UUID, now: datetime) -> d
 
     A lease that is over its deadline but still open is renewed too: nobody has taken the slot.
     """
-    which = {"of_lease": lease_id, "of_account": account_id, "now": now}
-    renewed: datetime | None = session.scalar(_RENEW, which)
+    bound = {"of_lease": lease_id, "of_account": account_id, "now": now}
+    renewed: datetime | None = session.scalar(renewing(_account_id, _now), bound)
     if renewed is None:
         raise LeaseEnded(str(find_lease(session, account_id, lease_id).end))
     return renewed
@@ -245,14 +258,21 @@ _RENEW_ALL = (
     .values(expires_at=bindparam("deadline"))
     .returning(_lease.c.id)
 )
-_duration = func.make_interval(0, 0, 0, 0, 0, 0, Project.lease_duration_s)
-_RENEW = (
-    update(_lease)
-    .where(_lease.c.id == bindparam("of_lease"), _lease.c.closed_at.is_(None))
-    .where(_lease.c.labeler_id == Labeler.id, Labeler.account_id == bindparam("of_account"))
-    .where(Project.id == Labeler.project_id)
-    .values(expires_at=bindparam("now", type_=DateTime(timezone=True)) + _duration)
-    .returning(_lease.c.expires_at)
-)
 _LEASE_COLUMNS = ("id", "slate_id", "labeler_id", "slot", "order_shown", "granted_at", "expires_at")
 _OPEN = MOVE.add_cte(insert(_lease).values({name: bindparam(f"lease_{name}") for name in _LEASE_COLUMNS}).cte("opened"))
+_account_id: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
+_now: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
+_clock: ColumnElement[datetime] = func.clock_timestamp()
+
+
+@lru_cache(maxsize=4)
+def renewing(account_id: ColumnElement[int], now: ColumnElement[datetime] = _clock) -> Executable:
+    """The statement that renews the account's lease `of_lease` and answers with its deadline; no row if it ended."""
+    duration = func.make_interval(0, 0, 0, 0, 0, 0, Project.lease_duration_s)
+    return (
+        update(_lease)
+        .where(_lease.c.id == bindparam("of_lease"), _lease.c.closed_at.is_(None))
+        .where(_lease.c.labeler_id == Labeler.id, Labeler.account_id == account_id, Project.id == Labeler.project_id)
+        .values(expires_at=now + duration)
+        .returning(_lease.c.expires_at)
+    )

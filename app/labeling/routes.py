@@ -135,7 +135,10 @@ def take_leases(slug: str, form: LeaseRequest, caller: CallerDep) -> LeasesOut:
 @without_a_thread
 def renew(lease_id: UUID, caller: CallerDep) -> RenewalOut:
     """Keep a lease for another full duration."""
-    with caller.signed_in() as (session, account_id, now):
+    expires_at = caller.at_once(leases.renewing, of_lease=lease_id)
+    if expires_at is not None:
+        return RenewalOut(expires_at=expires_at)
+    with caller.signed_in() as (session, account_id, now):  # says what is wrong
         return RenewalOut(expires_at=leases.renew(session, account_id, lease_id, now))
 
 
@@ -144,7 +147,10 @@ def renew(lease_id: UUID, caller: CallerDep) -> RenewalOut:
 def save_draft(lease_id: UUID, form: DraftForm, caller: CallerDep) -> SavedDraftOut:
     """Store unfinished work; a stale one is refused with the newer draft."""
     content = form.content.model_dump(mode="json", exclude_defaults=True)
-    with caller.signed_in() as (session, account_id, now):
+    saved = caller.at_once(drafts.saving, of_lease=lease_id, builds_on=form.revision, new_content=content)
+    if saved is not None:
+        return SavedDraftOut(revision=saved)
+    with caller.signed_in() as (session, account_id, now):  # says what is wrong
         revision = drafts.save_draft(session, account_id, lease_id, builds_on=form.revision, content=content, now=now)
     return SavedDraftOut(revision=revision)
 

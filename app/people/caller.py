@@ -5,7 +5,7 @@ endpoint, one after the other. Here the endpoint itself opens the transaction, i
 gets a session in no other way, and with it comes who asks and what the time is, all from one statement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +13,10 @@ from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
-from sqlalchemy import bindparam, func
+from sqlalchemy import ColumnElement, Executable, bindparam, func
 from sqlalchemy.orm import Session
 
-from app.db import LoopSessionFactory, table_of
+from app.db import LoopSessionFactory, connect_for_one_statement, table_of
 from app.people.access import (
     Access,
     Credential,
@@ -56,6 +56,18 @@ class Caller:
 
     credential: Credential | None
 
+    def at_once(self, statement: Callable[[ColumnElement[int]], Executable], **bound: Any) -> Any:
+        """Run one statement that is a transaction of its own and looks the caller's account up by itself.
+
+        statement: made from the account's id, in SQL; it is asked for again and again, and had better be kept.
+        Returns the one value that it answers with. None: it found nothing to do, perhaps because nobody is signed in.
+        """
+        if self.credential is None:
+            return None
+        with connect_for_one_statement() as connection:
+            query = statement(_account_id(is_key=self.credential.is_key))
+            return connection.scalar(query, {"token_hash": self.credential.token_hash, **bound})
+
     @contextmanager
     def signed_in(self) -> Iterator[SignedIn]:
         """One transaction: committed at the end, rolled back by an error.  Raises NotSignedIn."""
@@ -90,6 +102,11 @@ def _holders(*what: Any, is_key: bool) -> Query:
 
 
 _now = func.clock_timestamp().label("now")
+
+
+@lru_cache(maxsize=2)
+def _account_id(*, is_key: bool) -> ColumnElement[int]:
+    return _holders(table_of(Account).c.id, is_key=is_key).with_only_columns(table_of(Account).c.id).scalar_subquery()
 
 
 @lru_cache(maxsize=2)
