@@ -196,10 +196,13 @@ def get_session(turn: Annotated[None, Depends(wait_for_turn, scope="function")])
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
+# The database's time: deadlines must not depend on a process's own clock.
+CLOCK: ColumnElement[datetime] = func.clock_timestamp()
+
+
 def clock(session: Session) -> datetime:
-    """The database's time, read once a request: deadlines must not depend on a process's own clock."""
-    now: datetime = session.scalars(select(func.clock_timestamp())).one()
-    return now
+    """The database's time, read once a request."""
+    return session.scalars(select(CLOCK)).one()
 
 
 def notify(session: Session, channel: str, payload: str = "") -> None:

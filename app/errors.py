@@ -38,6 +38,7 @@ HTTP_STATUS = {
     "chosen_is_not_best": 422,
     "submission_not_found": 404,
     "suggestion_not_found": 404,
+    "suggestions_not_offered": 404,
     "task_not_offered": 404,
     "incomplete_writing": 422,
     "writing_too_long": 422,

@@ -22,6 +22,7 @@ def kwise_loss(
     label_weights: Tensor | None = None,
     total_weight: float | None = None,
     ties: Literal["skip", "half"] = "skip",
+    picks: Tensor | None = None,
 ) -> Tensor:
     """Mean negative log likelihood of the comparisons implied by each ranking, in nats.
 
@@ -29,6 +30,7 @@ def kwise_loss(
     margins: (B,) by how much the better completion should win (Llama 2, arXiv:2307.09288, 3.2.2).
     label_weights: (B,) what each ranking counts for, 1 if None.  total_weight: of the whole optimiser step, when this
     is one micro-batch of it.  ties: "half" counts a tie as half a comparison each way; "skip" leaves it out.
+    picks: (B,) bool, where one was picked and the others, of equal rank, were not compared: those are no ties.
     Each ranking weighs the same whatever its K (InstructGPT, arXiv:2203.02155, eq. 1).
     Raises ValueError if a ranking implies no comparison: its mean would be 0/0.
     """
@@ -38,6 +40,8 @@ def kwise_loss(
     shares = better.to(scores.dtype)
     if ties == "half":
         tied = both & (ranks[:, :, None] == ranks[:, None, :]) & ~torch.eye(ranks.shape[1], dtype=torch.bool).to(both)
+        if picks is not None:
+            tied = tied & ~picks[:, None, None]
         shares = shares + 0.5 * tied
     num_comparisons = shares.sum(dim=(1, 2))  # (B,)
     if (num_comparisons == 0).any():

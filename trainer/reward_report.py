@@ -21,6 +21,10 @@ class Judged:
     ranks: Sequence[int]
     scores: Sequence[float]
     lengths: Sequence[int]  # tokens
+    is_pick: bool = False  # the others than the best were not compared with each other
+
+    def compares(self, i: int, j: int) -> bool:
+        return not (self.is_pick and self.ranks[i] == self.ranks[j])
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ def comparisons_of(judged: Judged) -> list[Comparison]:
 
 def num_ties(judged: Judged) -> int:
     ranks = judged.ranks
-    return sum(ranks[i] == ranks[j] for i in range(len(ranks)) for j in range(i + 1, len(ranks)))
+    return sum(
+        ranks[i] == ranks[j] and judged.compares(i, j) for i in range(len(ranks)) for j in range(i + 1, len(ranks))
+    )
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -145,7 +151,10 @@ def pearson(xs: Sequence[float], ys: Sequence[float]) -> float | None:
 
 
 def labeler_agreement(rankings: Sequence[Judged]) -> float | None:
-    """Share of pairs that two labelers of a slate order alike, a tie of one counting 1/2; None without overlap."""
+    """Share of pairs that two labelers of a slate both compared and order alike, a tie of one counting 1/2.
+
+    None without overlap.
+    """
     by_slate: dict[Hashable, list[Judged]] = {}
     for judged in rankings:
         by_slate.setdefault(judged.slate, []).append(judged)
@@ -156,6 +165,7 @@ def labeler_agreement(rankings: Sequence[Judged]) -> float | None:
         for second in own[a + 1 :]
         for i in range(len(first.ranks))
         for j in range(i + 1, len(first.ranks))
+        if first.compares(i, j) and second.compares(i, j)
     ]
     return mean(agreements)
 

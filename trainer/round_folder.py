@@ -71,6 +71,7 @@ class RankingRow:
     completion_ids: list[list[int]]  # EOS included where the completion finished
     completion_texts: list[str]
     ranks: list[int]  # 1 is best, equal ranks are ties
+    is_pick: bool = False  # one was picked: the others, of equal rank, were not compared with each other
     margin: float | None = None  # stated strength
     weight: float = 1.0
 
@@ -109,6 +110,7 @@ COLUMNS: dict[type, dict[str, str]] = {
         "completion_ids": "list<list<int32>>",
         "completion_texts": "list<string>",
         "ranks": "list<int32>",
+        "is_pick": "bool",
         "margin": "double",
         "weight": "double",
     },

@@ -21,8 +21,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from app import terminal
-from app.datasets.models import Snapshot
-from app.datasets.snapshots import snapshot_rows
+from app.datasets.reading import ranking_rows as frozen_rankings
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
 from app.prompts.models import Split, Use
 from app.rounds import claims, devices, results
@@ -365,8 +364,7 @@ def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> lis
     """Every ranking of the round's snapshot that says something and fits."""
     if inputs.snapshot_id is None:
         return []
-    snapshot = session.get_one(Snapshot, inputs.snapshot_id)
-    rankings = list(snapshot_rows(session, snapshot))
+    rankings = list(frozen_rankings(session, inputs.snapshot_id))
     held_out = held_out_labelers({ranking.pseudonym for ranking in rankings})
     rows = []
     for ranking in rankings:
@@ -399,6 +397,7 @@ def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> lis
                 completion_ids=completion_ids,
                 completion_texts=[completion.text for completion in ranking.completions],
                 ranks=ranking.ranks,
+                is_pick=ranking.is_pick,
                 margin=ranking.margin,
                 weight=ranking.weight,
             )
@@ -407,9 +406,9 @@ def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> lis
 
 
 def demonstration_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[DemonstrationRow]:
-    """The project's demonstrations that fit."""
+    """The demonstrations of the round's snapshot that fit."""
     rows = []
-    for demonstration, prompt in demonstrations_of(session, inputs.project_id):
+    for demonstration, prompt in demonstrations_of(session, inputs.snapshot_id):
         prompt_ids = encoder.prompt(prompt.id, prompt.messages)
         if prompt_ids is None:
             continue

@@ -1,31 +1,50 @@
 """The dataset card of a snapshot: what stands beside a file that is passed on."""
 
+from typing import Any
+
 from app.datasets.models import Snapshot
 from app.projects.models import Project
 
 CARD = """\
 # {project}: {name}
 
-Human rankings of completions, collected with Podium in the project “{project}” and frozen on {date}.
+Human rankings of completions and written demonstrations, collected with Podium in the project “{project}” and frozen
+on {date}.
 
 | | |
 | --- | --- |
 | rankings | {rankings:,} |
+| of which picks: one against each of the others | {picks:,} |
 | comparisons (pairs of which one is better) | {comparisons:,} |
+| slates that a researcher decided | {adjudicated:,} |
 | labelers | {labelers:,} |
 | by kind of slate | {kinds} |
 | by split | {splits} |
 | by K | {sizes} |
 | completions by policy version | {policies} |
+| demonstrations | {demonstrations} |
+| demonstrations by split | {demonstration_splits} |
+| demonstrations by kind of prompt | {prompt_kinds} |
 | SHA-256 of the canonical `kwise` JSON lines | `{sha256}` |
+| SHA-256 of the canonical `sft` JSON lines | {sft_sha256} |
 | exporter | {exporter} |
 
 The filter was `{filter}`.
 
 `kwise` has one record a ranking: `messages` is the prompt, each of `completions` has its text, `rank` (1 is best, equal
 ranks are ties), `quality` (1 to 7), `flags`, `is_safe` (of two, where it was asked), and where it came from.
-`safety_bin` is Llama 2's. `pairs` has one record a comparison in TRL's preference format: `prompt`, `chosen`,
-`rejected`. Prompts of one `group` are always on one side of `split`.
+`safety_bin` is Llama 2's. Where `is_pick`, one completion was picked as the best: it was compared with each of the
+others, and their equal ranks are no ties. `adjudication` is a researcher's decision on a slate that its labelers ranked
+differently, or null.
+
+`pairs` has one record a comparison in TRL's preference format: `prompt`, `chosen`, `rejected`. It is written with the
+labels as given, or with the decision alone where a slate was `adjudicated`: a decision's comparisons have no labeler.
+
+`sft` has one record for what a person wrote in one piece, in TRL's conversational format: `messages`, whose turns
+`written_turns` (counted from 0) a person wrote as the assistant. `used_suggestion` marks those that began as the
+policy's.
+
+Prompts of one `group` are always on one side of `split`.
 
 Labelers are pseudonyms. Names, the ids of other systems and notes are left out.
 """
@@ -34,21 +53,35 @@ Labelers are pseudonyms. Names, the ids of other systems and notes are left out.
 def dataset_card(project: Project, snapshot: Snapshot) -> str:
     """The card in Markdown; the same for the same snapshot."""
     counts = snapshot.counts
+    pieces = counts.get("demonstration_split", {})
     return CARD.format(
         project=project.name,
         name=snapshot.name,
         date=f"{snapshot.created_at:%Y-%m-%d}",
         rankings=snapshot.num_rankings,
+        picks=counts.get("picks", 0),
         comparisons=snapshot.num_comparisons,
+        adjudicated=counts.get("adjudicated", 0),
         labelers=counts["labelers"],
-        kinds=in_words(counts["kind"]),
-        splits=in_words(counts["split"]),
-        sizes=in_words(counts["k"]),
+        kinds=in_words(counts["kind"]) or "none",
+        splits=in_words(counts["split"]) or "none",
+        sizes=in_words(counts["k"]) or "none",
         policies=in_words(counts["policy_version"]) or "none",
+        demonstrations=demonstrations_in_words(counts),
+        demonstration_splits=in_words(pieces) or "none",
+        prompt_kinds=in_words(counts.get("demonstration_prompt_kind", {})) or "none",
         sha256=snapshot.sha256,
+        sft_sha256="none" if snapshot.sft_sha256 is None else f"`{snapshot.sft_sha256}`",
         exporter=snapshot.exporter_version,
         filter=snapshot.filter,
     )
+
+
+def demonstrations_in_words(counts: dict[str, Any]) -> str:
+    num = sum(counts.get("demonstration_split", {}).values())
+    if not num:
+        return "none"
+    return f"{num:,} by {counts['writers']:,} people, {counts['with_suggestion']:,} from a suggestion of the policy"
 
 
 def in_words(counts: dict[str, int]) -> str:

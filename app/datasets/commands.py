@@ -25,7 +25,7 @@ from app.projects.service import get_project
 from app.terminal import CannotStart, open_session, say
 
 imports = typer.Typer(help="Import prompts, rankings or demonstrations from a file.", no_args_is_help=True)
-snapshots = typer.Typer(help="Freeze rankings, and list what is frozen.", no_args_is_help=True)
+snapshots = typer.Typer(help="Freeze rankings and demonstrations, and list what is frozen.", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The file; gzipped or not.")]
 ProjectOption = Annotated[str, typer.Option("--project", "-p", help="The project's short name.")]
@@ -113,6 +113,7 @@ def readable(path: Path) -> Iterator[BinaryIO]:
 def create(
     project: Annotated[str, typer.Argument(help="The project's short name.")],
     name: Annotated[str | None, typer.Option(help="What to call it; the time if left out.")] = None,
+    content: Annotated[list[str] | None, typer.Option(help="rankings or demonstrations; both if left out.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Kind of slate; may be repeated.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test; may be repeated.")] = None,
     policy: Annotated[list[int] | None, typer.Option(help="Number of a policy version; may be repeated.")] = None,
@@ -121,10 +122,18 @@ def create(
     until: Annotated[str | None, typer.Option(help="First moment that is left out, ISO.")] = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Freeze the rankings that all the options allow."""
+    """Freeze the rankings and demonstrations that all the options allow."""
     with open_session() as session:
         found, now = get_project(session, project), clock(session)
-        filter = filter_of(kinds=kind, splits=split, policy_versions=policy, labelers=labeler, since=since, until=until)
+        filter = filter_of(
+            contents=content,
+            kinds=kind,
+            splits=split,
+            policy_versions=policy,
+            labelers=labeler,
+            since=since,
+            until=until,
+        )
         name = name or f"{now:%Y-%m-%d %H:%M:%S} UTC"
         snapshot = create_snapshot(session, found, name=name, filter=filter, account=None, now=now)
         audit(session, None, "snapshot.create", f"snapshot:{snapshot.id}", project_id=found.id, name=snapshot.name)
@@ -145,7 +154,7 @@ def list_(
 def line(snapshot: Snapshot) -> str:
     return (
         f"{snapshot.id}  {snapshot.name}: {snapshot.num_rankings:,} rankings, {snapshot.num_comparisons:,} comparisons,"
-        f" sha256 {snapshot.sha256}"
+        f" {snapshot.num_demonstrations:,} demonstrations, sha256 {snapshot.sha256}"
     )
 
 
@@ -155,25 +164,34 @@ def facts(snapshot: Snapshot) -> dict[str, Any]:
         "name": snapshot.name,
         "num_rankings": snapshot.num_rankings,
         "num_comparisons": snapshot.num_comparisons,
+        "num_demonstrations": snapshot.num_demonstrations,
         "counts": snapshot.counts,
         "sha256": snapshot.sha256,
+        "sft_sha256": snapshot.sft_sha256,
     }
 
 
 def export(
     snapshot: Annotated[str, typer.Argument(help="The snapshot's number, or with --project its name.")],
     to: Annotated[Path, typer.Option("--to", help="The file to write; .parquet writes Parquet, else JSON lines.")],
-    format: Annotated[str, typer.Option(help="kwise: one ranking a row. pairs: TRL's preference format.")] = "kwise",
+    format: Annotated[
+        str, typer.Option(help="kwise: one ranking a row. pairs: TRL's preference format. sft: what people wrote.")
+    ] = "kwise",
     project: Annotated[str | None, typer.Option("--project", "-p", help="The project's short name.")] = None,
     ties: Annotated[str, typer.Option(help="drop or keep, in pairs.")] = "drop",
+    labels: Annotated[
+        str, typer.Option(help="given, or adjudicated: a researcher's decision where there is one; in pairs.")
+    ] = "given",
     style: Annotated[str, typer.Option(help="auto, standard or conversational, in pairs.")] = "auto",
 ) -> None:
     """Write a snapshot to a file, whole or not at all."""
-    choice = choice_of(format=format, file="parquet" if to.suffix == ".parquet" else "jsonl", ties=ties, style=style)
+    file = "parquet" if to.suffix == ".parquet" else "jsonl"
+    choice = choice_of(format=format, file=file, ties=ties, labels=labels, style=style)
     with open_session() as session:
         found = find(session, snapshot, project)
         size = write_whole(to, export_chunks(found, choice))
-    say(f"{to}: {found.num_rankings:,} rankings of “{found.name}” as {format}, {size:,} bytes")
+    what = f"{found.num_demonstrations:,} demonstrations" if format == "sft" else f"{found.num_rankings:,} rankings"
+    say(f"{to}: {what} of “{found.name}” as {format}, {size:,} bytes")
 
 
 def choice_of(**given: Any) -> ExportChoice:

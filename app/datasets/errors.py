@@ -29,12 +29,12 @@ class SnapshotNameTaken(DatasetError):
 
 
 class NothingSelected(DatasetError):
-    """The filter selects no ranking."""
+    """The filter selects no ranking and no demonstration."""
 
     code = "nothing_selected"
 
     def __init__(self) -> None:
-        super().__init__("No ranking fits this filter; widen it, or collect or import rankings first.")
+        super().__init__("No ranking and no demonstration fits this filter; widen it, or collect or import some first.")
 
 
 class BadFilter(DatasetError):

@@ -25,6 +25,7 @@ REMARKS = {
     "same_text": "both completions are the same text, so there is nothing to compare; left out",
     "ratings_not_kept": "ratings on other scales than 1 to 7 are not kept",
     "margin_not_kept": "margins other than 0, 1/3, 2/3 and 1 are not kept",
+    "adjudication_not_kept": "a researcher's decision is not kept: decisions are made here",
 }
 
 
@@ -49,6 +50,7 @@ class GivenRanking:
     flags: list[list[str]] | None = None
     are_safe: list[bool | None] | None = None
     order_shown: list[int] | None = None
+    is_pick: bool = False  # one was picked, the others were not compared with each other
     strength: Strength | None = None
     active_s: float | None = None
     submitted_at: datetime | None = None
@@ -95,7 +97,7 @@ def read_kwise(record: Record) -> Given:
         [kwise_ranking(record, items, ranks)],
         key=optional_text(record, "slate_id") or optional_text(record, "id"),
     )
-    return Given([slate])
+    return Given([slate], ["adjudication_not_kept"] if record.get("adjudication") is not None else [])
 
 
 def given_completion(place: int, item: Record) -> GivenCompletion:
@@ -155,6 +157,9 @@ def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> 
     order = record.get("order_shown")
     if order is not None and (not isinstance(order, list) or set(order) != set(range(len(items)))):
         raise BadRecord(f"order_shown does not name each of the completions 0 to {len(items) - 1} once")
+    is_pick = record.get("is_pick") or False
+    if not isinstance(is_pick, bool) or (is_pick and sorted(ranks) != [1] + [2] * (len(ranks) - 1)):
+        raise BadRecord("is_pick is not true or false, or the ranks do not place one above all the others")
     strength = choice(record, "strength", tuple(Strength))
     active_s = record.get("active_s")
     if active_s is not None and not (is_number(active_s) and active_s >= 0):
@@ -167,6 +172,7 @@ def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> 
         flags=flags,
         are_safe=are_safe,
         order_shown=order,
+        is_pick=is_pick,
         strength=None if strength is None else Strength(strength),
         active_s=active_s,
         submitted_at=moment(record, "submitted_at"),

@@ -7,15 +7,14 @@ from datetime import datetime
 from typing import Any, BinaryIO
 from uuid import UUID, uuid5
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from app.batches import batches
 from app.datasets import reports
 from app.datasets.errors import BadFile, ImportNotFound, ImportRefused, Problem, UnknownFormat
 from app.datasets.files import CONTAINERS, container_of, records
-from app.datasets.formats import RANKING_FORMATS, prompt_of, read_demonstration
+from app.datasets.formats import RANKING_FORMATS, GivenDemonstration, prompt_of, read_demonstration
 from app.datasets.importing import Import
 from app.datasets.models import DatasetImport
 from app.datasets.ranking_imports import find_labelers, write_rankings
@@ -172,26 +171,42 @@ def write_demonstrations(running: Import, file: BinaryIO, format: str | None) ->
             import_id=running.id,
         )
         running.report.counts["prompts"] += placed.num_added
-        labelers = find_labelers(running, [given.labeler for _, given in batch if given.labeler is not None])
-        rows: list[dict[str, Any]] = [
-            {
-                "id": uuid5(DEMONSTRATIONS, f"{prompt.prompt_id}:{given.text}"),
-                "prompt_id": prompt.prompt_id,
-                "labeler_id": None if given.labeler is None else labelers[given.labeler],
-                "text": given.text,
-                "import_id": running.id,
-            }
-            for (_, given), prompt in zip(batch, placed.placed, strict=True)
-        ]
-        adding = insert(Demonstration).on_conflict_do_nothing().returning(Demonstration.id)
-        new = set(running.session.scalars(adding, rows))
-        for (line, _), row in zip(batch, rows, strict=True):
-            if row["id"] in new:
-                new.remove(row["id"])
-                running.report.counts["demonstrations"] += 1
-            else:
+        known = known_demonstrations(running, [prompt.prompt_id for prompt in placed.placed])
+        new: list[tuple[int, GivenDemonstration]] = []
+        for (line, given), prompt in zip(batch, placed.placed, strict=True):
+            if (prompt.prompt_id, given.text) in known:
                 running.report.remark("known", line)
+            else:
+                known.add((prompt.prompt_id, given.text))
+                new.append((prompt.prompt_id, given))
+        add_demonstrations(running, new)
     return container
+
+
+def add_demonstrations(running: Import, new: Sequence[tuple[int, GivenDemonstration]]) -> None:
+    """new: prompt and demonstration. Their ids are hashes of what they say."""
+    labelers = find_labelers(running, [given.labeler for _, given in new if given.labeler is not None])
+    rows: list[dict[str, Any]] = [
+        {
+            "id": uuid5(DEMONSTRATIONS, f"{prompt_id}:{given.text}"),
+            "prompt_id": prompt_id,
+            "labeler_id": None if given.labeler is None else labelers[given.labeler],
+            "text": given.text,
+            "import_id": running.id,
+        }
+        for prompt_id, given in new
+    ]
+    if rows:
+        running.session.execute(insert(Demonstration), rows)
+        running.report.counts["demonstrations"] += len(rows)
+
+
+def known_demonstrations(running: Import, prompt_ids: Sequence[int]) -> set[tuple[int, str]]:
+    """Prompt and text of those that stand: our own export coming home changes nothing."""
+    query = select(Demonstration.prompt_id, Demonstration.text).where(
+        Demonstration.prompt_id.in_(set(prompt_ids)), Demonstration.retracted_at.is_(None)
+    )
+    return {(prompt_id, text) for prompt_id, text in running.session.execute(query)}
 
 
 Writer = Callable[[Import, BinaryIO, str | None], str]

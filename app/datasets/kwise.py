@@ -6,7 +6,7 @@ Left out are names, the ids that other systems gave people and texts, and notes,
 import json
 from typing import Any
 
-from app.datasets.rows import CompletionRow, RankingRow
+from app.datasets.rows import CompletionRow, Decision, RankingRow
 
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: dumps makes one a call
 
@@ -32,12 +32,23 @@ def kwise_record(row: RankingRow) -> dict[str, Any]:
         ],
         "order_shown": row.order_shown,
         "labeler": row.pseudonym,
+        "is_pick": row.is_pick,
         "strength": None if row.strength is None else row.strength.value,
         "margin": row.margin,
         "safety_bin": None if row.safety_bin is None else row.safety_bin.value,
         "weight": row.weight,
         "active_s": row.active_s,
         "submitted_at": row.submitted_at.isoformat(),
+        "adjudication": None if row.decision is None else decision_record(row.decision),
+    }
+
+
+def decision_record(decision: Decision) -> dict[str, Any]:
+    """Its reason is left out like a note, and so is who decided."""
+    return {
+        "ranks": decision.ranks,
+        "num_rankings": decision.num_rankings,
+        "decided_at": decision.decided_at.isoformat(),
     }
 
 

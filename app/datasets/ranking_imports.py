@@ -77,20 +77,21 @@ def write_batch(running: Import, batch: Sequence[tuple[int, GivenSlate]], occurr
     )
     running.report.counts["prompts"] += placed.num_added
     ids = [slate_id_of(running, slate, occurrences) for _, slate in batch]
-    known = known_ranks(running, ids)
+    known = known_rankings(running, ids)
     exported = known_originals(running, [ranking for _, slate in batch for ranking in slate.rankings])
     pending: dict[UUID, Pending] = {}
     for (line, slate), slate_id, prompt in zip(batch, ids, placed.placed, strict=True):
         for ranking in slate.rankings:
             ranking_id = uuid5(slate_id, ranking.labeler or "")
-            if ranking.original_id in exported or known.get(ranking_id) == ranking.ranks:
+            said = ranking.ranks, ranking.is_pick
+            if ranking.original_id in exported or known.get(ranking_id) == said:
                 running.report.remark("known", line)
             elif ranking_id in known:
                 running.refuse(
                     line, f"{ranking.labeler or 'the labeler'} has ranked this slate before, and differently"
                 )
             else:
-                known[ranking_id] = ranking.ranks
+                known[ranking_id] = said
                 pending.setdefault(slate_id, Pending(slate, prompt.prompt_id)).rankings.append((ranking_id, ranking))
     if pending and not running.problems:
         write_pending(running, pending)
@@ -106,16 +107,17 @@ def slate_id_of(running: Import, slate: GivenSlate, occurrences: Counter[UUID]) 
     return slate_id if occurrences[slate_id] == 1 else uuid5(slate_id, str(occurrences[slate_id]))
 
 
-def known_ranks(running: Import, slate_ids: Sequence[UUID]) -> dict[UUID, list[int]]:
-    """Ranking -> its ranks in the completions' order, of the rankings that these slates have."""
+def known_rankings(running: Import, slate_ids: Sequence[UUID]) -> dict[UUID, tuple[list[int], bool]]:
+    """Ranking -> its ranks in the completions' order and whether it is a pick, of those that these slates have."""
     ranks = func.array_agg(aggregate_order_by(RankingItem.rank, Completion.position))
     query = (
-        select(RankingItem.ranking_id, ranks)
+        select(Ranking.id, ranks, Ranking.is_pick)
+        .join(RankingItem, RankingItem.ranking_id == Ranking.id)
         .join(Completion, Completion.id == RankingItem.completion_id)
         .where(RankingItem.slate_id.in_(set(slate_ids)))
-        .group_by(RankingItem.ranking_id)
+        .group_by(Ranking.id)
     )
-    return {ranking_id: list(ranks) for ranking_id, ranks in running.session.execute(query)}
+    return {ranking_id: (list(ranks), is_pick) for ranking_id, ranks, is_pick in running.session.execute(query)}
 
 
 def known_originals(running: Import, rankings: Iterable[GivenRanking]) -> set[str]:
@@ -236,6 +238,7 @@ def ranking_values(
         "slot": slot,
         "counted": True,
         "order_shown": [completion_id(slate_id, position) for position in order],
+        "is_pick": ranking.is_pick,
         "strength": ranking.strength,
         "active_s": ranking.active_s,
         "submitted_at": ranking.submitted_at or running.now,

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets import cards
+from app.datasets.demonstrations import demonstrations_between
 from app.datasets.errors import (
     BadFilter,
     NothingSelected,
@@ -18,6 +19,7 @@ from app.datasets.exports import (
     ExportChoice,
     FileType,
     Format,
+    Labels,
     Style,
     Ties,
     check_export,
@@ -27,14 +29,15 @@ from app.datasets.exports import (
 )
 from app.datasets.imports import FORMATS, Imported, find_import, list_imports
 from app.datasets.models import Snapshot
+from app.datasets.reading import rows_between
 from app.datasets.schemas import FilterQuery, ImportOut, SnapshotForm, SnapshotIn, SnapshotOut
 from app.datasets.snapshots import (
+    Content,
     SnapshotFilter,
     create_snapshot,
     find_snapshot,
     list_snapshots,
     preview,
-    rows_between,
 )
 from app.datasets.uploads import answer_upload, run_upload
 from app.db import SessionDep, clock
@@ -127,6 +130,8 @@ def page(
         preview=found,
         problem=problem,
         query=query,
+        contents=list(Content),
+        chosen_contents=query.contents or tuple(Content),
         chosen_kinds=query.kinds or FITTING_KINDS,
         chosen_splits=query.splits or tuple(Split),
         kinds=list(SlateKind),
@@ -155,6 +160,7 @@ def snapshot_page(request: Request, session: SessionDep, access: ResearcherAcces
         snapshot=snapshot,
         creator=creator,
         examples=list(rows_between(session, snapshot.id, 1, NUM_EXAMPLES)),
+        written=list(demonstrations_between(session, snapshot.id, 1, NUM_EXAMPLES)),
         address=str(request.base_url).rstrip("/"),
         files=get_args(FileType),
         ties=get_args(Ties),
@@ -171,10 +177,11 @@ def download(
     format: Format = "kwise",
     file: FileType = "jsonl",
     ties: Ties = "drop",
+    labels: Labels = "given",
     style: Style = "auto",
 ) -> Response:
     """The snapshot as a file."""
-    choice = ExportChoice(format=format, file=file, ties=ties, style=style)
+    choice = ExportChoice(format=format, file=file, ties=ties, labels=labels, style=style)
     return streamed(request, access, find_snapshot(session, access.project, snapshot_id), choice)
 
 
@@ -242,10 +249,11 @@ def export_as_api(
     format: Format = "kwise",
     file: FileType = "jsonl",
     ties: Ties = "drop",
+    labels: Labels = "given",
     style: Style = "auto",
 ) -> Response:
     """The snapshot as a file: the same bytes each time, which the ETag names."""
-    return download(request, session, access, snapshot_id, format, file, ties, style)
+    return download(request, session, access, snapshot_id, format, file, ties, labels, style)
 
 
 @api.post("/projects/{slug}/imports", status_code=201)

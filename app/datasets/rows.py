@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from app.labeling.models import SlateKind, Strength
-from app.prompts.models import Split
+from app.labeling.task_models import WritingTask
+from app.prompts.models import PromptKind, Split
 
 # Llama 2's margins (arXiv:2307.09288, table 27, "small"), as the view `comparison` has them.
 MARGINS = {Strength.SIGNIFICANTLY: 1.0, Strength.BETTER: 2 / 3, Strength.SLIGHTLY: 1 / 3, Strength.NEGLIGIBLY: 0.0}
@@ -47,6 +48,15 @@ class CompletionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What a researcher decided on a slate that its labelers ranked differently."""
+
+    ranks: list[int]  # in the completions' order
+    num_rankings: int  # judgements that it was made on
+    decided_at: datetime  # UTC
+
+
+@dataclass(frozen=True, slots=True)
 class RankingRow:
     """One ranking; completions, ranks, qualities, flags and safety share their order."""
 
@@ -64,15 +74,22 @@ class RankingRow:
     are_safe: list[bool | None]  # asked of two completions, where the project does
     order_shown: list[int]  # positions among the completions
     pseudonym: str
+    is_pick: bool  # one was picked, the others were not compared with each other
     strength: Strength | None
     weight: float
     active_s: float | None
     submitted_at: datetime  # UTC
+    decision: Decision | None  # on its slate, by the time of the freeze
+    is_decision: bool = False  # it stands for the decision, and for no labeler's ranking
 
     @property
     def num_comparisons(self) -> int:
         """Pairs of which one is better; ties imply none."""
         return sum(better < worse for better in self.ranks for worse in self.ranks)
+
+    def is_tie(self, one: int, other: int) -> bool:
+        """Whether the two were judged to be equally good; what a pick leaves uncompared was not judged at all."""
+        return self.ranks[one] == self.ranks[other] and not self.is_pick
 
     @property
     def margin(self) -> float | None:
@@ -96,3 +113,29 @@ class RankingRow:
     def is_conversational(self) -> bool:
         """Whether the prompt is more than one question: turns, or a system text."""
         return len(self.messages) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class DemonstrationRow:
+    """What a person wrote in one piece: an answer, a prompt with its answer, an edited reply, a whole conversation."""
+
+    demonstration_id: UUID
+    prompt_kind: PromptKind
+    group_key: str
+    split: Split
+    messages: list[dict[str, Any]]  # the prompt's turns
+    text: str
+    task: WritingTask | None  # None: it was imported
+    pseudonym: str | None  # None: the file that it came from does not say
+    used_suggestion: bool  # of the policy
+    use_case: str | None
+    active_s: float | None
+    created_at: datetime  # UTC
+
+    @property
+    def written_turns(self) -> list[int]:
+        """Which turns a person wrote as the assistant: all of a whole conversation's, else the last one alone."""
+        if self.task is not WritingTask.BOTH_SIDES:
+            return [len(self.messages)]
+        roles = [message["role"] for message in self.messages] + ["assistant"]
+        return [place for place, role in enumerate(roles) if role == "assistant"]

@@ -13,6 +13,7 @@ class FilterQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    contents: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     policy_versions: tuple[int, ...] = ()
@@ -47,8 +48,10 @@ class SnapshotOut(BaseModel):
     filter: dict[str, Any]
     num_rankings: int
     num_comparisons: int
+    num_demonstrations: int
     counts: dict[str, Any]
     sha256: str
+    sft_sha256: str | None
     exporter_version: int
     created_at: datetime
 

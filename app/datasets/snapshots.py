@@ -1,41 +1,54 @@
-"""Freezing a choice of rankings, and reading it back: always the same rows, in the same order.
+"""Freezing a choice of rankings and demonstrations, for good.
 
-A frozen ranking cannot be retracted: freezing takes a share lock on each ranking, which waits for retractions that are
-under way, and a retraction that comes later finds the ranking in the snapshot (a trigger refuses it).
+What is frozen cannot be retracted: freezing takes a share lock on each row, which waits for retractions that are under
+way, and a retraction that comes later finds the row in the snapshot (a trigger refuses it).
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
-from sqlalchemy import ColumnElement, Select, exists, func, insert, literal, select, text
-from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, exists, func, insert, literal, select, text
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from app.datasets.demonstrations import demonstration_rows, freeze_demonstrations
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
 from app.datasets.kwise import kwise_line
 from app.datasets.models import Snapshot, SnapshotRanking
-from app.datasets.rows import CompletionRow, RankingRow
-from app.labeling.models import FITTING_KINDS, Completion, Ranking, RankingItem, Slate, SlateKind
+from app.datasets.reading import ranking_rows
+from app.datasets.rows import DemonstrationRow, RankingRow
+from app.datasets.sft import sft_line
+from app.labeling.models import FITTING_KINDS, Completion, Demonstration, Ranking, RankingItem, Slate, SlateKind
 from app.people.models import Account, Labeler
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
+from app.quality.models import Adjudication
 
-EXPORTER_VERSION = 2  # raised when the bytes of an export change: a snapshot says which exporter hashed it
-ROWS_PER_FETCH = 200  # of about 10 kB each
+EXPORTER_VERSION = 3  # raised when the bytes of an export change: a snapshot says which exporter hashed it
+
+
+class Content(StrEnum):
+    """What a snapshot may hold."""
+
+    RANKINGS = "rankings"
+    DEMONSTRATIONS = "demonstrations"
 
 
 class SnapshotFilter(BaseModel):
-    """Which rankings a snapshot takes. Without any choice: all that count and fit the reward model."""
+    """Which labels a snapshot takes. Without any choice: rankings that count and fit the reward model, and what
+    people wrote. Kinds of slates and policy versions are of rankings alone; all else holds for demonstrations too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    contents: tuple[Content, ...] = tuple(Content)
     kinds: tuple[SlateKind, ...] = FITTING_KINDS
     splits: tuple[Split, ...] = tuple(Split)
     policy_versions: tuple[int, ...] = ()  # numbers; a slate is in when one of its completions is theirs; (): any
@@ -68,30 +81,48 @@ def filter_of(**given: Any) -> SnapshotFilter:
 
 @dataclass
 class Counts:
-    """What a snapshot holds, counted while its rows pass."""
+    """What a snapshot holds, counted while its rows pass. The rankings' first, then the demonstrations'."""
 
     rankings: int = 0
     comparisons: int = 0
     conversational: int = 0  # rankings whose prompt has turns
     with_strength: int = 0  # rankings that say how much better the better one is
+    picks: int = 0  # rankings that compare one with the others alone
+    decided: set[UUID] = field(default_factory=set)  # slates with a researcher's decision
     kinds: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)  # K -> rankings
     policies: Counter[int] = field(default_factory=Counter)  # version number -> completions
-    labelers: Counter[str] = field(default_factory=Counter)
+    labelers: set[str] = field(default_factory=set)
+    demonstrations: int = 0  # pieces: a whole conversation is one
+    demonstration_splits: Counter[str] = field(default_factory=Counter)
+    prompt_kinds: Counter[str] = field(default_factory=Counter)
+    with_suggestion: int = 0
+    writers: set[str] = field(default_factory=set)
 
     def add(self, row: RankingRow) -> None:
         self.rankings += 1
         self.comparisons += row.num_comparisons
         self.conversational += row.is_conversational
         self.with_strength += row.strength is not None
+        self.picks += row.is_pick
+        if row.decision is not None:
+            self.decided.add(row.slate_id)
         self.kinds[row.kind.value] += 1
         self.splits[row.split.value] += 1
         self.sizes[len(row.ranks)] += 1
         self.policies.update(
             completion.policy_number for completion in row.completions if completion.policy_number is not None
         )
-        self.labelers[row.pseudonym] += 1
+        self.labelers.add(row.pseudonym)
+
+    def add_demonstration(self, row: DemonstrationRow) -> None:
+        self.demonstrations += 1
+        self.demonstration_splits[row.split.value] += 1
+        self.prompt_kinds[row.prompt_kind.value] += 1
+        self.with_suggestion += row.used_suggestion
+        if row.pseudonym is not None:
+            self.writers.add(row.pseudonym)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -102,6 +133,12 @@ class Counts:
             "labelers": len(self.labelers),
             "conversational": self.conversational,
             "with_strength": self.with_strength,
+            "picks": self.picks,
+            "adjudicated": len(self.decided),
+            "demonstration_split": dict(sorted(self.demonstration_splits.items())),
+            "demonstration_prompt_kind": dict(sorted(self.prompt_kinds.items())),
+            "with_suggestion": self.with_suggestion,
+            "writers": len(self.writers),
         }
 
 
@@ -114,19 +151,25 @@ def create_snapshot(
     account: Account | None,
     now: datetime,
 ) -> Snapshot:
-    """Freeze the rankings that the filter selects, under the name.
+    """Freeze the rankings and demonstrations that the filter selects, under the name.
 
     Raises BadFilter, SnapshotNameTaken, NothingSelected.
     """
     name = name.strip()
     check_choice(session, project, name, filter)
     snapshot_id = session.scalars(text("SELECT nextval('snapshot_id_seq')")).one()
-    freeze(session, project, snapshot_id, filter)
-    digest, counts = hashlib.sha256(), Counts()
-    for row in rows_of(session, snapshot_id):
+    digest, sft_digest, counts, num_demonstrations = hashlib.sha256(), hashlib.sha256(), Counts(), 0
+    if Content.RANKINGS in filter.contents:
+        freeze_rankings(session, snapshot_id, selected(project, filter))
+    if Content.DEMONSTRATIONS in filter.contents:
+        num_demonstrations = freeze_demonstrations(session, snapshot_id, selected_demonstrations(project, filter))
+    for row in ranking_rows(session, snapshot_id):
         digest.update(kwise_line(row))
         counts.add(row)
-    if counts.rankings == 0:
+    for demonstration in demonstration_rows(session, snapshot_id):
+        sft_digest.update(sft_line(demonstration))
+        counts.add_demonstration(demonstration)
+    if counts.rankings == num_demonstrations == 0:
         raise NothingSelected()
     snapshot = Snapshot(
         id=snapshot_id,
@@ -135,8 +178,10 @@ def create_snapshot(
         filter=filter.model_dump(mode="json"),
         num_rankings=counts.rankings,
         num_comparisons=counts.comparisons,
+        num_demonstrations=num_demonstrations,
         counts=counts.as_json(),
         sha256=digest.hexdigest(),
+        sft_sha256=sft_digest.hexdigest() if num_demonstrations else None,
         exporter_version=EXPORTER_VERSION,
         created_by=None if account is None else account.id,
         created_at=now,
@@ -178,11 +223,24 @@ def selected(project: Project, filter: SnapshotFilter) -> list[ColumnElement[boo
         )
     if filter.labelers:
         conditions.append(Labeler.pseudonym.in_(filter.labelers))
-    if filter.since:
-        conditions.append(Ranking.submitted_at >= filter.since)
-    if filter.until:
-        conditions.append(Ranking.submitted_at < filter.until)
-    return conditions
+    return conditions + within(filter, Ranking.submitted_at)
+
+
+def selected_demonstrations(project: Project, filter: SnapshotFilter) -> list[ColumnElement[bool]]:
+    """The conditions on demonstrations, joined to their prompt and labeler."""
+    conditions: list[ColumnElement[bool]] = [
+        Prompt.project_id == project.id,
+        Prompt.split.in_(filter.splits),
+        Demonstration.retracted_at.is_(None),
+    ]
+    if filter.labelers:
+        conditions.append(Labeler.pseudonym.in_(filter.labelers))
+    return conditions + within(filter, Demonstration.created_at)
+
+
+def within(filter: SnapshotFilter, at: InstrumentedAttribute[datetime]) -> list[ColumnElement[bool]]:
+    since = [at >= filter.since] if filter.since else []
+    return since + ([at < filter.until] if filter.until else [])
 
 
 @dataclass(frozen=True)
@@ -191,6 +249,7 @@ class Preview:
 
     num_rankings: int
     num_comparisons: int
+    num_demonstrations: int
     kinds: dict[str, int]
     splits: dict[str, int]
     labelers: int
@@ -205,7 +264,7 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
         .join(Slate, Slate.id == Ranking.slate_id)
         .join(Prompt, Prompt.id == Slate.prompt_id)
         .join(Labeler, Labeler.id == Ranking.labeler_id)
-        .where(*selected(project, filter))
+        .where(*selected(project, filter), literal(Content.RANKINGS in filter.contents))
         .cte("selected")
     )
     better, worse = aliased(RankingItem), aliased(RankingItem)
@@ -215,6 +274,12 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
         .join(better, better.ranking_id == rankings.c.id)
         .join(worse, (worse.ranking_id == rankings.c.id) & (better.rank < worse.rank))
     )
+    demonstrations = (
+        select(func.count(Demonstration.id))
+        .join(Prompt, Prompt.id == Demonstration.prompt_id)
+        .outerjoin(Labeler, Labeler.id == Demonstration.labeler_id)
+        .where(*selected_demonstrations(project, filter), literal(Content.DEMONSTRATIONS in filter.contents))
+    )
     kinds = select(rankings.c.kind, func.count()).group_by(rankings.c.kind).order_by(rankings.c.kind)
     splits = select(rankings.c.split, func.count()).group_by(rankings.c.split)
     newest = select(rankings.c.id).order_by(rankings.c.submitted_at.desc(), rankings.c.id).limit(num_examples)
@@ -223,6 +288,7 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
     return Preview(
         num_rankings=sum(by_kind.values()),
         num_comparisons=session.scalars(comparisons).one(),
+        num_demonstrations=session.scalars(demonstrations).one(),
         kinds=by_kind,
         splits={split.value: by_split[split] for split in Split if split in by_split},
         labelers=session.scalars(select(func.count(rankings.c.labeler_id.distinct()))).one(),
@@ -232,22 +298,26 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
     )
 
 
-def freeze(session: Session, project: Project, snapshot_id: int, filter: SnapshotFilter) -> None:
-    """Write down which rankings are selected and in which order; their snapshot follows before the commit."""
+def freeze_rankings(session: Session, snapshot_id: int, conditions: Sequence[ColumnElement[bool]]) -> None:
+    """Write down which rankings are selected, in which order, and whether their slate is decided by now.
+
+    conditions: on rankings, joined to their slate, prompt and labeler. Their snapshot follows before the commit.
+    """
+    is_adjudicated = exists().where(Adjudication.slate_id == Ranking.slate_id)
     chosen = (
-        select(Ranking.id, Ranking.submitted_at, Labeler.pseudonym)
+        select(Ranking.id, Ranking.submitted_at, Labeler.pseudonym, is_adjudicated.label("is_adjudicated"))
         .join(Slate, Slate.id == Ranking.slate_id)
         .join(Prompt, Prompt.id == Slate.prompt_id)
         .join(Labeler, Labeler.id == Ranking.labeler_id)
-        .where(*selected(project, filter))
+        .where(*conditions)
         .with_for_update(read=True, of=Ranking)
         .cte("chosen")
     )
     position = func.row_number().over(order_by=(chosen.c.submitted_at, chosen.c.id))
     session.execute(
         insert(SnapshotRanking).from_select(
-            ["snapshot_id", "position", "ranking_id", "pseudonym"],
-            select(literal(snapshot_id), position, chosen.c.id, chosen.c.pseudonym),
+            ["snapshot_id", "position", "ranking_id", "pseudonym", "is_adjudicated"],
+            select(literal(snapshot_id), position, chosen.c.id, chosen.c.pseudonym, chosen.c.is_adjudicated),
         )
     )
 
@@ -263,111 +333,3 @@ def find_snapshot(session: Session, project: Project, snapshot_id: int) -> Snaps
 def list_snapshots(session: Session, project: Project) -> Sequence[Snapshot]:
     """The project's snapshots, the newest first."""
     return session.scalars(select(Snapshot).where(Snapshot.project_id == project.id).order_by(Snapshot.id.desc())).all()
-
-
-def snapshot_rows(session: Session, snapshot: Snapshot) -> Iterator[RankingRow]:
-    """The snapshot's rankings in its order, through a server-side cursor: memory does not grow with the snapshot.
-
-    The session must not commit while the rows are read.
-    """
-    return rows_of(session, snapshot.id)
-
-
-def rows_of(session: Session, snapshot_id: int) -> Iterator[RankingRow]:
-    result = session.execute(
-        rows_query(snapshot_id), execution_options={"stream_results": True, "yield_per": ROWS_PER_FETCH}
-    )
-    with result:  # a reader who stops early leaves no open cursor
-        for record in result:
-            yield ranking_row(record)
-
-
-def rows_between(session: Session, snapshot_id: int, first: int, last: int) -> Iterator[RankingRow]:
-    """The rows at these positions, both included, counted from 1."""
-    query = rows_query(snapshot_id).where(SnapshotRanking.position.between(first, last))
-    return map(ranking_row, session.execute(query))
-
-
-def rows_query(snapshot_id: int) -> Select[Any]:
-    items = (
-        select(
-            func.json_agg(
-                aggregate_order_by(
-                    func.json_build_array(
-                        Completion.id,
-                        Completion.text,
-                        Completion.token_ids,
-                        Completion.finish_reason,
-                        Completion.tokenizer_sha256,
-                        PolicyVersion.number,
-                        Completion.source,
-                        Completion.seed,
-                        Completion.temperature,
-                        Completion.top_p,
-                        Completion.logprob,
-                        Completion.facts,
-                        RankingItem.rank,
-                        RankingItem.quality,
-                        RankingItem.flags,
-                        RankingItem.is_safe,
-                    ),
-                    Completion.position,
-                )
-            )
-        )
-        .select_from(RankingItem)
-        .join(Completion, Completion.id == RankingItem.completion_id)
-        .outerjoin(PolicyVersion, PolicyVersion.id == Completion.policy_version_id)
-        .where(RankingItem.ranking_id == SnapshotRanking.ranking_id)
-        .correlate(SnapshotRanking)
-        .scalar_subquery()
-    )
-    return (
-        select(
-            Ranking.id,
-            Ranking.slate_id,
-            Slate.prompt_id,
-            Prompt.group_key,
-            Prompt.split,
-            Slate.kind,
-            Prompt.messages,
-            items.label("items"),
-            Ranking.order_shown,
-            SnapshotRanking.pseudonym,
-            Ranking.strength,
-            SnapshotRanking.weight,
-            Ranking.active_s,
-            Ranking.submitted_at,
-        )
-        .select_from(SnapshotRanking)
-        .join(Ranking, Ranking.id == SnapshotRanking.ranking_id)
-        .join(Slate, Slate.id == Ranking.slate_id)
-        .join(Prompt, Prompt.id == Slate.prompt_id)
-        .where(SnapshotRanking.snapshot_id == snapshot_id)
-        .order_by(SnapshotRanking.position)
-    )
-
-
-def ranking_row(record: Any) -> RankingRow:
-    completions = [CompletionRow(UUID(item[0]), *item[1:12]) for item in record.items]
-    position = {completion.id: index for index, completion in enumerate(completions)}
-    return RankingRow(
-        ranking_id=record.id,
-        slate_id=record.slate_id,
-        prompt_id=record.prompt_id,
-        group_key=record.group_key,
-        split=record.split,
-        kind=record.kind,
-        messages=record.messages,
-        completions=completions,
-        ranks=[item[12] for item in record.items],
-        qualities=[item[13] for item in record.items],
-        flags=[item[14] for item in record.items],
-        are_safe=[item[15] for item in record.items],
-        order_shown=[position[completion_id] for completion_id in record.order_shown],
-        pseudonym=record.pseudonym,
-        strength=record.strength,
-        weight=record.weight,
-        active_s=record.active_s,
-        submitted_at=record.submitted_at.astimezone(UTC),
-    )

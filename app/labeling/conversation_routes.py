@@ -14,7 +14,7 @@ from app.errors import PodiumError, status_of
 from app.labeling import conversation_replies, conversations
 from app.labeling.conversation_screen import shown_conversation
 from app.labeling.conversations import Choice
-from app.labeling.demonstration_content import WritingContent
+from app.labeling.demonstration_content import known_content
 from app.labeling.demonstration_routes import Fields, counter_for, refuse_when_not_offered
 from app.labeling.leases import refuse_when_paused
 from app.labeling.models import Strength
@@ -162,12 +162,13 @@ def page(
 
 def shown(access: Access, session: Session, writing: Writing, given: dict[str, str] | None = None) -> dict[str, Any]:
     """given: the fields of a form that was refused; they come before the draft."""
-    draft = WritingContent.model_validate(writing.content)
+    draft = known_content(writing.content)
     drafted = {str(completion_id): str(rank) for completion_id, rank in draft.ranks.items()}
     now = clock(session)
     return {
         "project": access.project,
         "writing": writing,
+        "draft": draft.model_dump(mode="json", exclude_defaults=True),
         "seen": shown_conversation(session, writing, now, RNG),
         "text": (given or {}).get("text", draft.prompt),
         "edited": (given or {}).get("edited", draft.answer),

@@ -1,9 +1,11 @@
 """What a piece of writing becomes: prompts and the completions people wrote for them. Knows nothing of the database."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from app.labeling.models import Strength
 from app.labeling.schemas import Form, Rank, Seconds, Words
@@ -49,6 +51,21 @@ class WritingContent(Form):
     ranks: dict[UUID, Rank] = Field(default_factory=dict)
     chosen: UUID | None = None
     strength: Strength | None = None
+
+
+class WritingDraft(WritingContent):
+    """The same before it is submitted: what it does not know comes from a page of another version, and is dropped."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def known_content(kept: Mapping[str, Any]) -> WritingDraft:
+    """A stored draft as far as this version of the page knows it: what does not fit is left out, never the rest."""
+    try:
+        return WritingDraft.model_validate(kept)
+    except ValidationError as error:
+        unfit = {problem["loc"][0] for problem in error.errors()}
+        return WritingDraft.model_validate({name: value for name, value in kept.items() if name not in unfit})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData
 from app.db import SessionDep, clock
 from app.errors import PodiumError, status_of
 from app.labeling import demonstrations, suggestions, writings
-from app.labeling.demonstration_content import Pair, WritingContent
+from app.labeling.demonstration_content import Pair, WritingContent, known_content
 from app.labeling.demonstration_look import look_at
 from app.labeling.demonstration_schemas import (
     ContentForm,
@@ -29,11 +29,12 @@ from app.labeling.demonstration_schemas import (
     content_of_fields,
 )
 from app.labeling.leases import refuse_when_paused
+from app.labeling.next_task import next_task
 from app.labeling.schemas import SavedDraftOut
 from app.labeling.screen import newest_guidelines
 from app.labeling.task_errors import IncompleteWriting, TaskNotOffered
 from app.labeling.task_models import Writing, WritingTask
-from app.labeling.tasks import PATHS, Task, draw, on_offer
+from app.labeling.tasks import NAMES, PATHS, Task, on_offer
 from app.labeling.token_counts import CountTokens, token_counter
 from app.pages import render
 from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
@@ -70,15 +71,11 @@ Fields = Annotated[FormData, Depends(_fields)]
 
 @router.get("/projects/{slug}/work")
 def start(access: LabelerAccess, session: SessionDep) -> RedirectResponse:
-    """The next task, drawn by the project's weights from those that have something to do."""
-    project, now = access.project, clock(session)
-    without = set()
-    if Task.ANSWER in on_offer(project.task_weights) and not writings.has_prompt_to_answer(
-        session, labeler_of(session, access), project, now
-    ):
-        without.add(Task.ANSWER)
-    task = draw(project.task_weights, RNG, without=without) or draw(project.task_weights, RNG) or Task.RANK
-    return RedirectResponse(f"/projects/{project.slug}{PATHS[task]}", status_code=303)
+    """To the next task."""
+    refuse_when_paused(access)
+    labeler = labeler_of(session, access)
+    task = next_task(session, labeler, access.project, now=clock(session), rng=RNG)
+    return RedirectResponse(f"/projects/{access.project.slug}{PATHS[task]}", status_code=303)
 
 
 @router.get("/projects/{slug}/answer")
@@ -90,6 +87,7 @@ def answer_page(request: Request, access: LabelerAccess, session: SessionDep) ->
 @router.get("/projects/{slug}/write")
 def write_page(access: LabelerAccess) -> RedirectResponse:
     """Prompts that labelers write themselves, with their answers."""
+    refuse_when_not_offered(access.project, WritingTask.PLAIN)
     return RedirectResponse(f"/projects/{access.project.slug}/write/plain", status_code=303)
 
 
@@ -104,8 +102,7 @@ def open_page(request: Request, access: Access, session: Session, task: WritingT
     refuse_when_not_offered(access.project, task)
     labeler = labeler_of(session, access)
     writing = writings.open_writing(session, labeler, access.project, task, clock(session))
-    content = WritingContent.model_validate(writing.content) if writing else WritingContent()
-    return page(request, access, session, task, writing, content)
+    return page(request, access, session, task, writing, known_content(writing.content if writing else {}))
 
 
 @router.post("/projects/{slug}/answer")
@@ -173,6 +170,7 @@ def page(
         task=task,
         kinds=KIND_NAMES.items(),
         writing=writing,
+        draft=known_content(writing.content if writing else {}).model_dump(mode="json", exclude_defaults=True),
         given=given,
         content=with_spare_parts(content),
         problem=problem,
@@ -209,7 +207,7 @@ def refuse_when_not_offered(project: Project, task: WritingTask) -> None:
     """Raises TaskNotOffered."""
     wanted = {WritingTask.ANSWER: Task.ANSWER, WritingTask.CONVERSE: Task.CONVERSE}.get(task, Task.WRITE)
     if wanted not in on_offer(project.task_weights):
-        raise TaskNotOffered
+        raise TaskNotOffered([NAMES[task] for task in on_offer(project.task_weights)])
 
 
 def counter_for(request: Request, session: Session, project: Project) -> CountTokens | None:

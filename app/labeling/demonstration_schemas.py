@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from app.labeling.demonstration_content import MOST_PARTS, WritingContent
+from app.labeling.demonstration_content import MOST_PARTS, WritingContent, WritingDraft
 from app.labeling.demonstrations import Receipt
 from app.labeling.schemas import Form, MessageOut, Reason
 from app.labeling.task_models import Writing, WritingTask
@@ -24,13 +24,13 @@ class WritingDraftForm(Form):
     """A draft and the revision it was made from (0: none)."""
 
     revision: Annotated[int, Field(ge=0)]
-    content: WritingContent
+    content: WritingDraft
 
 
 class ContentForm(Form):
     """What is written so far."""
 
-    content: WritingContent
+    content: WritingDraft
 
 
 class SubmissionForm(Form):

@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
+from app.datasets.models import SnapshotDemonstration
 from app.labeling import suggestions
 from app.labeling.demonstration_content import KINDS, WritingContent, Written, answer_of, demonstrations_of
 from app.labeling.models import Completion, Demonstration
@@ -29,7 +30,6 @@ from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.prompts.service import place_prompts
-from app.rounds.models import Recipe, Round, Stage
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,18 @@ def retract(session: Session, account_id: int, submission_id: UUID, now: datetim
     )
     if writing is None:
         raise SubmissionNotFound(submission_id)
-    # Whoever makes something of a demonstration refers to its row; the lock lets us see them or them wait for us.
+    # Whoever makes something of a demonstration refers to its row, a snapshot too; the lock lets us see them or them
+    # wait for us. In the order in which a snapshot locks them.
     written = session.scalars(
-        select(Demonstration).where(Demonstration.writing_id == writing.id).with_for_update()
+        select(Demonstration)
+        .where(Demonstration.writing_id == writing.id)
+        .order_by(Demonstration.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
     ).all()
     if all(demonstration.retracted_at is not None for demonstration in written):
         return writing
-    _refuse_when_used(session, writing.project_id, written)
+    _refuse_when_used(session, written)
     for demonstration in written:
         demonstration.retracted_at = now
     _reopen(session, writing, now)
@@ -166,22 +171,14 @@ def _is_taken(session: Session, submission_id: UUID) -> bool:
     return bool(session.scalar(select(by_writing | by_demonstration)))
 
 
-def _refuse_when_used(session: Session, project_id: int, written: Sequence[Demonstration]) -> None:
+def _refuse_when_used(session: Session, written: Sequence[Demonstration]) -> None:
     ids = [demonstration.id for demonstration in written]
+    if session.scalar(select(exists().where(SnapshotDemonstration.demonstration_id.in_(ids)))):
+        raise DemonstrationInUse("a snapshot")
     if session.scalar(select(exists().where(Completion.demonstration_id.in_(ids)))):
         raise DemonstrationInUse("a slate")
     if session.scalar(select(exists().where(ConversationTurn.demonstration_id.in_(ids)))):
         raise DemonstrationInUse("a conversation")
-    learned = select(
-        exists().where(
-            Stage.round_id == Round.id,
-            Round.project_id == project_id,
-            Stage.recipe == Recipe.SFT,
-            Stage.started_at >= min(demonstration.created_at for demonstration in written),
-        )
-    )
-    if session.scalar(learned):
-        raise DemonstrationInUse("a round that learned from demonstrations")
 
 
 def _reopen(session: Session, writing: Writing, now: datetime) -> None:

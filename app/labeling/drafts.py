@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, DateTime, Executable, and_, bindparam, exists, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, DateTime, Executable, and_, bindparam, exists, or_, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
@@ -41,11 +41,10 @@ def save_draft(
 
 _account_id: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
 _now: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
-_clock: ColumnElement[datetime] = func.clock_timestamp()
 
 
 @lru_cache(maxsize=4)  # putting it together costs more than the database's answer
-def saving(account_id: ColumnElement[int], now: ColumnElement[datetime] = _clock) -> Executable:
+def saving(account_id: ColumnElement[int], now: ColumnElement[datetime]) -> Executable:
     """The statement that stores a draft of the account's and answers with its revision; no row when it must not.
 
     Bound: of_lease, builds_on, new_content.

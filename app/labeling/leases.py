@@ -262,11 +262,10 @@ _LEASE_COLUMNS = ("id", "slate_id", "labeler_id", "slot", "order_shown", "grante
 _OPEN = MOVE.add_cte(insert(_lease).values({name: bindparam(f"lease_{name}") for name in _LEASE_COLUMNS}).cte("opened"))
 _account_id: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
 _now: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
-_clock: ColumnElement[datetime] = func.clock_timestamp()
 
 
 @lru_cache(maxsize=4)
-def renewing(account_id: ColumnElement[int], now: ColumnElement[datetime] = _clock) -> Executable:
+def renewing(account_id: ColumnElement[int], now: ColumnElement[datetime]) -> Executable:
     """The statement that renews the account's lease `of_lease` and answers with its deadline; no row if it ended."""
     duration = func.make_interval(0, 0, 0, 0, 0, 0, Project.lease_duration_s)
     return (

@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 
 from app.db import SessionDep, clock
 from app.greenlets import without_a_thread
-from app.labeling import drafts, leases, service
+from app.labeling import drafts, leases, next_task, service
 from app.labeling.errors import IncompleteRanking
 from app.labeling.models import LeaseEnd
 from app.labeling.schemas import (
@@ -51,7 +51,7 @@ RETRY_AFTER_S = 2
 # What rank.js imports: the page names them all, so that the browser fetches them at once.
 MODULES = (
     *("base.js", "desk.js", "differences.js", "drafts.js", "drag.js", "draw.js", "keys.js", "layout.js", "lesson.js"),
-    *("memory.js", "notices.js", "server.js", "skip.js", "slate.js", "words.js"),
+    *("memory.js", "notices.js", "server.js", "skip.js", "slate.js", "supply.js", "words.js"),
 )
 ENDS = {"skip": LeaseEnd.SKIPPED, "cannot_rank": LeaseEnd.CANNOT_RANK}
 
@@ -75,6 +75,7 @@ def rank_page(request: Request, access: LabelerAccess, session: SessionDep) -> H
         "labeling/rank.html",
         **_screens(access, shown_slates(session, ids)[:1]),
         today=num_submitted_since(session, labeler.id, now.replace(hour=0, minute=0, second=0, microsecond=0)),
+        until_another=next_task.rankings_until_another(session, labeler, access.project, now),
         guidelines=newest_guidelines(session, access.project.id),
         skip_reasons=SKIP_REASONS,
         keys=KEYS.items(),
@@ -95,7 +96,7 @@ def submit_page(fields: Fields, access: LabelerAccess, session: SessionDep) -> R
         session, access.account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session)
     )
     is_lesson = receipt.lesson is not None
-    path = f"onboarding/{receipt.ranking_id}" if is_lesson else "rank"
+    path = f"onboarding/{receipt.ranking_id}" if is_lesson else "work"
     return RedirectResponse(f"/projects/{access.project.slug}/{path}", status_code=303)
 
 
@@ -103,14 +104,15 @@ def submit_page(fields: Fields, access: LabelerAccess, session: SessionDep) -> R
 def take_screens(request: Request, form: ScreensRequest, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
     """The slates that the page does not have yet, drawn: the next one is shown the moment one is submitted."""
     leases.refuse_when_paused(access)
-    labeler = labeler_of(session, access)
-    ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=clock(session), rng=RNG)
+    labeler, now = labeler_of(session, access), clock(session)
+    ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=now, rng=RNG)
     new = shown_slates(session, [lease_id for lease_id in ids if lease_id not in form.have])
     return render(
         request,
         "labeling/_slates.html",
         **_screens(access, new),
         today=num_submitted_since(session, labeler.id, form.since),
+        until_another=next_task.rankings_until_another(session, labeler, access.project, now),
     )
 
 

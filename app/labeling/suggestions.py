@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.labeling.demonstration_content import WritingContent, prompt_of
-from app.labeling.task_errors import SuggestionNotFound, TaskNotOffered
+from app.labeling.task_errors import SuggestionNotFound, SuggestionsNotOffered
 from app.labeling.task_models import Writing
 from app.policies.service import current_version
 from app.projects.models import Project
@@ -40,11 +40,11 @@ class SuggestionState:
 def ask(session: Session, writing: Writing, content: WritingContent, *, now: datetime, rng: Random) -> UUID:
     """Ask the sampler for an answer to the prompt as it stands; returns the request's id.
 
-    Raises IncompleteWriting where there is no prompt yet, TaskNotOffered where the project offers no suggestions.
+    Raises IncompleteWriting where there is no prompt yet, SuggestionsNotOffered where the project offers none.
     """
     project = session.get_one(Project, writing.project_id)
     if not project.offers_suggestions:
-        raise TaskNotOffered
+        raise SuggestionsNotOffered
     given = None if writing.prompt_id is None else session.get_one(Prompt, writing.prompt_id).messages
     input = {
         "policy_version_id": current_version(session, project).id,

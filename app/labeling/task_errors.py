@@ -1,5 +1,6 @@
 """What can go wrong while writing. Nothing that was written is lost with any of them."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +12,18 @@ class TaskNotOffered(LabelingError):
 
     code = "task_not_offered"
 
+    def __init__(self, on_offer: Sequence[str]) -> None:
+        tasks = ", ".join(on_offer) or "nothing"
+        super().__init__(f"This project does not ask for that, or not any more. It asks for: {tasks}.")
+
+
+class SuggestionsNotOffered(TaskNotOffered):
+    """The project lets nobody ask the policy for a suggestion."""
+
+    code = "suggestions_not_offered"
+
     def __init__(self) -> None:
-        super().__init__("This project does not ask for that. Choose one of the tasks on offer.")
+        LabelingError.__init__(self, "This project offers no suggestions. What you wrote is kept; go on without one.")
 
 
 class WritingNotFound(LabelingError):

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Demonstration
@@ -49,7 +49,8 @@ def has_prompt_to_answer(session: Session, labeler: Labeler, project: Project, n
     begun = exists().where(
         Writing.labeler_id == labeler.id, Writing.task == WritingTask.ANSWER, Writing.closed_at.is_(None)
     )
-    return bool(session.scalar(select(begun))) or _next_prompt(session, labeler, project, now) is not None
+    left = exists().where(*_is_left_for(labeler, project, now))
+    return bool(session.scalar(select(begun | left)))
 
 
 def find_writing(session: Session, account_id: int, writing_id: UUID, *, locked: bool = False) -> Writing:
@@ -111,7 +112,18 @@ def _lock_entered(session: Session, labeler_id: int, project: Project) -> None:
 
 
 def _next_prompt(session: Session, labeler: Labeler, project: Project, now: datetime) -> int | None:
-    """A prompt that nobody has answered or answers now, and that this labeler has not given back; shuffled."""
+    """A prompt for the labeler to answer; shuffled."""
+    return session.scalar(
+        select(Prompt.id)
+        .where(*_is_left_for(labeler, project, now))
+        .order_by(func.md5(func.concat(Prompt.id, "/", project.seed)))
+        .limit(1)
+        .with_for_update(of=Prompt, key_share=True, skip_locked=True)  # two people at once get two prompts
+    )
+
+
+def _is_left_for(labeler: Labeler, project: Project, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Whether nobody has answered a prompt or answers it now, and this labeler has not given it back."""
     answered = exists().where(Demonstration.prompt_id == Prompt.id, Demonstration.retracted_at.is_(None))
     in_work = exists().where(
         Writing.prompt_id == Prompt.id,
@@ -121,18 +133,12 @@ def _next_prompt(session: Session, labeler: Labeler, project: Project, now: date
     given_back = exists().where(
         Writing.prompt_id == Prompt.id, Writing.labeler_id == labeler.id, Writing.end == WritingEnd.SKIPPED
     )
-    return session.scalar(
-        select(Prompt.id)
-        .where(
-            Prompt.project_id == project.id,
-            Prompt.split != Split.TEST,  # nothing is fitted to those: an answer would be wasted
-            Prompt.set_aside_at.is_(None),
-            serves(project, Use.DEMONSTRATE),
-            ~answered,
-            ~in_work,
-            ~given_back,
-        )
-        .order_by(func.md5(func.concat(Prompt.id, "/", project.seed)))
-        .limit(1)
-        .with_for_update(of=Prompt, key_share=True, skip_locked=True)  # two people at once get two prompts
+    return (
+        Prompt.project_id == project.id,
+        Prompt.split != Split.TEST,  # nothing is fitted to those: an answer would be wasted
+        Prompt.set_aside_at.is_(None),
+        serves(project, Use.DEMONSTRATE),
+        ~answered,
+        ~in_work,
+        ~given_back,
     )

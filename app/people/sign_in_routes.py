@@ -141,12 +141,12 @@ def _invitation_form(
 
 
 def _first_page(session: Session, invitation: Invitation) -> str:
-    """Where a new member begins: a labeler with a slate, everyone else with the project."""
+    """Where a new member begins: a labeler with their first task, everyone else with the project."""
     if invitation.project_id is None:  # the first admin: the starter project is the one that is there
         project = session.scalar(select(Project).order_by(Project.id).limit(1))
         return f"/projects/{project.slug}" if project else "/"
     project = session.get_one(Project, invitation.project_id)
-    return f"/projects/{project.slug}" + ("/rank" if invitation.role is Role.LABELER else "")
+    return f"/projects/{project.slug}" + ("/work" if invitation.role is Role.LABELER else "")
 
 
 def _remember(request: Request, response: Response, session: Session, account: Account) -> None:

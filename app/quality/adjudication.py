@@ -8,7 +8,7 @@ from string import ascii_uppercase
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, case, exists, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.labeling.models import FITTING_KINDS, Completion, Ranking, RankingItem, Slate
@@ -38,12 +38,12 @@ class QueuedSlate:
 
 @dataclass(frozen=True)
 class BlindCompletion:
-    """A text under a letter, and the rank that each judge gave it."""
+    """A text under a letter, and the rank that each judge gave it; None: they picked another and said no more."""
 
     id: UUID
     letter: str
     text: str
-    ranks: list[int]
+    ranks: list[int | None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,13 @@ def queue(session: Session, project: Project, limit: int = LONGEST_QUEUE) -> lis
     judgements = read_judgements(session, project.id, Filter(only_shared=True))
     rows = np.nonzero(judgements.counted)[0]
     slate = judgements.slate[rows]
-    pairs = pairs_of(slate, judgements.labeler[rows], judgements.prompt[rows], judgements.ranks[rows])
+    pairs = pairs_of(
+        slate,
+        judgements.labeler[rows],
+        judgements.prompt[rows],
+        judgements.ranks[rows],
+        judgements.is_pick[rows],
+    )
     num_slates = len(judgements.slate_ids)
     num = np.bincount(slate[pairs.first], pairs.num, num_slates)
     alike = np.bincount(slate[pairs.first], pairs.alike, num_slates)
@@ -120,15 +126,16 @@ def case_of(session: Session, project: Project, slate_id: UUID) -> Case:
     )
 
 
-def _ranks_by_judge(session: Session, slate: Slate) -> list[dict[UUID, int]]:
+def _ranks_by_judge(session: Session, slate: Slate) -> list[dict[UUID, int | None]]:
     """Each standing ranking that counts as completion id -> rank, in no order that tells who gave it."""
+    is_left_open = Ranking.is_pick & (RankingItem.rank > 1)
     rows = session.execute(
-        select(RankingItem.ranking_id, RankingItem.completion_id, RankingItem.rank)
+        select(RankingItem.ranking_id, RankingItem.completion_id, case((is_left_open, None), else_=RankingItem.rank))
         .join(Ranking, Ranking.id == RankingItem.ranking_id)
         .where(Ranking.slate_id == slate.id, Ranking.counted, Ranking.retracted_at.is_(None))
         .order_by(RankingItem.ranking_id)
     )
-    ranks: dict[UUID, dict[UUID, int]] = {}
+    ranks: dict[UUID, dict[UUID, int | None]] = {}
     for ranking_id, completion_id, rank in rows:
         ranks.setdefault(ranking_id, {})[completion_id] = rank
     return list(ranks.values())

@@ -14,6 +14,7 @@ Floats = NDArray[Any]  # what is in an array is told by its name here, and check
 Ints = NDArray[Any]  # return types that no annotation of ours could hold
 Bools = NDArray[Any]
 Distances = Callable[[Floats], Floats]
+Picks = tuple[Bools, Bools] | None  # (P,), (P,); None: there are none
 
 RESAMPLES = 1000
 MOST_BLOCKS = 500  # prompts are resampled one by one up to here, beyond in so many random blocks of equal size
@@ -32,26 +33,30 @@ class Estimate:
     reason: str = ""
 
 
-def ordered_alike(first: Ints, second: Ints) -> tuple[Floats, Ints]:
+def ordered_alike(first: Ints, second: Ints, picks: Picks = None) -> tuple[Floats, Ints]:
     """How many of the comparisons two rankings order alike, and of how many; per pair of rankings.
 
     first, second: (P, K) ranks, 1 is best, equal ranks are ties, 0 is padding.  A tie in one of the two counts one
     half; a tie in both is agreement.  That is one minus the Kendall distance with penalty ½ of Fagin et al. 2004,
     "Comparing and aggregating rankings with ties": equal rankings agree on everything, whoever ties all gets one half.
+    picks: which of the first and of the second compare one completion with the others alone; what both compare counts.
     """
     alike = np.zeros(len(first))
     num = np.zeros(len(first), dtype=np.int64)
-    for one, other, valid in _comparisons(first, second):
+    for one, other, valid in _comparisons(first, second, picks):
         alike += np.where(valid, 1 - np.abs(one - other) / 2, 0)
         num += valid
     return alike, num
 
 
-def kendall_tau_b(first: Ints, second: Ints) -> tuple[Floats, Bools]:
-    """Kendall's tau-b of each pair of rankings, and where it is defined: not where one of the two ties everything."""
+def kendall_tau_b(first: Ints, second: Ints, picks: Picks = None) -> tuple[Floats, Bools]:
+    """Kendall's tau-b of each pair of rankings, and where it is defined: not where one of the two ties everything.
+
+    picks: as above.
+    """
     score = np.zeros(len(first))
     untied_first, untied_second = np.zeros(len(first)), np.zeros(len(first))
-    for one, other, valid in _comparisons(first, second):
+    for one, other, valid in _comparisons(first, second, picks):
         score += np.where(valid, one * other, 0)
         untied_first += valid & (one != 0)
         untied_second += valid & (other != 0)
@@ -60,14 +65,17 @@ def kendall_tau_b(first: Ints, second: Ints) -> tuple[Floats, Bools]:
     return np.divide(score, scale, out=np.zeros_like(score), where=is_defined), is_defined
 
 
-def _comparisons(first: Ints, second: Ints) -> Any:
-    """For each two completions: the sign that either ranking gives them, and whether both rank both."""
+def _comparisons(first: Ints, second: Ints, picks: Picks) -> Any:
+    """For each two completions: the sign that either ranking gives them, and whether both compare them."""
     num_completions = first.shape[1]
     a, b = first.astype(np.int16), second.astype(np.int16)  # signed, and small: this is where the time goes
     for i in range(num_completions):
         for j in range(i + 1, num_completions):
             valid = (a[:, i] > 0) & (a[:, j] > 0) & (b[:, i] > 0) & (b[:, j] > 0)
-            yield np.sign(a[:, i] - a[:, j]), np.sign(b[:, i] - b[:, j]), valid
+            one, other = np.sign(a[:, i] - a[:, j]), np.sign(b[:, i] - b[:, j])
+            if picks is not None:
+                valid &= ~(picks[0] & (one == 0)) & ~(picks[1] & (other == 0))
+            yield one, other, valid
 
 
 # Krippendorff's alpha: "Computing Krippendorff's Alpha-Reliability" (2011), from coincidences of values.

@@ -29,7 +29,8 @@ def preferences_for_the_first_shown(
 
     The order shown is drawn at random for each labeler, so nothing else can move it.
     """
-    alike, num = ordered_alike(judgements.places, judgements.ranks)
+    shown_apart = np.zeros(len(judgements.ranks), dtype=bool)  # no two are shown in one place
+    alike, num = ordered_alike(judgements.places, judgements.ranks, (shown_apart, judgements.is_pick))
     num_prompts = num_prompts_of(judgements.prompt, group, num_groups)
     return ratio_estimates(blocks.of_prompt[judgements.prompt], group, alike, num, blocks, num_prompts, NEVER_SHOWN)
 
@@ -59,14 +60,16 @@ def _fast_share(pace: Floats, usual: float | None) -> float | None:
 
 
 def tie_shares(judgements: Judgements, group: Ints, num_groups: int) -> list[float | None]:
-    """The share of each person's comparisons that are ties."""
+    """The share of each person's comparisons that are ties. Of a pick only those with the picked one were made."""
     tied = np.zeros(len(judgements.ranks))
     for rank in range(1, int(judgements.ranks.max(initial=0)) + 1):
         num = (judgements.ranks == rank).sum(axis=1)
         tied += num * (num - 1) / 2
+    compared = judgements.k * (judgements.k - 1) / 2
+    compared, tied = np.where(judgements.is_pick, compared - tied, compared), np.where(judgements.is_pick, 0, tied)
     known = group >= 0
     ties = np.bincount(group[known], tied[known], num_groups)
-    num = np.bincount(group[known], (judgements.k * (judgements.k - 1) / 2)[known], num_groups)
+    num = np.bincount(group[known], compared[known], num_groups)
     return [float(part / whole) if whole else None for part, whole in zip(ties, num, strict=True)]
 
 
@@ -81,4 +84,4 @@ def repeated(judgements: Judgements) -> RankingPairs:
     place = np.minimum(np.searchsorted(key[order], wanted), max(len(order) - 1, 0))
     before = order[place] if len(order) else place
     is_found = key[before] == wanted if len(order) else np.zeros(0, dtype=bool)
-    return matched(before[is_found], again[is_found], judgements.prompt, judgements.ranks)
+    return matched(before[is_found], again[is_found], judgements.prompt, judgements.ranks, judgements.is_pick)

@@ -51,9 +51,9 @@ def guidelines_page(request: Request, access: LabelerAccess, session: SessionDep
 
 @router.post("/guidelines/{version}/acceptance")
 def accept_page(version: int, access: LabelerAccess, session: SessionDep) -> Response:
-    """Accept a version and go on to the first slate; if a newer one came meanwhile, that one is shown."""
+    """Accept a version and go on to the first task; if a newer one came meanwhile, that one is shown."""
     guidelines.accept(session, access.account, access.project, version, now=clock(session))
-    return _to(access, "rank")
+    return _to(access, "work")
 
 
 @router.get("/guidelines/versions")

@@ -69,13 +69,14 @@ READ = f"""
 COPY (
     SELECT ranking.slate_id, ranking.labeler_id, digest.ranks, digest.places, digest.qualities, digest.flagged,
            extract(epoch FROM ranking.submitted_at)::bigint, ranking.active_s, digest.num_characters,
-           ranking.counted, CASE WHEN slate.kind = 'repeat' THEN slate.repeats_id END, slate.prompt_id, prompt.kind
+           ranking.counted, ranking.is_pick, CASE WHEN slate.kind = 'repeat' THEN slate.repeats_id END,
+           slate.prompt_id, prompt.kind
     {CHOSEN}
     UNION ALL
     SELECT slate.id, -1, string_agg(chr(48 + (reference.ranks ->> completion.id::text)::int), ''
                                     ORDER BY completion.position),
-           NULL, NULL, NULL, extract(epoch FROM reference.created_at)::bigint, NULL, 0, false, NULL, slate.prompt_id,
-           prompt.kind
+           NULL, NULL, NULL, extract(epoch FROM reference.created_at)::bigint, NULL, 0, false, false, NULL,
+           slate.prompt_id, prompt.kind
     FROM reference_ranking AS reference
     JOIN slate ON slate.id = reference.slate_id
     JOIN prompt ON prompt.id = slate.prompt_id
@@ -121,6 +122,7 @@ COLUMNS = {
     "active_s": pa.float64(),
     "num_characters": pa.int64(),
     "counted": pa.string(),
+    "is_pick": pa.string(),
     "repeats": pa.string(),
     "prompt": pa.int64(),
     "prompt_kind": pa.string(),
@@ -158,6 +160,7 @@ class Judgements:
     active_s: Floats  # (N,) NaN: not measured
     num_characters: Ints  # (N,)
     counted: NDArray[np.bool_]
+    is_pick: NDArray[np.bool_]  # (N,) one was picked: equal ranks are no ties, the others were not compared
     prompt_kind: Ints  # (N,) into prompt_kinds
     repeats: Ints  # (N,) the slate that this one repeats, into slate_ids; -1: none
     slate_ids: Sequence[str]
@@ -239,6 +242,7 @@ def _judgements(table: Any) -> Judgements:
         active_s=table["active_s"].to_numpy(),
         num_characters=table["num_characters"].to_numpy(),
         counted=np.asarray(pc.equal(table["counted"], "t")),
+        is_pick=np.asarray(pc.equal(table["is_pick"], "t")),
         prompt_kind=np.asarray(kinds.indices, dtype=np.int64),
         repeats=np.asarray(repeats.combine_chunks().fill_null(-1), dtype=np.int64),
         slate_ids=slates.dictionary.to_pylist(),

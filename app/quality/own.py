@@ -74,7 +74,7 @@ def _agreement(session: Session, project: Project, labeler: Labeler) -> tuple[Es
     make_digests(session, project.id, labeler_id=labeler.id)
     read = read_judgements(session, project.id, Filter(labeler_id=labeler.id))
     rows = np.nonzero(read.labeler != REFERENCE)[0]
-    pairs = pairs_of(read.slate[rows], read.labeler[rows], read.prompt[rows], read.ranks[rows])
+    pairs = pairs_of(read.slate[rows], read.labeler[rows], read.prompt[rows], read.ranks[rows], read.is_pick[rows])
     is_mine = read.labeler[rows] == labeler.id
     mine = np.nonzero(is_mine[pairs.first] | is_mine[pairs.second])[0]
     num_shared = len(np.unique(read.slate[rows][pairs.first[mine]]))

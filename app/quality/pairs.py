@@ -37,11 +37,13 @@ class RankingPairs:
     prompt: Ints
     first_ranks: Ints  # (P, K)
     second_ranks: Ints
+    first_is_pick: Bools
+    second_is_pick: Bools
     alike: Floats  # comparisons ordered alike, of num
     num: Ints
     tau: Floats
     tau_is_defined: Bools
-    weight: Floats  # one over the number of other rankings of the slate, as Krippendorff weighs coincidences
+    weight: Floats  # one over the other rankings of the slate that are no picks, as Krippendorff weighs coincidences
 
     def at(self, rows: Ints) -> "RankingPairs":
         """These pairs alone."""
@@ -57,8 +59,8 @@ class Agreement:
     alpha: Estimate  # Krippendorff's, ordinal
 
 
-def pairs_of(slate: Ints, labeler: Ints, prompt: Ints, ranks: Ints) -> RankingPairs:
-    """All pairs. slate, labeler, prompt: (N,); ranks: (N, K)."""
+def pairs_of(slate: Ints, labeler: Ints, prompt: Ints, ranks: Ints, is_pick: Bools | None = None) -> RankingPairs:
+    """All pairs. slate, labeler, prompt: (N,); ranks: (N, K); is_pick: (N,), None is nowhere."""
     order = np.argsort(slate, kind="stable")
     sorted_slate = slate[order]
     num_of_slate = np.bincount(slate, minlength=1)
@@ -70,24 +72,31 @@ def pairs_of(slate: Ints, labeler: Ints, prompt: Ints, ranks: Ints) -> RankingPa
     first = np.concatenate(firsts) if firsts else np.zeros(0, dtype=np.int64)
     second = np.concatenate(seconds) if seconds else np.zeros(0, dtype=np.int64)
     by_two = labeler[first] != labeler[second]
-    return _compared(first[by_two], second[by_two], prompt, ranks, num_of_slate[slate])
+    num_whole = num_of_slate if is_pick is None else np.bincount(slate[~is_pick], minlength=len(num_of_slate))
+    return _compared(first[by_two], second[by_two], prompt, ranks, is_pick, num_whole[slate])
 
 
-def matched(first: Ints, second: Ints, prompt: Ints, ranks: Ints) -> RankingPairs:
+def matched(first: Ints, second: Ints, prompt: Ints, ranks: Ints, is_pick: Bools | None = None) -> RankingPairs:
     """These rows against those, one to one."""
-    return _compared(first, second, prompt, ranks, np.full(len(prompt), 2))
+    return _compared(first, second, prompt, ranks, is_pick, np.full(len(prompt), 2))
 
 
-def _compared(first: Ints, second: Ints, prompt: Ints, ranks: Ints, num_rankings: Ints) -> RankingPairs:
+def _compared(
+    first: Ints, second: Ints, prompt: Ints, ranks: Ints, is_pick: Bools | None, num_rankings: Ints
+) -> RankingPairs:
     first_ranks, second_ranks = ranks[first], ranks[second]
-    alike, num = ordered_alike(first_ranks, second_ranks)
-    tau, tau_is_defined = kendall_tau_b(first_ranks, second_ranks)
+    is_pick = np.zeros(len(ranks), dtype=bool) if is_pick is None else is_pick
+    picks = (is_pick[first], is_pick[second]) if is_pick.any() else None  # most projects have none: nothing to look at
+    alike, num = ordered_alike(first_ranks, second_ranks, picks)
+    tau, tau_is_defined = kendall_tau_b(first_ranks, second_ranks, picks)
     return RankingPairs(
         first=first,
         second=second,
         prompt=prompt[first],
         first_ranks=first_ranks,
         second_ranks=second_ranks,
+        first_is_pick=is_pick[first],
+        second_is_pick=is_pick[second],
         alike=alike,
         num=num,
         tau=tau,
@@ -112,9 +121,10 @@ def _alphas(pairs: RankingPairs, rows: Ints, group: Ints, num_prompts: Ints, blo
     """Krippendorff's ordinal alpha of each group.
 
     Rank 4 of 4 is not rank 4 of 9: disagreement is taken among slates of the same K and then added up. With one K
-    it is the plain alpha.
+    it is the plain alpha. Picks are left out: the others' ranks are not known, and not missing at random.
     """
     num_groups = len(num_prompts)
+    group = np.where(pairs.first_is_pick[rows] | pairs.second_is_pick[rows], -1, group)
     k = (pairs.first_ranks[rows] > 0).sum(axis=1)
     observed, expected = np.zeros(num_groups), np.zeros(num_groups)
     observed_again, expected_again = np.zeros((RESAMPLES, num_groups)), np.zeros((RESAMPLES, num_groups))
@@ -196,8 +206,10 @@ def comparisons_between(
     base = int(versions.max(initial=0)) + 1
     for i in range(versions.shape[1]):
         for j in range(i + 1, versions.shape[1]):
-            rows = np.nonzero((pairs.first_ranks[:, i] > 0) & (pairs.first_ranks[:, j] > 0) & (versions[:, i] >= 0))[0]
-            alike, _ = ordered_alike(pairs.first_ranks[rows][:, [i, j]], pairs.second_ranks[rows][:, [i, j]])
+            first, second = pairs.first_ranks[:, [i, j]], pairs.second_ranks[:, [i, j]]
+            alike, num = ordered_alike(first, second, (pairs.first_is_pick, pairs.second_is_pick))
+            rows = np.nonzero((num > 0) & (versions[:, i] >= 0))[0]
+            alike = alike[rows]
             low = np.minimum(versions[rows, i], versions[rows, j])
             high = np.maximum(versions[rows, i], versions[rows, j])
             found.append((rows, low * base + high, alike))

@@ -176,7 +176,7 @@ def _make_report(
     session: Session, project_id: int, chosen: Filter, between: Between, researchers: frozenset[int]
 ) -> QualityReport:
     judgements = read_judgements(session, project_id, chosen)
-    pairs = pairs_of(judgements.slate, judgements.labeler, judgements.prompt, judgements.ranks)
+    pairs = pairs_of(judgements.slate, judgements.labeler, judgements.prompt, judgements.ranks, judgements.is_pick)
     blocks = make_blocks(int(judgements.prompt.max(initial=-1)) + 1)
     leads = np.isin(judgements.labeler, [REFERENCE, *researchers])
     num_leads = leads[pairs.first].astype(int) + leads[pairs.second]

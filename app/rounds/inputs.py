@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from app.datasets.models import Snapshot
+from app.datasets.models import Snapshot, SnapshotDemonstration
 from app.labeling.models import Demonstration
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.policies.service import policy_path
@@ -51,7 +51,8 @@ def stage_inputs(session: Session, settings: Settings, claim: StageClaim) -> Sta
     assert stage.folder is not None
     snapshot_sha256 = None
     if round.snapshot_id is not None:
-        snapshot_sha256 = session.get_one(Snapshot, round.snapshot_id).sha256
+        snapshot = session.get_one(Snapshot, round.snapshot_id)
+        snapshot_sha256 = snapshot.sft_sha256 if stage.recipe is Recipe.SFT else snapshot.sha256
     return StageInputs(
         recipe=stage.recipe,
         folder=stage.folder,
@@ -85,16 +86,17 @@ def prompts_for(session: Session, project_id: int, splits: Sequence[Split], *, u
     return list(session.scalars(select(Prompt).where(*wanted).order_by(Prompt.id)))
 
 
-def demonstrations_of(session: Session, project_id: int) -> list[tuple[Demonstration, Prompt]]:
-    """The project's demonstrations with their prompts, in a fixed order, those taken back left out.
+def demonstrations_of(session: Session, snapshot_id: int | None) -> list[tuple[Demonstration, Prompt]]:
+    """The demonstrations that were frozen when the round began, with their prompts, in a fixed order.
 
     The test split's are nobody's to fit.
     """
     found = session.execute(
         select(Demonstration, Prompt)
+        .join(SnapshotDemonstration, SnapshotDemonstration.demonstration_id == Demonstration.id)
         .join(Prompt, Prompt.id == Demonstration.prompt_id)
-        .where(Prompt.project_id == project_id, Prompt.split != Split.TEST, Demonstration.retracted_at.is_(None))
-        .order_by(Demonstration.created_at, Demonstration.id)
+        .where(SnapshotDemonstration.snapshot_id == snapshot_id, Prompt.split != Split.TEST)
+        .order_by(SnapshotDemonstration.position)
     )
     return [(demonstration, prompt) for demonstration, prompt in found]
 

@@ -15,8 +15,9 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
+from app.datasets.errors import NothingSelected
 from app.datasets.models import Snapshot
-from app.datasets.snapshots import create_snapshot
+from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, RankingItem, Slate
 from app.people.models import Account
@@ -101,11 +102,8 @@ def start_round(
         requested_by=account.id if account else None,
         created_at=now,
     )
-    if Recipe.REWARD in recipes:
-        snapshot = create_snapshot(
-            session, project, name=snapshot_name(session, project, number), account=account, now=now
-        )
-        round.snapshot_id = snapshot.id
+    if {Recipe.SFT, Recipe.REWARD} & set(recipes):
+        round.snapshot_id = freeze_labels(session, project, recipes, number, account, now).id
     round.stages = [
         Stage(position=position, recipe=recipe, preset=preset, configuration=configurations[recipe], seed=round.seed)
         for position, recipe in enumerate(recipes, start=1)
@@ -119,6 +117,26 @@ def start_round(
     announce(session, round)
     record(session, round, account, "round.start", stages=recipes, overrides=overrides)
     return round
+
+
+def freeze_labels(
+    session: Session, project: Project, recipes: Sequence[Recipe], number: int, account: Account | None, now: datetime
+) -> Snapshot:
+    """What the round learns from, for good: from here on none of it can be taken back.
+
+    Raises NoDemonstrations if those there were have just been taken back.
+    """
+    contents = tuple(Content) if Recipe.REWARD in recipes else (Content.DEMONSTRATIONS,)
+    name, chosen = snapshot_name(session, project, number), SnapshotFilter(contents=contents)
+    try:
+        snapshot = create_snapshot(session, project, name=name, filter=chosen, account=account, now=now)
+    except NothingSelected as error:
+        raise NoDemonstrations(Split.TRAIN) from error
+    if Recipe.SFT in recipes:
+        for split in (Split.TRAIN, Split.VALIDATION):
+            if not snapshot.counts["demonstration_split"].get(split.value):
+                raise NoDemonstrations(split)
+    return snapshot
 
 
 def snapshot_name(session: Session, project: Project, number: int) -> str:

@@ -1,9 +1,10 @@
 // The page of a conversation: keeps what is composed and chosen, shows replies as they are finished, and sends each turn
 // and each choice once. The server draws the conversation; without this script its forms are sent as they stand.
+import { openDraft } from "./drafts.js";
 import { openMemory, openOutbox } from "./memory.js";
 import { forgetNews, say, tell, tellState } from "./notices.js";
 import { isAccepted, isAway, isSignedOut, openSender } from "./server.js";
-import { nameChord, openDraft, openTimer } from "./writing.js";
+import { nameChord, openTimer } from "./writing.js";
 
 const place = document.querySelector("#conversation");
 const problem = document.querySelector("#problem");
@@ -58,7 +59,8 @@ function tellSaved(said) {
 function keep() {
   draft?.stop();
   draft = openDraft({
-    id: writing,
+    path: `/api/v1/writings/${writing}/draft`,
+    key: `writing.${writing}`,
     revision: Number(shown().dataset.revision),
     content: JSON.parse(shown().dataset.draft),
     memory,

@@ -10,8 +10,11 @@ export const desk = {
   current: null, // the slate in view
   ahead: [], // fetched, not yet shown
   numToday: Number(page.dataset.today),
+  numSubmitted: 0, // on this page
+  untilAnother: Number(page.dataset.untilAnother) || null, // rankings until another task is due; null: never
   lastActivity: performance.now(),
   shownAt: 0,
+  hasShown: false, // a slate, at any time
   taught: null, // an onboarding slate that was submitted: the next one waits until its lesson was read
 };
 

@@ -68,7 +68,7 @@ function columnAt(event) {
 
 page.addEventListener("click", (event) => {
   const card = event.target.closest(".completion");
-  if (!card || !isInOrder() || desk.current?.isPair || desk.current?.isClosed) return;
+  if (!card || !isInOrder() || desk.current?.isPair || desk.current?.draft.isClosed) return;
   if (event.target.closest("a, button, input, label, select, summary, textarea, .grip")) return;
   if (!getSelection().isCollapsed) return; // words were selected, not a completion
   const { id } = card.dataset;

@@ -80,7 +80,7 @@ export function drawClock() {
   if (!slate || desk.taught) return;
   const seconds = Math.round(slate.content.active_s);
   slate.form.querySelector(".timer").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-  slate.form.querySelector(".saved").textContent = slate.isDirty ? "saving…" : savedWords(slate.savedAt);
+  slate.form.querySelector(".saved").textContent = slate.draft.isDirty ? "saving…" : savedWords(slate.draft.savedAt);
 }
 
 function savedWords(savedAt) {

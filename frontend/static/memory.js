@@ -3,20 +3,31 @@
 
 export function openMemory(account) {
   const name = (key) => `podium.${account}.${key}`;
+  function readAs(whole) {
+    try {
+      return JSON.parse(localStorage.getItem(whole));
+    } catch {
+      return null; // forbidden, or something else lies there
+    }
+  }
   return {
-    read(key) {
+    read: (key) => readAs(name(key)),
+    /** Everything under keys that begin like this. */
+    readAll(beginning) {
       try {
-        return JSON.parse(localStorage.getItem(name(key)));
+        return Object.keys(localStorage).filter((key) => key.startsWith(name(beginning))).map(readAs);
       } catch {
-        return null; // forbidden, or something else lies there
+        return []; // forbidden
       }
     },
+    /** False where it could not be kept. */
     write(key, value) {
       try {
         if (value === null) localStorage.removeItem(name(key));
         else localStorage.setItem(name(key), JSON.stringify(value));
+        return true;
       } catch {
-        // Full or forbidden.
+        return false; // full or forbidden
       }
     },
   };
@@ -24,19 +35,21 @@ export function openMemory(account) {
 
 /**
  * Submits on their way, the oldest first: { id, path, form, … }. The page that made one gave it its id, so that sending
- * it twice stores it once.
+ * it twice stores it once. Each has a key of its own: two tabs that write at the same moment lose nothing.
  */
 export function openOutbox(memory, key) {
-  let unsent = []; // where storage is forbidden
-  const all = () => memory.read(key) ?? unsent;
-  const set = (items) => {
-    unsent = items;
-    memory.write(key, items); // an empty list too: another tab must not take what it remembers for unsent
-  };
+  let unkept = []; // where storage is full or forbidden: sent all the same, as long as the page is open
+  const kept = () => memory.readAll(`${key}.`).filter((item) => item?.path);
+  const all = () => [...kept(), ...unkept].sort((a, b) => a.place - b.place);
   return {
     all,
-    add: (item) => set([...all(), item]),
-    // By id, not by place: another tab may have sent the first one already.
-    remove: (id) => set(all().filter((item) => item.id !== id)),
+    add(item) {
+      const placed = { ...item, place: 1 + (all().at(-1)?.place ?? 0) };
+      if (!memory.write(`${key}.${item.id}`, placed)) unkept.push(placed);
+    },
+    remove(id) {
+      memory.write(`${key}.${id}`, null);
+      unkept = unkept.filter((item) => item.id !== id);
+    },
   };
 }

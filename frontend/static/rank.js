@@ -5,23 +5,23 @@
 import { desk, memory, outbox, page, queued, slug } from "./desk.js";
 import "./drag.js";
 import { onChoice, stopDifferences, toggleDifferences } from "./differences.js";
-import { close, retire, save, saveSoon } from "./drafts.js";
 import { draw, drawClock } from "./draw.js";
 import { focusCard, listenToKeys } from "./keys.js";
 import { nextLayout, placeGuidelines, toggleOrder, toggleTogether } from "./layout.js";
-import { showLesson } from "./lesson.js";
+import { awaitLesson, hasNoLesson, learn, lookForLesson, wasRead } from "./lesson.js";
 import { forgetNews, say, tell, tellState } from "./notices.js";
-import { call, isAccepted, isAway, isSignedOut, newId, openSender, tryAgain } from "./server.js";
+import { call, isAccepted, isAway, isSignedOut, newId, openSender } from "./server.js";
 import { openSkipDialog } from "./skip.js";
-import { adopt, cardOf, contentOf, dense, draftKey, isComplete, isPlaced, letters, onField, travel } from "./slate.js";
+import { adopt, cardOf, contentOf, draftKey, isComplete, isPlaced, letters, onField, travel } from "./slate.js";
+import { fetchAhead, goToNextTask, openSupply, renew } from "./supply.js";
 
 const screen_ = document.querySelector("#screen");
 const waiting = document.querySelector("#waiting");
-const leaseDurationMs = 1000 * Number(page.dataset.leaseDuration);
 
 const IDLE_AFTER_MS = 60_000; // without a key or a pointer, time is not counted as work
 // Whoever holds the chord down, or hits it twice, must not submit a slate they have not seen.
 const DEAF_AFTER_SHOW_MS = 600;
+const PATIENCE_MS = 2_000; // with a server that does not answer, before another task
 
 // ---------------------------------------------------------------- the slate in view
 
@@ -30,6 +30,7 @@ function show(slate) {
   stopDifferences();
   desk.current = slate;
   desk.shownAt = performance.now();
+  desk.hasShown = true;
   waiting.hidden = true;
   placeGuidelines(slate);
   if (!slate.form.isConnected) {
@@ -39,14 +40,14 @@ function show(slate) {
     say(`Next slate: ${slate.ids.length} completions.`);
   }
   draw();
-  if (slate.isDirty) saveSoon(slate, 0);
 }
 
 /** Put the next slate into view: it is here already, so this is one repaint. Then send, then fetch one more. */
 async function advance() {
+  if (desk.untilAnother === 0 && (await leave())) return;
   const next = desk.ahead.shift();
   if (next) show(next);
-  else if (desk.current) {
+  else {
     desk.current = null;
     screen_.replaceChildren();
     waiting.hidden = false;
@@ -55,7 +56,19 @@ async function advance() {
   await fetchAhead();
 }
 
+/** To another task, once the server has what was submitted; false where it does not answer soon: then ranking goes on. */
+async function leave() {
+  if (desk.current) desk.current.form.inert = true;
+  desk.current = null;
+  say("On to another task.");
+  await Promise.race([send(), new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+  if (outbox.all().length || desk.untilAnother !== 0) return false;
+  goToNextTask();
+  return true;
+}
+
 function onGone(slate) {
+  desk.ahead = desk.ahead.filter((other) => other !== slate);
   if (slate !== desk.current) return;
   tell("This slate was submitted or given back in another tab; here is the next one.");
   advance();
@@ -80,7 +93,7 @@ function submit() {
   const slate = desk.current;
   if (!slate || performance.now() - desk.shownAt < DEAF_AFTER_SHOW_MS) return;
   if (desk.taught) {
-    goOn();
+    if (wasRead()) advance();
     return;
   }
   if (!isComplete(slate)) {
@@ -92,47 +105,18 @@ function submit() {
   const form = { ranking_id: id, ...slate.content };
   if (!slate.isPair) form.strength = null;
   forgetNews();
-  outbox.add({ id, path: `/api/v1/leases/${slate.lease}/ranking`, lease: slate.lease, revision: slate.revision, form });
-  close(slate);
+  outbox.add({ id, path: `/api/v1/leases/${slate.lease}/ranking`, lease: slate.lease, draft: slate.draft.state(), form });
+  slate.draft.close();
   desk.numToday += 1;
-  if (slate.teaches) awaitLesson(slate, id);
-  else {
+  desk.numSubmitted += 1;
+  if (desk.untilAnother > 0) desk.untilAnother -= 1;
+  if (slate.teaches) {
+    awaitLesson(slate, id);
+    send();
+  } else {
     memory.write(`last.${slug}`, id);
     advance();
   }
-}
-
-/** Of an onboarding slate the researchers' answer is read before the next one. */
-function awaitLesson(slate, id) {
-  memory.write(`last.${slug}`, null); // it is no secret any more: nothing to take back
-  desk.taught = { id, slate, mine: dense(slate.content.ranks), isShown: false };
-  slate.form.querySelector(".remark").textContent = "Sent. The researchers' answer is on its way.";
-  send();
-}
-
-/** Another tab may have sent what we wait for, and has its answer. */
-function lookForLesson() {
-  if (!desk.taught || desk.taught.isShown || outbox.all().some((item) => item.id === desk.taught.id)) return;
-  openLesson(desk.taught.id);
-}
-
-const openLesson = (id) => location.assign(`/projects/${slug}/onboarding/${id}`);
-
-function learn(id, lesson) {
-  if (desk.taught?.id !== id) {
-    openLesson(id); // its slate is no longer here: a page of its own
-    return;
-  }
-  const { slate, mine } = desk.taught;
-  desk.taught.isShown = true;
-  desk.shownAt = performance.now();
-  showLesson(slate, mine, lesson);
-}
-
-function goOn() {
-  if (!desk.taught.isShown) return;
-  desk.taught = null;
-  advance();
 }
 
 function tellMissing(slate) {
@@ -164,18 +148,16 @@ const send = openSender(outbox, (answer, item) => {
       tell("Your last ranking came after its slate was given to others. It is kept, beside the rankings that count.");
     }
   }
-  if (desk.taught?.id === item.id && !desk.taught.isShown) {
-    desk.taught = null; // no lesson comes
-    advance();
-  }
+  if (hasNoLesson(item.id)) advance();
 });
 
 /** A refused ranking is not lost: it lies in the browser as a draft, and comes back with its slate. */
-function onRefusal(answer, { form, revision }) {
+function onRefusal(answer, { form, draft }) {
   if (memory.read(`last.${slug}`) === form.ranking_id) memory.write(`last.${slug}`, null);
   const ids = Object.keys(form.ranks);
+  desk.untilAnother = null; // here the labeler reads what is wrong
   if (answer.data?.code !== "already_ranked") {
-    memory.write(draftKey({ ids }), { content: contentOf(form, ids), revision: revision ?? 0 });
+    memory.write(draftKey({ ids }), { ...draft, content: contentOf(form, ids) });
   }
   tell(answer.data?.detail ?? "A ranking was refused. It is kept in this browser.");
 }
@@ -194,7 +176,7 @@ async function takeBack() {
   memory.write(`last.${slug}`, null);
   desk.numToday -= 1;
   if (desk.current) {
-    await save(desk.current);
+    await desk.current.draft.save();
     desk.ahead.unshift(desk.current);
     desk.current = null;
   }
@@ -203,82 +185,9 @@ async function takeBack() {
 }
 
 async function givenBack(slate) {
-  close(slate);
+  slate.draft.close();
   say("Given back.");
   await advance();
-}
-
-// ---------------------------------------------------------------- the next slates
-
-const LEADS_ON = ["guidelines_not_accepted", "onboarding_waits"];
-
-let fetching = null;
-/** Ask for what is ours: one slate in view and one ahead. `first`: the lease to show now, if it is among them. */
-function fetchAhead(wanted = 2, first = null) {
-  fetching = (fetching ?? Promise.resolve()).then(() => fetchNow(wanted, first));
-  return fetching;
-}
-
-async function fetchNow(wanted, first) {
-  const unacknowledged = outbox.all().map((item) => item.lease);
-  const held = [...(desk.current ? [desk.current] : []), ...desk.ahead].map((slate) => slate.lease);
-  if (!first && held.length >= 2) return;
-  const today = new Date();
-  today.setHours(0, 0, 0, 0);
-  const answer = await call("POST", `/api/v1/projects/${slug}/leases/screens`, {
-    wanted,
-    have: [...held, ...unacknowledged],
-    since: today.toISOString(),
-  });
-  if (!desk.current && LEADS_ON.includes(answer.data?.code)) {
-    location.reload(); // there is a page for it
-    return;
-  }
-  if (answer.status !== 200) {
-    if (!desk.current || !isAway(answer)) tellState(answer, queued());
-    tryAgain(fetchAhead);
-    return;
-  }
-  const fetched = new DOMParser().parseFromString(answer.data, "text/html");
-  desk.numToday = Number(fetched.querySelector("[data-today]").dataset.today) + outbox.all().length;
-  const slates = [...fetched.querySelectorAll("form.slate")].map((form) => adopt(document.importNode(form, true), onGone));
-  for (const slate of slates) {
-    if (desk.current && !desk.current.isClosed && draftKey(slate) === draftKey(desk.current)) goOnUnder(slate);
-    else if (slate.lease === first) desk.ahead.unshift(slate);
-    else desk.ahead.push(slate);
-  }
-  if (!desk.current && desk.ahead.length) show(desk.ahead.shift());
-  else draw();
-  if (!desk.current) {
-    waiting.hidden = false;
-    tryAgain(fetchAhead);
-  }
-}
-
-/** The slate in view came back under a new lease: go on with it. */
-function goOnUnder(slate) {
-  const { content, undo, redo, here } = desk.current;
-  retire(desk.current);
-  Object.assign(slate, { content, undo, redo, isDirty: true, here: cardOf(slate, here.dataset.id) });
-  show(slate);
-  tell("This slate's time had run out while you were away. It is yours again, with your work.");
-}
-
-setInterval(renew, Math.max(5_000, leaseDurationMs / 3));
-async function renew() {
-  // A tab that was forgotten lets go: others get the slate, and what was done on it stays.
-  if (performance.now() - desk.lastActivity > leaseDurationMs) return;
-  for (const slate of [...(desk.current ? [desk.current] : []), ...desk.ahead]) {
-    const answer = await call("POST", `/api/v1/leases/${slate.lease}/renewal`);
-    if (answer.data?.code !== "lease_ended" || slate.isClosed) continue;
-    if (slate === desk.current) {
-      tell("This slate's time ran out and someone else has it now. You may still submit: your ranking is kept.");
-      fetchAhead(2, slate.lease); // it may be free again by now
-    } else {
-      desk.ahead = desk.ahead.filter((other) => other !== slate);
-      fetchAhead();
-    }
-  }
 }
 
 // ---------------------------------------------------------------- and go
@@ -319,18 +228,18 @@ page.addEventListener("click", (event) => {
 document.addEventListener("pointermove", () => (desk.lastActivity = performance.now()), { passive: true });
 document.addEventListener("scroll", () => (desk.lastActivity = performance.now()), { passive: true });
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden && desk.current?.isDirty) save(desk.current);
   if (document.hidden) return;
   desk.lastActivity = performance.now(); // they are back: is the slate still theirs?
   renew();
 });
-window.addEventListener("online", () => send().then(() => desk.current && save(desk.current)).then(() => fetchAhead()));
+window.addEventListener("online", () => send().then(() => fetchAhead()));
 setInterval(() => {
   passTime();
   drawClock();
   lookForLesson();
 }, 1000);
 
+openSupply({ show, onGone });
 const first = screen_.querySelector("form.slate");
 const sent = outbox.all().map((item) => item.lease);
 if (first && !sent.includes(first.dataset.lease)) show(adopt(first, onGone));

@@ -1,9 +1,10 @@
 // One slate: its form, its completions' ids and letters, what the labeler has said so far (`content`), and how that
 // changes. Each change can be undone, is drawn, kept and announced.
-import { desk, memory } from "./desk.js";
-import { draw } from "./draw.js";
-import { keep } from "./drafts.js";
-import { say } from "./notices.js";
+import { desk, memory, outbox, queued } from "./desk.js";
+import { openDraft } from "./drafts.js";
+import { draw, drawClock } from "./draw.js";
+import { say, tell, tellState } from "./notices.js";
+import { isAccepted } from "./server.js";
 
 const STRENGTHS = ["significantly", "better", "slightly", "negligibly"];
 
@@ -53,7 +54,6 @@ export function adopt(form, onGone) {
   const slate = {
     lease: form.dataset.lease,
     form,
-    onGone,
     cards,
     ids,
     letter: Object.fromEntries(cards.map((card) => [card.dataset.id, card.dataset.letter])),
@@ -61,26 +61,39 @@ export function adopt(form, onGone) {
     teaches: "teaches" in form.dataset,
     isPair: form.classList.contains("is-pair"),
     asksSafety: form.querySelector("[name=safety]") !== null,
-    content: contentOf(JSON.parse(form.dataset.draft ?? "{}"), ids),
-    revision: Number(form.dataset.revision),
     here: cards[0], // the completion that keys speak to
     undo: [],
     redo: [],
     lastChange: null,
-    savedAt: form.dataset.draft ? performance.now() : null,
-    isDirty: false,
-    saving: null,
-    timer: null,
-    isClosed: false,
+    get content() {
+      return slate.draft.content;
+    },
   };
-  const kept = memory.read(draftKey(slate));
-  if (kept && kept.revision >= slate.revision) {
-    slate.content = contentOf(kept.content, ids); // made while the server was away
-    slate.isDirty = true;
-  }
+  slate.draft = openDraft({
+    path: `/api/v1/leases/${slate.lease}/draft`,
+    key: draftKey(slate),
+    memory,
+    revision: Number(form.dataset.revision),
+    content: contentOf(JSON.parse(form.dataset.draft ?? "{}"), ids),
+    read: (kept) => contentOf(kept, ids),
+    on: {
+      newer: (_, mine) => showNewer(slate, mine),
+      ended: () => onGone(slate),
+      state: (answer) => (isAccepted(answer) && outbox.all().length ? null : tellState(answer, queued())),
+      saved: drawClock,
+    },
+  });
   drawChips(slate);
   if (/Mac|iPhone|iPad/.test(navigator.platform)) form.querySelector(".chord").textContent = "⌘+Enter";
   return slate;
+}
+
+/** Another tab or machine went on with this slate: show its work; ours stays one Undo away. */
+function showNewer(slate, mine) {
+  slate.undo.push(JSON.stringify(mine));
+  slate.redo = [];
+  tell("This slate was changed in another tab or on another machine; this is its newest state. Undo brings back yours.");
+  if (slate === desk.current) draw();
 }
 
 function drawChips(slate) {
@@ -123,14 +136,14 @@ export function contradiction(slate) {
 /** Apply one change to what was said. `key` joins the keystrokes of one note into one step of undo. */
 function change(mutate, words, key = null) {
   const slate = desk.current;
-  if (!slate || slate.isClosed) return;
+  if (!slate || slate.draft.isClosed) return;
   const before = JSON.stringify(slate.content);
   mutate(slate.content);
   if (JSON.stringify(slate.content) === before) return;
   if (key === null || key !== slate.lastChange) slate.undo.push(before);
   slate.lastChange = key;
   slate.redo = [];
-  keep(slate);
+  slate.draft.keep();
   draw();
   if (words) say(`${words} ${progress(slate)}`);
 }
@@ -141,9 +154,8 @@ export function travel(from, to, words) {
   if (!slate?.[from].length) return;
   slate[to].push(JSON.stringify(slate.content));
   const { active_s, idle_s } = slate.content; // time does not run backwards
-  slate.content = { ...JSON.parse(slate[from].pop()), active_s, idle_s };
+  slate.draft.change({ ...JSON.parse(slate[from].pop()), active_s, idle_s });
   slate.lastChange = null;
-  keep(slate);
   draw();
   say(words);
 }

@@ -1,9 +1,10 @@
 // The page of writing a demonstration: keeps what is written, counts and previews it, asks for a suggestion, submits it
 // once. Without this script the form is sent as it stands.
+import { openDraft } from "./drafts.js";
 import { openMemory, openOutbox } from "./memory.js";
 import { tell, tellState, say } from "./notices.js";
 import { call, isAccepted, isAway, isSignedOut, openSender } from "./server.js";
-import { nameChord, openDraft, openLook, openTimer } from "./writing.js";
+import { nameChord, openLook, openTimer } from "./writing.js";
 
 const form = document.querySelector("#writing");
 const problem = document.querySelector("#problem");
@@ -24,7 +25,8 @@ function start() {
   const look = openLook(document.querySelector("#look"), `${api}/look`);
   const saved = document.querySelector("#saved");
   const draft = openDraft({
-    id: writing,
+    path: `${api}/draft`,
+    key: `writing.${writing}`,
     revision: Number(form.dataset.revision),
     content: server,
     memory,
@@ -104,7 +106,6 @@ function start() {
   }
 
   function ended() {
-    draft.close();
     location.assign(next);
   }
 
@@ -119,8 +120,10 @@ function start() {
     tellState(answer, queued());
     if (isAway(answer) || isSignedOut(answer)) return;
     if (item.writing !== writing) return;
-    if (isAccepted(answer) || answer.data?.code === "writing_ended") ended();
-    else refuse(answer.data?.detail ?? "This was refused; what you wrote is kept.");
+    if (isAccepted(answer) || answer.data?.code === "writing_ended") {
+      draft.close();
+      ended();
+    } else refuse(answer.data?.detail ?? "This was refused; what you wrote is kept.");
   });
 
   function submit() {
@@ -147,8 +150,10 @@ function start() {
 
   async function skip() {
     const answer = await call("POST", `${api}/skip`, { reason: field("reason").value });
-    if (isAccepted(answer) || answer.data?.code === "writing_ended") ended();
-    else refuse(isAway(answer) ? "The server cannot be reached; try again in a moment." : answer.data?.detail);
+    if (isAccepted(answer) || answer.data?.code === "writing_ended") {
+      draft.close();
+      ended();
+    } else refuse(isAway(answer) ? "The server cannot be reached; try again in a moment." : answer.data?.detail);
   }
 
   // ---------------------------------------------------------------- suggestions

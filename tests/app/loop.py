@@ -114,7 +114,9 @@ def make_labeler(session: Session, project: Project, name: str = "someone") -> L
     return labeler
 
 
-def rank(session: Session, slate: Slate, ranks: Sequence[int], labeler: Labeler | None = None) -> Ranking:
+def rank(
+    session: Session, slate: Slate, ranks: Sequence[int], labeler: Labeler | None = None, *, is_pick: bool = False
+) -> Ranking:
     """The labeler's ranking of the slate, which is done; ranks in the order of the completions' positions."""
     labeler = labeler or make_labeler(session, session.get_one(Project, slate.project_id))
     now = clock(session)
@@ -126,6 +128,7 @@ def rank(session: Session, slate: Slate, ranks: Sequence[int], labeler: Labeler 
         slot=1,
         counted=True,
         order_shown=[completion.id for completion in slate.completions],
+        is_pick=is_pick,
         submitted_at=now,
     )
     session.add(ranking)

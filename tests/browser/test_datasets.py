@@ -54,7 +54,7 @@ def test_a_researcher_imports_freezes_and_downloads(
     expect(page.get_by_text("12 imported")).to_be_visible()
     check_accessibility(page)
     page.get_by_label("Name").fill("First look")
-    page.get_by_role("button", name="Freeze these rankings").click()
+    page.get_by_role("button", name="Freeze these labels").click()
     expect(page.get_by_role("heading", name="First look")).to_be_visible()
     check_accessibility(page)
     with page.expect_download() as download:

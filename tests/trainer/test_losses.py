@@ -52,6 +52,15 @@ def test_half_ties_count_half_a_comparison_each_way():
     torch.testing.assert_close(kwise_loss(scores, ranks, ties="half"), torch.tensor(expected))
 
 
+def test_what_a_pick_leaves_uncompared_is_no_tie():
+    scores, ranks = torch.tensor([[2.0, 0.5, -1.0], [2.0, 0.5, -1.0]]), torch.tensor([[1, 2, 2], [1, 2, 2]])
+    picked = -(log_sigmoid(1.5) + log_sigmoid(3.0)) / 2
+    tie = 0.5 * log_sigmoid(1.5) + 0.5 * log_sigmoid(-1.5)
+    ranked = -(log_sigmoid(1.5) + log_sigmoid(3.0) + tie) / 3
+    loss = kwise_loss(scores, ranks, ties="half", picks=torch.tensor([True, False]))
+    torch.testing.assert_close(loss, torch.tensor((picked + ranked) / 2))
+
+
 def test_a_margin_is_taken_off_the_lead_of_the_better_completion():
     loss = kwise_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 2]]), margins=torch.tensor([0.75]))
     torch.testing.assert_close(loss, torch.tensor(-log_sigmoid(0.25)))

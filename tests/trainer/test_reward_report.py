@@ -24,6 +24,13 @@ def test_ties_of_labelers_are_counted_apart_and_ties_of_scores_count_half():
     assert seen["pair_accuracy"] == pytest.approx((0.5 + 1) / 2)
 
 
+def test_what_a_pick_leaves_uncompared_is_neither_a_tie_nor_agreement():
+    pick, ranking = judged([3, 2, 1], [1, 2, 2], is_pick=True), judged([3, 2, 1], [2, 1, 3], labeler="bob")
+    seen = figures([pick, ranking])
+    assert (seen["num_comparisons"], seen["num_ties"]) == (2 + 3, 0)
+    assert labeler_agreement([pick, ranking]) == pytest.approx(1 / 2)  # of the first with either other one
+
+
 def test_what_is_undefined_is_not_a_number():
     seen = figures([])
     assert seen["num_rankings"] == 0

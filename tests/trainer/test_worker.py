@@ -301,6 +301,15 @@ def test_what_does_not_fit_is_left_out_and_said(session: Session, settings: Sett
     ]
 
 
+def test_a_pick_comes_to_the_recipe_as_one(session: Session, settings: Settings, loop: Project) -> None:
+    pick = rank(session, make_slate(session, make_prompts(session, loop, Split.TRAIN)[0]), [2, 1, 2, 2], is_pick=True)
+    session.commit()
+    start(session, loop, "reward")
+    folder = RoundFolder(settings.home / "folder")
+    write_data(session, inputs_of(session, settings), folder)
+    assert {row.ranking_id for row in folder.read_rankings() if row.is_pick} == {str(pick.id)}
+
+
 def test_a_tenth_of_ten_labelers_is_held_out_and_nobody_of_nine(
     session: Session, settings: Settings, llama_folder: Path
 ) -> None:

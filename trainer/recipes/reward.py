@@ -196,9 +196,15 @@ def loss_of(scores: Tensor, slates: Sequence[Slate], config: RewardConfig, total
     ranks = torch.tensor([row.ranks + [0] * (longest - len(row.ranks)) for row in rankings], device=scores.device)
     weights = scores.new_tensor([row.weight for row in rankings])
     margins = scores.new_tensor([row.margin or 0.0 for row in rankings]) if config.use_margins else None
-    ties = cast(Literal["skip", "half"], config.ties)
+    picks = torch.tensor([row.is_pick for row in rankings], device=scores.device)
     return kwise_loss(
-        padded_scores, ranks, margins=margins, label_weights=weights, total_weight=total_weight, ties=ties
+        padded_scores,
+        ranks,
+        margins=margins,
+        label_weights=weights,
+        total_weight=total_weight,
+        ties=cast(Literal["skip", "half"], config.ties),
+        picks=picks,
     )
 
 
@@ -216,6 +222,7 @@ def judged_slates(scores: Tensor, slates: Sequence[Slate]) -> list[Judged]:
             ranks=row.ranks,
             scores=own.tolist(),
             lengths=[len(ids) for ids in slate.completion_ids],
+            is_pick=row.is_pick,
         )
         for slate, own in zip(slates, split_by_slate(scores, slates), strict=True)
         for row in slate.rankings

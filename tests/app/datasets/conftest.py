@@ -51,25 +51,15 @@ def make_project(session: Session, slug: str) -> Project:
 
 @pytest.fixture
 def add_ranking(session: Session, garden: Project) -> AddRanking:
-    """Adds a ranked slate of sampled completions and returns its ranking; everything about it may be said."""
+    """Adds a ranked slate of sampled completions and returns its ranking; everything about it may be said.
+
+    slate: ranked by another one already.
+    """
     rng = random.Random(0)
 
-    def add(
-        ranks: Sequence[int] = (1, 2, 3, 4),
-        *,
-        prompt: str | list[dict[str, str]] = "What should I plant?",
-        texts: Sequence[str] | None = None,
-        kind: SlateKind = SlateKind.TRAINING,
-        strength: Strength | None = None,
-        labeler: str = "Ada",
-        submitted_at: datetime = NOW,
-        counted: bool = True,
-        project: Project = garden,
-        qualities: Sequence[int | None] | None = None,
-        flags: Sequence[list[str]] | None = None,
-        are_safe: Sequence[bool] | None = None,
-        note: str | None = None,
-    ) -> Ranking:
+    def add_slate(
+        k: int, prompt: str | list[dict[str, str]], texts: Sequence[str] | None, kind: SlateKind, project: Project
+    ) -> Slate:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         placed = place_prompts(session, project, [messages], kind=PromptKind.IMPORTED).placed[0]
         policy = session.query(PolicyVersion).filter_by(project_id=project.id).first()
@@ -78,7 +68,7 @@ def add_ranking(session: Session, garden: Project) -> AddRanking:
             prompt_id=placed.prompt_id,
             kind=kind,
             state=SlateState.DONE,
-            k=len(ranks),
+            k=k,
             overlap=1,
             ready_at=NOW,
             done_at=NOW,
@@ -98,18 +88,43 @@ def add_ranking(session: Session, garden: Project) -> AddRanking:
                 token_ids=[5, position, 2],
                 tokenizer_sha256="0" * 64,
             )
-            for position in range(len(ranks))
+            for position in range(k)
         ]
         session.add(slate)
         session.flush()
+        return slate
+
+    def add(
+        ranks: Sequence[int] = (1, 2, 3, 4),
+        *,
+        prompt: str | list[dict[str, str]] = "What should I plant?",
+        texts: Sequence[str] | None = None,
+        kind: SlateKind = SlateKind.TRAINING,
+        strength: Strength | None = None,
+        labeler: str = "Ada",
+        submitted_at: datetime = NOW,
+        counted: bool = True,
+        project: Project = garden,
+        qualities: Sequence[int | None] | None = None,
+        flags: Sequence[list[str]] | None = None,
+        are_safe: Sequence[bool] | None = None,
+        note: str | None = None,
+        is_pick: bool = False,
+        slate: Slate | None = None,
+    ) -> Ranking:
+        if slate is None:
+            slate = add_slate(len(ranks), prompt, texts, kind, project)
+        else:
+            slate.overlap += 1
         ranking = Ranking(
             id=uuid4(),
             project_id=project.id,
             slate_id=slate.id,
             labeler_id=find_labeler(session, project, labeler).id,
-            slot=1 if counted else None,
+            slot=slate.overlap if counted else None,
             counted=counted,
             order_shown=[completion.id for completion in reversed(slate.completions)],
+            is_pick=is_pick,
             strength=strength,
             note=note,
             active_s=12.5,

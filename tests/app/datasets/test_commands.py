@@ -110,6 +110,20 @@ def test_filters_of_the_command_line_are_the_snapshots(
     assert snapshot.filter["until"] == "2026-06-01T00:00:00Z"
 
 
+def test_what_people_wrote_is_frozen_and_exported_alone(
+    podium: Any, add_ranking: AddRanking, garden: Project, tmp_path: Path
+) -> None:
+    add_ranking()
+    file = tmp_path / "written.jsonl"
+    file.write_text(json.dumps({"prompt": "Name a tree.", "completion": "Oak"}), encoding="utf-8")
+    podium("import", "demonstrations", file, "--project", "garden")
+    created = json.loads(podium("snapshot", "create", "garden", "--content", "demonstrations", "--json").output)
+    assert (created["num_rankings"], created["num_demonstrations"]) == (0, 1)
+    to = tmp_path / "sft.jsonl"
+    assert "1 demonstrations of" in podium("export", created["id"], "--format", "sft", "--to", to).output
+    assert hashlib.sha256(to.read_bytes()).hexdigest() == created["sft_sha256"]
+
+
 def test_what_cannot_be_exported_leaves_no_file(
     podium: Any, add_ranking: AddRanking, garden: Project, tmp_path: Path
 ) -> None:

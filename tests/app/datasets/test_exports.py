@@ -109,6 +109,23 @@ def test_ties_are_dropped_or_kept_as_asked(session: Session, garden: Project, ad
     assert [pair["tie"] for pair in records(snapshot, format="pairs")] == [False] * 4
 
 
+def test_a_pick_is_compared_with_each_of_the_others_and_they_with_nobody(
+    session: Session, garden: Project, add_ranking: AddRanking
+) -> None:
+    texts = ("b", "a", "c", "d")
+    add_ranking((2, 1, 2, 2), texts=texts, kind=SlateKind.CONVERSATION, strength=Strength.SLIGHTLY, is_pick=True)
+    snapshot = freeze(session, garden)
+    pairs = records(snapshot, format="pairs", ties="keep")
+    assert [(pair["chosen"], pair["rejected"], pair["margin"], pair["tie"]) for pair in pairs] == [
+        ("a", other, 1 / 3, False) for other in ("b", "c", "d")
+    ]
+    (kwise,) = records(snapshot)
+    assert (kwise["is_pick"], kwise["strength"]) == (True, "slightly")
+    assert (snapshot.num_comparisons, snapshot.counts["picks"]) == (3, 1)
+    derived = session.execute(text("SELECT count(*), min(margin), max(margin) FROM comparison")).one()
+    assert derived == (3, pytest.approx(1 / 3), pytest.approx(1 / 3))
+
+
 def test_pairs_are_in_turns_when_a_prompt_has_turns(session: Session, garden: Project, add_ranking: AddRanking) -> None:
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a tree."}]
     add_ranking((1, 2), kind=SlateKind.PAIR, texts=("Oak", "Car"))
@@ -293,3 +310,19 @@ def test_our_own_export_coming_home_changes_nothing(session: Session, garden: Pr
     add_ranking(), add_ranking((2, 1, 1, 4))
     home = import_file(session, garden, "rankings", io.BytesIO(export(freeze(session, garden))), "k.jsonl", now=NOW)
     assert (home.summary, home.report["counts"]["known"]) == ("nothing", 2)
+
+
+@pytest.mark.parametrize("file", ["jsonl", "parquet"])
+def test_a_pick_comes_back_from_an_export_as_one(
+    session: Session, garden: Project, add_ranking: AddRanking, file: str
+) -> None:
+    add_ranking((2, 1, 2, 2), kind=SlateKind.CONVERSATION, strength=Strength.BETTER, is_pick=True)
+    add_ranking((2, 1, 2, 2), prompt="And then?")
+    other = make_project(session, "other")
+    exported = export(freeze(session, garden), file=file)
+    import_file(session, other, "rankings", io.BytesIO(exported), f"k.{file}", now=NOW)
+    snapshot = freeze(session, other)
+    assert sorted((row["is_pick"], row["strength"] or "") for row in records(snapshot)) == [
+        (False, ""), (True, "better")
+    ]  # fmt: skip
+    assert len(records(snapshot, format="pairs", ties="keep")) == 3 + (3 + 3)

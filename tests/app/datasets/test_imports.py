@@ -102,6 +102,15 @@ def test_a_labeler_who_ranks_a_slate_twice_and_differently_is_refused(session: S
     assert count(session, Ranking) == 1
 
 
+def test_a_pick_says_less_than_a_ranking_of_the_same_ranks(session: Session, garden: Project) -> None:
+    bring(session, garden, RANKED | {"labeler": "Ada", "is_pick": True})
+    assert session.scalars(select(Ranking.is_pick)).one()
+    known = bring(session, garden, RANKED | {"labeler": "Ada", "is_pick": True, "note": "?"}, name="b.jsonl")
+    assert known.report["counts"]["known"] == 1
+    with pytest.raises(ImportRefused, match="and differently"):
+        bring(session, garden, RANKED | {"labeler": "Ada"}, name="c.jsonl")
+
+
 def test_a_pair_that_a_file_repeats_is_another_judgement(session: Session, garden: Project) -> None:
     pair = {"prompt": "Name a tree.", "chosen": "Oak", "rejected": "Car"}
     reversed_pair = pair | {"chosen": "Car", "rejected": "Oak"}

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.datasets.models import DatasetImport, Snapshot
-from app.labeling.models import Demonstration, Ranking
+from app.labeling.models import Demonstration, Ranking, SlateKind
 from app.people.models import AuditEvent
 from app.projects.models import Project
 from tests.app.conftest import Person
@@ -118,12 +118,41 @@ def test_prompts_of_several_turns_are_not_written_in_the_standard_style(
     assert researcher.get(address, params={"format": "pairs", "style": "conversational"}).status_code == 200
 
 
+def test_what_people_wrote_is_frozen_by_the_page_and_downloaded(researcher: Person, session: Session) -> None:
+    upload(researcher, [{"prompt": "Name a tree.", "completion": "Oak"}], what="demonstrations")
+    chosen = researcher.get(PAGE, params={"contents": "demonstrations"}).text
+    assert '<input type="hidden" name="contents" value="demonstrations">' in chosen
+    frozen = researcher.post(SNAPSHOTS, data={"name": "May", "contents": "demonstrations"})
+    shown = researcher.get(frozen.headers["location"]).text
+    assert "format=sft" in shown
+    assert "format=kwise" not in shown
+    snapshot = session.scalars(select(Snapshot)).one()
+    for root in (SNAPSHOTS, API):
+        sft = researcher.get(f"{root}/{snapshot.id}/export", params={"format": "sft"})
+        assert hashlib.sha256(sft.content).hexdigest() == snapshot.sft_sha256
+    refused = researcher.get(f"{API}/{snapshot.id}/export", params={"format": "pairs"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_export")
+
+
 def test_the_card_tells_what_the_snapshot_holds(researcher: Person, add_ranking: AddRanking) -> None:
     add_ranking()
     snapshot = researcher.post(API, json={"name": "May"}).json()
     card = researcher.get(f"{SNAPSHOTS}/{snapshot['id']}/card").text
     assert card.startswith("# Garden: May")
     assert snapshot["sha256"] in card
+    assert "| demonstrations | none |" in card
+
+
+def test_the_card_tells_of_picks_and_of_who_wrote(researcher: Person, add_ranking: AddRanking) -> None:
+    add_ranking((1, 2, 2, 2), kind=SlateKind.CONVERSATION, is_pick=True)
+    add_ranking((1, 2, 2, 2))
+    upload(researcher, [{"prompt": "Name a tree.", "completion": "Oak", "labeler": "Ada"}], what="demonstrations")
+    snapshot = researcher.post(API, json={"name": "May"}).json()
+    card = researcher.get(f"{SNAPSHOTS}/{snapshot['id']}/card").text
+    assert "| of which picks: one against each of the others | 1 |" in card
+    assert "| demonstrations | 1 by 1 people, 0 from a suggestion of the policy |" in card
+    assert f"`{snapshot['sft_sha256']}`" in card
+    assert "not picked" in researcher.get(f"{SNAPSHOTS}/{snapshot['id']}").text
 
 
 def test_rankings_are_imported_by_upload_and_reported(researcher: Person, session: Session) -> None:

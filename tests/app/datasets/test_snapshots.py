@@ -13,7 +13,8 @@ from app import db
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
 from app.datasets.kwise import kwise_line
 from app.datasets.models import Snapshot, SnapshotRanking
-from app.datasets.snapshots import SnapshotFilter, create_snapshot, find_snapshot, snapshot_rows
+from app.datasets.reading import ranking_rows
+from app.datasets.snapshots import SnapshotFilter, create_snapshot, find_snapshot
 from app.labeling.models import Ranking, SlateKind, Strength
 from app.people.models import Labeler
 from app.projects.models import Project
@@ -28,7 +29,7 @@ def freeze(session: Session, project: Project, name: str = "first", **filter: ob
 
 
 def frozen(session: Session, snapshot: Snapshot) -> list[object]:
-    return [row.ranking_id for row in snapshot_rows(session, snapshot)]
+    return [row.ranking_id for row in ranking_rows(session, snapshot.id)]
 
 
 def test_a_snapshot_holds_every_ranking_that_counts_in_order_of_submission(
@@ -56,7 +57,7 @@ def test_a_row_says_all_that_is_known(session: Session, garden: Project, add_ran
     ranking = add_ranking(
         (2, 1), kind=SlateKind.PAIR, strength=Strength.SLIGHTLY, qualities=(3, None), flags=(["Hallucination"], [])
     )
-    (row,) = snapshot_rows(session, freeze(session, garden))
+    (row,) = ranking_rows(session, freeze(session, garden).id)
     assert (row.ranking_id, row.slate_id) == (ranking.id, ranking.slate_id)
     assert (row.ranks, row.qualities, row.flags) == ([2, 1], [3, None], [["Hallucination"], []])
     assert (row.order_shown, row.margin, row.submitted_at) == ([1, 0], pytest.approx(1 / 3), NOW)
@@ -152,7 +153,7 @@ def test_a_snapshot_does_not_change_when_more_is_ranked(
     add_ranking()
     snapshot = freeze(session, garden)
     add_ranking()
-    lines = b"".join(map(kwise_line, snapshot_rows(session, snapshot)))
+    lines = b"".join(map(kwise_line, ranking_rows(session, snapshot.id)))
     assert hashlib.sha256(lines).hexdigest() == snapshot.sha256
     assert lines.count(b"\n") == 1
 

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.datasets.snapshots import create_snapshot
 from app.db import clock
 from app.labeling import conversation_replies, queue
 from app.labeling.models import (
@@ -270,7 +271,9 @@ def test_the_best_reply_edited_is_a_demonstration_and_what_was_said(
     assert (demonstration.text, demonstration.prompt_id) == ("Hello, you!", turn.prompt_id)
     assert (turn.demonstration_id, str(turn.chosen_id)) == (demonstration.id, replies["Hello!"])
     if demonstration.prompt.split is not Split.TEST:
-        assert [d.id for d, _ in demonstrations_of(session, project.id)] == [demonstration.id]
+        snapshot = create_snapshot(session, project, name="May", account=None, now=clock(session))
+        assert [d.id for d, _ in demonstrations_of(session, snapshot.id)] == [demonstration.id]
+    session.rollback()
     ask(labeler, conversation, "And?")
     session.rollback()
     latest = session.scalars(select(Prompt).order_by(Prompt.id.desc())).first()

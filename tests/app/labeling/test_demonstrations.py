@@ -7,10 +7,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from tokenizers import Tokenizer
 
 from app import db
+from app.datasets.errors import NothingSelected
+from app.datasets.models import Snapshot
+from app.datasets.snapshots import create_snapshot
 from app.labeling import demonstration_routes
 from app.labeling.models import Demonstration, Slate
 from app.people.models import Membership
@@ -21,7 +25,7 @@ from app.prompts.models import Prompt, PromptKind, Split, Use
 from app.prompts.service import split_of
 from app.rounds import model_requests
 from app.rounds.inputs import demonstrations_of
-from app.rounds.models import ModelRequest, Recipe, Round, RoundState, Stage, StageState
+from app.rounds.models import ModelRequest
 from tests.app.conftest import Clock, Person
 from tests.app.labeling.conftest import MakeSlate
 from tests.app.labeling.test_routes import fields_of
@@ -42,9 +46,7 @@ def _everything_is_on_offer(session: Session, project: Project) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time as the routes read it."""
-    clock = Clock()
-    monkeypatch.setattr(demonstration_routes, "clock", clock)
-    return clock
+    return Clock(monkeypatch, demonstration_routes)
 
 
 def begin(person: Person, task: str = "plain") -> dict[str, Any]:
@@ -341,13 +343,11 @@ def test_what_is_taken_back_is_kept_learned_from_no_more_and_the_draft_again(
     (prompt,) = add_prompts(session, project)
     submission_id = str(uuid4())
     submit(labeler, begin(labeler, "answer"), submission_id, answer="Hasty.")
-    assert [demonstration.text for demonstration, _ in demonstrations_of(session, project.id)] == ["Hasty."]
-    session.rollback()
+    assert learned(session, project) == ["Hasty."]
     assert [take_back(labeler, submission_id).status_code for _ in range(2)] == [204, 204]
     (demonstration,) = stored(session)
     assert (demonstration.text, demonstration.retracted_at is not None) == ("Hasty.", True)
-    assert demonstrations_of(session, project.id) == []
-    session.rollback()
+    assert learned(session, project) == []
     again = begin(labeler, "answer")
     assert (again["prompt"], again["content"]) == (prompt.messages, {"answer": "Hasty."})
     assert submit(labeler, again, answer="Considered.").status_code == 201
@@ -361,49 +361,41 @@ def test_taking_back_does_not_throw_away_what_was_begun_since(labeler: Person, s
     assert begin(labeler)["content"] == {"prompt": "Another"}
 
 
-def make_sft_stage(session: Session, project: Project, policy_id: int) -> Stage:
-    round = Round(
-        project_id=project.id,
-        number=1,
-        state=RoundState.RUNNING,
-        seed=1,
-        sft_policy_id=policy_id,
-        baseline_id=policy_id,
-        evaluation_comparisons=0,
-    )
-    session.add(round)
-    session.flush()
-    stage = Stage(
-        round_id=round.id,
-        position=0,
-        recipe=Recipe.SFT,
-        state=StageState.QUEUED,
-        configuration={},
-        preset="small",
-        seed=1,
-    )
-    session.add(stage)
-    session.commit()
-    return stage
-
-
-def test_what_a_round_learned_from_cannot_be_taken_back(labeler: Person, session: Session, project: Project) -> None:
+def test_what_a_snapshot_holds_cannot_be_taken_back(labeler: Person, session: Session, project: Project) -> None:
     early, late = str(uuid4()), str(uuid4())
     submit(labeler, begin(labeler), early, prompt="Why?", answer="So.")
-    stage = make_sft_stage(session, project, demonstration_policy(session))
-    submit(labeler, begin(labeler), late, prompt="Who?", answer="Me.")
-    stage.started_at = db.clock(session)
+    freeze(session, project)
     session.commit()
-    for submission_id in (early, late):
-        refused = take_back(labeler, submission_id)
-        assert (refused.status_code, refused.json()["code"]) == (409, "demonstration_in_use")
-    after = str(uuid4())
-    submit(labeler, begin(labeler), after, prompt="How?", answer="Thus.")
-    assert take_back(labeler, after).status_code == 204
+    submit(labeler, begin(labeler), late, prompt="Who?", answer="Me.")
+    refused = take_back(labeler, early)
+    assert (refused.status_code, refused.json()["code"]) == (409, "demonstration_in_use")
+    assert take_back(labeler, late).status_code == 204
+    assert [demonstration.retracted_at is not None for demonstration in stored(session)] == [False, True]
 
 
-def demonstration_policy(session: Session) -> int:
-    return session.scalars(select(PolicyVersion.id)).one()
+def test_the_database_keeps_what_a_snapshot_holds_as_it_is(labeler: Person, session: Session, project: Project) -> None:
+    submit(labeler, begin(labeler), prompt="Why?", answer="So.")
+    freeze(session, project)
+    (demonstration,) = session.scalars(select(Demonstration))
+    demonstration.text = "Otherwise."
+    with pytest.raises(IntegrityError, match="in a snapshot"):
+        session.flush()
+
+
+def freeze(session: Session, project: Project) -> Snapshot:
+    return create_snapshot(session, project, name="May", account=None, now=db.clock(session))
+
+
+def learned(session: Session, project: Project) -> list[str]:
+    """What a stage would learn from if its round began now."""
+    session.rollback()
+    try:
+        frozen = demonstrations_of(session, freeze(session, project).id)
+    except NothingSelected:
+        frozen = []
+    texts = [demonstration.text for demonstration, _ in frozen]
+    session.rollback()
+    return texts
 
 
 def test_what_stands_on_a_slate_cannot_be_taken_back(labeler: Person, session: Session, project: Project) -> None:
@@ -468,7 +460,7 @@ def test_suggestions_are_not_written_where_the_project_offers_none(
     project.offers_suggestions = False
     session.commit()
     refused = labeler.post(f"/api/v1/writings/{writing['id']}/suggestions", json={"content": {"prompt": "Why?"}})
-    assert refused.json()["code"] == "task_not_offered"
+    assert refused.json()["code"] == "suggestions_not_offered"
     assert "Suggest an answer" not in labeler.get("/projects/everyday/write/plain").text
 
 

@@ -49,7 +49,7 @@ def test_the_pages_form_is_a_ranking_without_a_script(
     assert labeler.post(url, data=form | {"rank:A": "first"}).status_code == 422
     complete = {"rank:A": "2", "rank:B": "1", "rank:C": "2", "rank:D": "3", "quality:B": "7", "note": "fine"}
     answer = labeler.post(url, data=form | complete)
-    assert (answer.status_code, answer.headers["location"]) == (303, url)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/projects/{project.slug}/work")
     ranking = session.scalars(select(Ranking)).one()
     ranks = {item.completion_id: item.rank for item in session.scalars(select(RankingItem))}
     assert [ranks[shown] for shown in ranking.order_shown] == [2, 1, 2, 3]

@@ -35,7 +35,7 @@ def role_of(session, email: str) -> Role | None:
 
 
 @pytest.mark.parametrize(
-    ("role", "first_page"), [("labeler", "/projects/everyday/rank"), ("researcher", "/projects/everyday")]
+    ("role", "first_page"), [("labeler", "/projects/everyday/work"), ("researcher", "/projects/everyday")]
 )
 def test_a_link_makes_an_account_and_a_member(link, visitor, session, role, first_page):
     path = link(role)

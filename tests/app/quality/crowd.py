@@ -63,6 +63,7 @@ def judge(
     shown: Sequence[int] | None = None,
     flags: Sequence[str] = (),
     qualities: Sequence[int | None] = (),
+    is_pick: bool = False,
     counted: bool = True,
 ) -> Ranking:
     """The labeler's ranking, in the order of positions. shown: positions as they stood; flags: on the first one."""
@@ -76,6 +77,7 @@ def judge(
         slot=slot,
         counted=counted,
         order_shown=[slate.completions[position].id for position in order],
+        is_pick=is_pick,
         active_s=active_s,
         submitted_at=at or clock(session),
     )

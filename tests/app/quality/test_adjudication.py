@@ -72,6 +72,16 @@ def test_rankings_that_do_not_count_or_were_taken_back_are_no_judgement(session,
     assert queued(session, project) == []
 
 
+def test_what_a_judge_who_picked_left_open_is_no_judgement(session, project, slate_ranked):
+    slate = slate_ranked(ORDER)
+    judge(session, slate, make_labeler(session, project, "picker"), [2, 1, 2, 2], is_pick=True)
+    assert queued(session, project) == [(slate.id, pytest.approx(2 / 3))]  # on the first against the second they differ
+    ranks = {str(each.id): sorted(each.ranks, key=str) for each in case_of(session, project, slate.id).completions}
+    assert [ranks[str(completion.id)] for completion in slate.completions] == [
+        [1, None], [1, 2], [3, None], [4, None]
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", [SlateKind.GOLD, SlateKind.ONBOARDING])
 def test_slates_with_a_known_answer_are_never_adjudicated(kind, session, project, slate_ranked):
     slate = slate_ranked(ORDER, REVERSED)

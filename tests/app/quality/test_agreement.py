@@ -1,5 +1,6 @@
 """Agreement statistics against published values, other people's programs, and numbers computed by hand."""
 
+import math
 import warnings
 
 import krippendorff
@@ -260,3 +261,38 @@ def test_agreement_between_versions_is_counted_comparison_by_comparison():
     names, found = comparisons_between(pairs, np.array([[1, 1, 2]]), make_blocks(1))
     assert names == [(1, 1), (1, 2)]
     assert [(estimate.value, estimate.num) for estimate in found] == [(1, 1), (0.5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "picks", "alike", "num", "tau"),
+    [
+        ([1, 2, 3, 4], [1, 2, 2, 2], (False, True), 3, 3, 1),  # the best alone was compared with the other three
+        ([1, 2, 3, 4], [2, 1, 2, 2], (False, True), 2, 3, 1 / 3),
+        ([1, 1, 2, 2], [1, 2, 2, 2], (False, True), 2.5, 3, 2 / math.sqrt(2 * 3)),  # a tie of who ranked stays one
+        ([1, 2, 2, 2], [1, 2, 2, 2], (True, True), 3, 3, 1),
+        ([1, 2, 2, 2], [2, 1, 2, 2], (True, True), 0, 1, -1),  # each compared the other's pick with their own
+    ],
+)
+def test_of_a_pick_only_what_was_compared_counts(first, second, picks, alike, num, tau):
+    pairs = pairs_of(np.zeros(2, int), np.array([1, 2]), np.zeros(2, int), np.array([first, second]), np.array(picks))
+    assert (pairs.alike.tolist(), pairs.num.tolist()) == ([alike], [num])
+    assert pairs.tau.tolist() == [pytest.approx(tau)]
+
+
+def test_alpha_is_that_of_the_rankings_without_the_picks():
+    slate, labeler, ranks = many()
+    picks = np.where(ranks == 1, 1, 2)
+    all_ranks, is_pick = np.concatenate([ranks, picks]), np.repeat([False, True], len(ranks))
+    mixed = pairs_of(np.tile(slate, 2), np.concatenate([labeler, labeler + 3]), np.tile(slate, 2), all_ranks, is_pick)
+    found = everyone(mixed, num_prompts=200)
+    values = ranks.reshape(200, 3, 5).transpose(0, 2, 1).reshape(-1, 3)
+    assert found.alpha.num == 200 * 3
+    assert found.alpha.value == pytest.approx(krippendorff_alpha(values, ordinal_distances))
+
+
+def test_between_versions_what_a_pick_leaves_open_is_no_comparison():
+    ranks, is_pick = np.array([[1, 2, 3], [1, 2, 2]]), np.array([False, True])
+    pairs = pairs_of(np.zeros(2, int), np.array([1, 2]), np.zeros(2, int), ranks, is_pick)
+    names, found = comparisons_between(pairs, np.array([[1, 1, 2]]), make_blocks(1))
+    assert names == [(1, 1), (1, 2)]
+    assert [(estimate.value, estimate.num) for estimate in found] == [(1, 1), (1, 1)]  # and not the last two

@@ -45,7 +45,7 @@ def test_a_person_is_one_click_away_from_the_first_slate(newcomer: Person) -> No
     assert "Helpful and honest." in page
     assert page.count(f'action="{PAGE}/1/acceptance"') == 1
     went_on = newcomer.post(f"{PAGE}/1/acceptance")
-    assert went_on.headers["location"] == "/projects/everyday/rank"
+    assert went_on.headers["location"] == "/projects/everyday/work"
     assert newcomer.get("/projects/everyday/rank").status_code == 200
     assert "acceptance" not in newcomer.get(PAGE).text
 

@@ -205,6 +205,18 @@ def test_flags_and_ties_are_counted_by_person(session, project, lena, otto):
     assert person(found, lena).ties == pytest.approx(1 / 12)
 
 
+def test_what_a_pick_leaves_open_is_no_tie_no_pull_and_no_agreement(session, project, lena, otto):
+    slate = new_slate(session, project)
+    judge(session, slate, lena, [2, 1, 2, 2], shown=[0, 1, 2, 3], is_pick=True)
+    judge(session, slate, otto, ORDER, shown=[3, 2, 1, 0])
+    found = report(session, project)
+    assert (person(found, lena).ties, person(found, otto).ties) == (0, 0)
+    pull = person(found, lena).first_preferred
+    assert (pull.value, pull.num) == (pytest.approx(2 / 3), 3)  # the picked one was shown before two and after one
+    agreed = alike(found.overall[0])
+    assert agreed == pytest.approx(2 / 3)
+
+
 def test_alpha_of_ratings_and_of_flags_is_that_of_the_krippendorff_package(session, project, lena, otto, rosa):
     rng = np.random.default_rng(2)
     ratings, flagged = [], []
