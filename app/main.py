@@ -71,5 +71,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             loop_engine = db.connect_loop(url, application="podium-web", pool_size=for_the_loop, max_overflow=0)
             connections.push_async_callback(loop_engine.dispose)
             connections.callback(db.LoopSessionFactory.configure, bind=None)
-        gc.freeze()  # what was made so far stays for good: the collector need not look at it again and again
+            gc.freeze()  # what was made so far stays for good: the collector need not look at it again and again
         yield
