@@ -149,7 +149,8 @@ def measure(engine: Engine) -> list[tuple[str, float]]:
         timed("look for rankings to digest, none new", lambda: make_digests(session, 1))
         read = timed("read them into arrays", lambda: read_judgements(session, 1, Filter()))
         pairs = timed(
-            "compare every two rankings of a slate", lambda: pairs_of(read.slate, read.labeler, read.prompt, read.ranks)
+            "compare every two rankings of a slate",
+            lambda: pairs_of(read.slate, read.labeler, read.prompt, read.ranks, read.is_pick),
         )
         blocks = timed("draw 1,000 resamples of the prompts", lambda: make_blocks(int(read.prompt.max()) + 1))
         rows, everyone = np.arange(len(pairs.first)), np.zeros(len(pairs.first), dtype=int)

@@ -87,7 +87,7 @@ def make_known(
 
     Raises BadKnownAnswer.
     """
-    _check(source, kind, ranks, reason)
+    _check(source, ranks, reason)
     slate, new_ids = copy_slate(session, source, kind, overlap=UNLIMITED, now=now)
     session.add(
         ReferenceRanking(
@@ -103,9 +103,7 @@ def make_known(
     return slate
 
 
-def _check(source: Slate, kind: SlateKind, ranks: Mapping[UUID, int], reason: str) -> None:
-    if kind not in KINDS:
-        raise BadKnownAnswer("is on a gold or an onboarding slate")
+def _check(source: Slate, ranks: Mapping[UUID, int], reason: str) -> None:
     if ranks.keys() != {completion.id for completion in source.completions}:
         raise BadKnownAnswer("gives each of the slate's completions one rank")
     if len(set(ranks.values())) < 2:

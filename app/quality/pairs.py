@@ -13,6 +13,7 @@ from app.quality.agreement import (
     Estimate,
     Floats,
     Ints,
+    Picks,
     block_sums,
     interval_of,
     kendall_tau_b,
@@ -44,6 +45,11 @@ class RankingPairs:
     tau: Floats
     tau_is_defined: Bools
     weight: Floats  # one over the other rankings of the slate that are no picks, as Krippendorff weighs coincidences
+
+    def picks_at(self, rows: Ints) -> Picks:
+        """Which of them are picks; None where none is, as in most projects: there is nothing to look at."""
+        first, second = self.first_is_pick[rows], self.second_is_pick[rows]
+        return (first, second) if first.any() or second.any() else None
 
     def at(self, rows: Ints) -> "RankingPairs":
         """These pairs alone."""
@@ -86,7 +92,7 @@ def _compared(
 ) -> RankingPairs:
     first_ranks, second_ranks = ranks[first], ranks[second]
     is_pick = np.zeros(len(ranks), dtype=bool) if is_pick is None else is_pick
-    picks = (is_pick[first], is_pick[second]) if is_pick.any() else None  # most projects have none: nothing to look at
+    picks = (is_pick[first], is_pick[second]) if is_pick.any() else None
     alike, num = ordered_alike(first_ranks, second_ranks, picks)
     tau, tau_is_defined = kendall_tau_b(first_ranks, second_ranks, picks)
     return RankingPairs(
@@ -206,10 +212,10 @@ def comparisons_between(
     base = int(versions.max(initial=0)) + 1
     for i in range(versions.shape[1]):
         for j in range(i + 1, versions.shape[1]):
-            first, second = pairs.first_ranks[:, [i, j]], pairs.second_ranks[:, [i, j]]
-            alike, num = ordered_alike(first, second, (pairs.first_is_pick, pairs.second_is_pick))
-            rows = np.nonzero((num > 0) & (versions[:, i] >= 0))[0]
-            alike = alike[rows]
+            rows = np.nonzero((pairs.first_ranks[:, i] > 0) & (pairs.first_ranks[:, j] > 0) & (versions[:, i] >= 0))[0]
+            first, second = pairs.first_ranks[rows][:, [i, j]], pairs.second_ranks[rows][:, [i, j]]
+            alike, num = ordered_alike(first, second, pairs.picks_at(rows))
+            rows, alike = rows[num > 0], alike[num > 0]
             low = np.minimum(versions[rows, i], versions[rows, j])
             high = np.maximum(versions[rows, i], versions[rows, j])
             found.append((rows, low * base + high, alike))

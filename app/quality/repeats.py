@@ -19,9 +19,7 @@ def ensure_repeat(session: Session, labeler: Labeler, project: Project, *, now: 
     if session.scalar(waiting.limit(1)) is not None:
         return
     repeat = aliased(Slate)
-    is_repeated = exists().where(
-        repeat.repeats_id == Slate.id, repeat.for_labeler_id == labeler.id, repeat.kind == SlateKind.REPEAT
-    )
+    is_repeated = exists().where(repeat.repeats_id == Slate.id, repeat.for_labeler_id == labeler.id)
     oldest = session.scalar(
         select(Slate)
         .join(Ranking, Ranking.slate_id == Slate.id)

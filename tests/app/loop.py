@@ -115,7 +115,7 @@ def make_labeler(session: Session, project: Project, name: str = "someone") -> L
 
 
 def rank(
-    session: Session, slate: Slate, ranks: Sequence[int], labeler: Labeler | None = None, *, is_pick: bool = False
+    session: Session, slate: Slate, ranks: Sequence[int], labeler: Labeler | None = None, **columns: Any
 ) -> Ranking:
     """The labeler's ranking of the slate, which is done; ranks in the order of the completions' positions."""
     labeler = labeler or make_labeler(session, session.get_one(Project, slate.project_id))
@@ -128,8 +128,8 @@ def rank(
         slot=1,
         counted=True,
         order_shown=[completion.id for completion in slate.completions],
-        is_pick=is_pick,
         submitted_at=now,
+        **columns,
     )
     session.add(ranking)
     session.flush()

@@ -1,8 +1,19 @@
 """The schema that migrations make is the schema that the models describe."""
 
-from sqlalchemy import Engine
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from app import migrate
+from app.db import clock
+from app.labeling.models import SlateKind, Strength
+from app.labeling.task_models import ConversationTurn, Writing, WritingTask
+from app.prompts.models import Split
+from tests.app.loop import make_labeler, make_project, make_prompts, make_slate, rank
 
 
 def test_migrations_make_what_the_models_say(engine: Engine) -> None:
@@ -12,3 +23,48 @@ def test_migrations_make_what_the_models_say(engine: Engine) -> None:
 def test_a_migrated_database_is_current_and_migrating_again_changes_nothing(engine: Engine) -> None:
     migrate.upgrade(engine)
     assert migrate.is_current(engine)
+
+
+def test_picks_that_a_conversation_knew_of_become_the_rankings_own(engine: Engine, session: Session) -> None:
+    """Back to the schema in which the turn said it, and forth again."""
+    project = make_project(session)
+    labeler = make_labeler(session, project)
+    writing = Writing(
+        project_id=project.id,
+        labeler_id=labeler.id,
+        task=WritingTask.CONVERSE,
+        opened_at=clock(session),
+        touched_at=clock(session),
+    )
+    session.add(writing)
+    session.flush()
+    for number, is_pick in enumerate((True, False), start=1):
+        slate = make_slate(session, make_prompts(session, project, Split.TRAIN)[0], kind=SlateKind.CONVERSATION)
+        strength = Strength.SLIGHTLY if is_pick else None
+        ranking = rank(session, slate, [1, 2, 2, 2], is_pick=is_pick, strength=strength)
+        session.add(
+            ConversationTurn(
+                id=uuid4(),
+                writing_id=writing.id,
+                number=number,
+                prompt_id=slate.prompt_id,
+                slate_id=slate.id,
+                ranking_id=ranking.id,
+                chosen_id=slate.completions[0].id,
+            )
+        )
+    session.commit()
+    with engine.connect() as connection, connection.begin() as transaction:
+        config = migrate._config(connection)
+        command.downgrade(config, "0005")
+        said = "SELECT was_ranked, strength FROM conversation_turn ORDER BY number"
+        assert connection.execute(text(said)).all() == [(False, "slightly"), (True, None)]
+        connection.execute(text("ALTER TABLE ranking DISABLE TRIGGER only_retraction"))
+        connection.execute(text("UPDATE ranking SET strength = NULL"))  # which it did not know then
+        connection.execute(text("ALTER TABLE ranking ENABLE TRIGGER only_retraction"))
+        command.upgrade(config, "head")
+        known = "SELECT is_pick, ranking.strength FROM ranking JOIN conversation_turn ON ranking_id = ranking.id"
+        assert connection.execute(text(f"{known} ORDER BY number")).all() == [(True, "slightly"), (False, None)]
+        with pytest.raises(IntegrityError, match="append-only"):
+            connection.execute(text("UPDATE ranking SET is_pick = false"))
+        transaction.rollback()

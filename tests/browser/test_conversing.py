@@ -16,8 +16,7 @@ from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.labeling.test_conversations import TEXTS, claim, fill
 from tests.browser.conftest import PHONE
-
-SignIn = Callable[[Page, Person], None]
+from tests.browser.steps import SignIn, open_page, saved
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +26,8 @@ def _conversing_is_on_offer(session: Session, project: Project) -> None:
     session.commit()
 
 
-def open_page(page: Page, sign_in: SignIn, person: Person) -> Page:
-    sign_in(page, person)
-    page.goto("/projects/everyday/converse")
-    expect(page.locator("html[data-ready=converse]")).to_be_attached()
-    return page
+def open_conversation(page: Page, sign_in: SignIn, person: Person) -> Page:
+    return open_page(page, sign_in, person, "converse", "converse")
 
 
 def say(page: Page, session: Session, text: str) -> None:
@@ -56,7 +52,7 @@ def test_replies_appear_as_they_are_finished_and_the_chosen_one_is_the_next_turn
     session: Session,
     check_accessibility: Callable[[Page], None],
 ) -> None:
-    open_page(page, sign_in, labeler)
+    open_conversation(page, sign_in, labeler)
     check_accessibility(page)
     page.get_by_label("Begin the conversation").fill("Hello")
     page.get_by_role("button", name="Send").click()
@@ -85,7 +81,7 @@ def test_replies_appear_as_they_are_finished_and_the_chosen_one_is_the_next_turn
 def test_replies_are_ranked_and_the_best_is_edited_with_the_keyboard_alone(
     page: Page, sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler)
+    open_conversation(page, sign_in, labeler)
     page.get_by_role("textbox").focus()
     page.keyboard.type("Hello")
     page.keyboard.press("Control+Enter")
@@ -119,15 +115,14 @@ def test_replies_are_ranked_and_the_best_is_edited_with_the_keyboard_alone(
 def test_a_conversation_goes_on_after_a_refresh_and_on_another_machine(
     page: Page, new_page: Callable[..., Page], sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler)
+    open_conversation(page, sign_in, labeler)
     say(page, session, "Hello")
     expect(page.get_by_role("heading", name="Which reply is best?")).to_be_visible()
     order = page.locator(".reply [data-text]").evaluate_all("replies => replies.map(reply => reply.dataset.text)")
-    with page.expect_response(lambda response: response.url.endswith("/draft") and response.status == 200):
-        page.locator(".reply").nth(2).locator("[name=chosen]").check()
+    saved(page, page.locator(".reply").nth(2).locator("[name=chosen]").check)
     page.reload()
     expect(page.locator(".reply").nth(2).locator("[name=chosen]")).to_be_checked()
-    elsewhere = open_page(new_page(), sign_in, labeler)
+    elsewhere = open_conversation(new_page(), sign_in, labeler)
     shown = elsewhere.locator(".reply [data-text]")
     assert shown.evaluate_all("replies => replies.map(reply => reply.dataset.text)") == order
     expect(elsewhere.locator(".reply").nth(2).locator("[name=chosen]")).to_be_checked()
@@ -145,7 +140,7 @@ def test_a_conversation_goes_on_after_a_refresh_and_on_another_machine(
 def test_what_is_said_without_a_network_is_sent_once_when_it_is_back(
     page: Page, sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler)
+    open_conversation(page, sign_in, labeler)
     page.context.set_offline(True)
     page.get_by_role("textbox").fill("Hello")
     page.get_by_role("button", name="Send").click()
@@ -159,7 +154,7 @@ def test_what_is_said_without_a_network_is_sent_once_when_it_is_back(
 def test_a_turn_is_taken_back_and_the_conversation_finished(
     page: Page, sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler)
+    open_conversation(page, sign_in, labeler)
     say(page, session, "Hello")
     page.get_by_role("button", name="Take my turn back").click()
     expect(page.get_by_label("Begin the conversation")).to_have_value("Hello")
@@ -180,7 +175,7 @@ def test_conversing_on_a_phone(
     session: Session,
     check_accessibility: Callable[[Page], None],
 ) -> None:
-    page = open_page(new_page(viewport=PHONE, has_touch=True, color_scheme="dark"), sign_in, labeler)
+    page = open_conversation(new_page(viewport=PHONE, has_touch=True, color_scheme="dark"), sign_in, labeler)
     say(page, session, "Hello")
     expect(page.get_by_role("heading", name="Which reply is best?")).to_be_visible()
     check_accessibility(page)

@@ -11,7 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets.models import Snapshot
+from app.labeling.models import Demonstration, SlateKind, Strength
+from app.projects.models import Project
+from app.prompts.models import Split
+from app.quality.models import Adjudication
 from tests.app.conftest import Person
+from tests.app.loop import make_prompts, make_slate, rank
 
 SlateRecord = dict[str, object]
 
@@ -103,3 +108,44 @@ def test_an_admin_imports_prompts_and_filters_them(
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_role("row")).to_have_count(2)
     check_accessibility(page)
+
+
+def test_picks_decisions_and_demonstrations_are_told_and_downloaded(
+    page: Page,
+    sign_in: Callable[[Page, Person], None],
+    researcher: Person,
+    session: Session,
+    project: Project,
+    check_accessibility: Callable[[Page], None],
+) -> None:
+    slate = make_slate(session, make_prompts(session, project, Split.TRAIN)[0], kind=SlateKind.CONVERSATION)
+    rank(session, slate, [1, 2, 2, 2], is_pick=True, strength=Strength.BETTER)
+    session.add(
+        Adjudication(
+            slate_id=slate.id,
+            ranks={str(completion.id): place for place, completion in enumerate(slate.completions, start=1)},
+            reason="The first is right.",
+            num_rankings=1,
+            account_id=researcher.account.id,
+        )
+    )
+    session.add(Demonstration(prompt_id=make_prompts(session, project, Split.TRAIN)[0].id, text="Like this."))
+    session.commit()
+    sign_in(page, researcher)
+    page.goto("/projects/everyday/datasets")
+    page.get_by_text("The newest rankings").click()
+    expect(page.get_by_text("not picked")).to_have_count(3)
+    page.get_by_label("Name").fill("Both")
+    page.get_by_role("button", name="Freeze these labels").click()
+    expect(page.get_by_role("heading", name="Its first demonstrations")).to_be_visible()
+    check_accessibility(page)
+    page.get_by_label("Labels").select_option("as decided")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    pairs = [json.loads(line) for line in Path(download.value.path()).read_text(encoding="utf-8").splitlines()]
+    assert [(pair["adjudicated"], pair["labeler"]) for pair in pairs] == [(True, None)] * 6
+    with page.expect_download() as download:
+        page.get_by_role("region", name="sft").get_by_role("link", name="JSON lines").click()
+    assert download.value.suggested_filename == "everyday-both-sft.jsonl"
+    content = Path(download.value.path()).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == session.scalars(select(Snapshot.sft_sha256)).one()

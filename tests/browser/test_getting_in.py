@@ -20,7 +20,7 @@ from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
 from tests.app.quality.known import GOLD, make_known
 from tests.browser.conftest import DESKTOP, PHONE
-from tests.browser.test_ranking import wait_until_settled
+from tests.browser.steps import wait_until_settled
 
 RANK = "/projects/everyday/rank"
 TEXTS = ("Four.", "It is four.", "Five?", "I do not know.")
@@ -95,7 +95,7 @@ def test_without_script_a_newcomer_gets_in_too(
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", name="The researchers' answer")).to_be_visible()
     expect(page.get_by_text("The last gives up.")).to_be_visible()
-    page.get_by_role("link", name="Next slate").click()
+    page.get_by_role("link", name="Go on").click()
     expect(page.get_by_text("And three and three?")).to_be_visible()
 
 

@@ -13,7 +13,7 @@ from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate  # noqa: F401
 from tests.app.quality.known import make_known
 from tests.browser.conftest import WebServer
-from tests.browser.test_ranking import TEXTS, SignIn, card, open_ranking, wait_until_settled
+from tests.browser.steps import TEXTS, SignIn, card, open_ranking, wait_until_settled
 
 
 @pytest.fixture

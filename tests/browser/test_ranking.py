@@ -2,10 +2,9 @@
 """The ranking page in a real browser: by mouse, by keyboard alone, by touch; nothing said is lost."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, Request, Route, expect
+from playwright.sync_api import BrowserContext, Page, Request, Route, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -15,24 +14,7 @@ from app.rounds.models import Round
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, comparing_round, make_slate  # noqa: F401
 from tests.browser.conftest import PHONE
-
-SignIn = Callable[[Page, Person], None]
-TEXTS = ["Two and two is four.", "It is **4**, since $2 + 2 = 4$.", "Five, I think?", "I do not know, sorry.", "4"]
-
-
-def open_ranking(page: Page, sign_in: SignIn, person: Person, project: Project) -> Page:
-    sign_in(page, person)
-    page.goto(f"/projects/{project.slug}/rank")
-    expect(page.locator("html[data-ready=rank]")).to_be_attached()
-    return page
-
-
-def card(page: Page, letter: str) -> Locator:
-    return page.locator(f".completion[data-letter={letter}]")
-
-
-def chips(page: Page, rank: int) -> Locator:
-    return page.locator(f".column[data-rank='{rank}'] .chip")
+from tests.browser.steps import TEXTS, SignIn, card, chips, open_ranking, stored_ranks, submitted, wait_until_settled
 
 
 def drag(page: Page, letter: str, rank: int) -> None:
@@ -45,24 +27,6 @@ def drag(page: Page, letter: str, rank: int) -> None:
     page.mouse.down()
     page.mouse.move(goal["x"] + goal["width"] / 2, goal["y"] + goal["height"] / 2, steps=4)
     page.mouse.up()
-
-
-def submitted(page: Page, act: Callable[[], Any]) -> None:
-    with page.expect_response(lambda response: response.url.endswith("/ranking") and response.status == 201):
-        act()
-
-
-def stored_ranks(session: Session) -> dict[str, int]:
-    """Letter -> rank of the one ranking, by the order that was shown."""
-    session.rollback()
-    ranking = session.scalars(select(Ranking)).one()
-    ranks = {item.completion_id: item.rank for item in session.scalars(select(RankingItem))}
-    return {letter: ranks[shown] for letter, shown in zip("ABCDEFGHI", ranking.order_shown, strict=False)}
-
-
-def wait_until_settled(page: Page) -> None:
-    """The chord is deaf for a moment after a slate appears."""
-    page.wait_for_timeout(650)
 
 
 def test_a_slate_is_ranked_by_dragging_with_the_mouse_and_the_next_one_appears(

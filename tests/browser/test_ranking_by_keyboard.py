@@ -11,7 +11,7 @@ from app.labeling.models import Lease, LeaseEnd, Ranking, RankingItem, SlateKind
 from app.projects.models import Project
 from tests.app.conftest import PASSWORD, Person
 from tests.app.labeling.conftest import MakeSlate, make_slate  # noqa: F401
-from tests.browser.test_ranking import TEXTS, card, chips, submitted, wait_until_settled
+from tests.browser.steps import TEXTS, card, chips, submitted, wait_until_settled
 
 
 def tab_to(page: Page, name: str) -> None:

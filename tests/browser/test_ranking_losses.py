@@ -14,32 +14,19 @@ from app.projects.models import Guidelines, Project
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import Clock, MakeSlate, clock, make_slate, submit, take  # noqa: F401
 from tests.browser.conftest import WebServer
-from tests.browser.test_ranking import (
+from tests.browser.steps import (
     TEXTS,
     SignIn,
     card,
     chips,
+    num_rankings,
     open_ranking,
+    rank_all,
+    saved,
     stored_ranks,
     submitted,
     wait_until_settled,
 )
-
-
-def rank_all(page: Page, ranks: str = "1234") -> None:
-    card(page, "A").focus()
-    for rank in ranks:
-        page.keyboard.press(rank)
-
-
-def saved(page: Page, act: Callable[[], None]) -> None:
-    with page.expect_response(lambda response: response.url.endswith("/draft") and response.status == 200):
-        act()
-
-
-def num_rankings(session: Session) -> int:
-    session.rollback()
-    return session.scalar(select(func.count(Ranking.id))) or 0
 
 
 def test_a_server_that_goes_down_costs_nothing_and_gets_every_ranking_once_when_it_is_back(

@@ -14,7 +14,7 @@ from app.labeling.models import Ranking, RankingItem, SlateKind, Strength
 from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate  # noqa: F401
-from tests.browser.test_ranking import (
+from tests.browser.steps import (
     TEXTS,
     SignIn,
     card,

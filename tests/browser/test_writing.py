@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, Response, Route, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -18,8 +17,7 @@ from app.rounds import model_requests
 from tests.app.conftest import Person
 from tests.app.loop import make_prompts
 from tests.browser.conftest import PHONE
-
-SignIn = Callable[[Page, Person], None]
+from tests.browser.steps import SignIn, open_page, saved
 
 
 @pytest.fixture(autouse=True)
@@ -37,16 +35,33 @@ def prompt(session: Session, project: Project) -> str:
     return "What is a slate?"
 
 
-def open_page(page: Page, sign_in: SignIn, person: Person, path: str) -> Page:
-    sign_in(page, person)
-    page.goto(f"/projects/everyday/{path}")
-    expect(page.locator("html[data-ready=write]")).to_be_attached()
-    return page
+def open_writing(page: Page, sign_in: SignIn, person: Person, path: str) -> Page:
+    return open_page(page, sign_in, person, path, "write")
 
 
-def saved(page: Page, act: Callable[[], Any]) -> None:
-    with page.expect_response(lambda response: response.url.endswith("/draft") and response.status == 200):
-        act()
+def lose_the_first_save(page: Page, is_back: list[bool] | None = None) -> list[str | None]:
+    """The server stores the first draft and its answer is lost; the next ones do not reach it until it is back.
+
+    Returns what was sent so far.
+    """
+    bodies: list[str | None] = []
+
+    def lose(route: Route) -> None:
+        bodies.append(route.request.post_data)
+        if len(bodies) == 1:
+            route.fetch()
+            route.abort()
+        elif is_back is None or is_back:
+            route.continue_()
+        else:
+            route.abort()
+
+    page.route("**/draft", lose)
+    return bodies
+
+
+def is_saved_with(words: str) -> Callable[[Response], bool]:
+    return lambda response: response.url.endswith("/draft") and words in (response.request.post_data or "")
 
 
 def texts(session: Session) -> list[str]:
@@ -62,7 +77,7 @@ def test_an_answer_is_counted_previewed_and_submitted_by_keys(
     prompt: str,
     check_accessibility: Callable[[Page], None],
 ) -> None:
-    open_page(page, sign_in, labeler, "answer")
+    open_writing(page, sign_in, labeler, "answer")
     expect(page.get_by_role("region", name="Prompt")).to_contain_text(prompt)
     page.get_by_label("Your answer").fill("Some *completions* of one prompt.")
     expect(page.locator("#look em")).to_have_text("completions")
@@ -76,11 +91,11 @@ def test_an_answer_is_counted_previewed_and_submitted_by_keys(
 def test_a_draft_survives_a_refresh_and_another_machine(
     page: Page, new_page: Callable[..., Page], sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler, "write/plain")
+    open_writing(page, sign_in, labeler, "write/plain")
     saved(page, lambda: page.get_by_label("Prompt", exact=True).fill("Why?"))
     page.reload()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("Why?")
-    elsewhere = open_page(new_page(), sign_in, labeler, "write/plain")
+    elsewhere = open_writing(new_page(), sign_in, labeler, "write/plain")
     expect(elsewhere.get_by_label("Prompt", exact=True)).to_have_value("Why?")
     saved(elsewhere, lambda: elsewhere.get_by_label("Answer", exact=True).fill("So."))
     # The tab that was left behind does not overwrite it, and what was written there is not lost either.
@@ -94,7 +109,7 @@ def test_a_draft_survives_a_refresh_and_another_machine(
 def test_what_is_written_without_a_network_is_kept_and_submitted_once(
     page: Page, sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler, "write/plain")
+    open_writing(page, sign_in, labeler, "write/plain")
     page.context.set_offline(True)
     page.get_by_label("Prompt", exact=True).fill("Why?")
     page.get_by_label("Answer", exact=True).fill("So.")
@@ -110,7 +125,7 @@ def test_what_is_written_without_a_network_is_kept_and_submitted_once(
 def test_a_submit_whose_answer_was_lost_is_stored_once(
     page: Page, sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler, "write/plain")
+    open_writing(page, sign_in, labeler, "write/plain")
     page.get_by_label("Prompt", exact=True).fill("Why?")
     page.get_by_label("Answer", exact=True).fill("So.")
     calls: list[int] = []
@@ -127,10 +142,44 @@ def test_a_submit_whose_answer_was_lost_is_stored_once(
     assert texts(session) == ["So."]
 
 
+def test_a_save_whose_answer_was_lost_is_sent_again_as_it_was_and_is_no_other_tabs_work(
+    page: Page, sign_in: SignIn, labeler: Person, session: Session
+) -> None:
+    open_writing(page, sign_in, labeler, "write/plain")
+    bodies = lose_the_first_save(page)
+    page.get_by_label("Prompt", exact=True).fill("Why?")
+    expect(page.locator("#banner")).to_contain_text("cannot be reached")
+    with page.expect_response(is_saved_with("So.")):
+        page.get_by_label("Answer", exact=True).fill("So.")
+    assert bodies[1] == bodies[0]
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(page.locator("#saved")).to_have_text("Saved")
+    session.rollback()
+    writing = session.scalars(select(Writing)).one()
+    assert (writing.content["prompt"], writing.content["answer"], writing.revision) == ("Why?", "So.", 2)
+
+
+def test_what_was_written_after_a_save_whose_answer_was_lost_outlives_a_reload(
+    page: Page, sign_in: SignIn, labeler: Person, session: Session
+) -> None:
+    open_writing(page, sign_in, labeler, "write/plain")
+    bodies = lose_the_first_save(page, until_let_through := [])
+    page.get_by_label("Prompt", exact=True).fill("Why?")
+    expect(page.locator("#banner")).to_contain_text("cannot be reached")
+    page.get_by_label("Answer", exact=True).fill("So.")
+    until_let_through.append(True)
+    with page.expect_response(is_saved_with("So.")):
+        page.reload()
+    assert bodies[-2] == bodies[0]
+    expect(page.locator("#saved")).to_have_text("Saved")
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(page.get_by_label("Answer", exact=True)).to_have_value("So.")
+
+
 def test_what_is_missing_is_said_and_nothing_is_lost(
     page: Page, sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler, "write/few_shot")
+    open_writing(page, sign_in, labeler, "write/few_shot")
     page.get_by_label("Instruction").fill("Say the opposite.")
     page.get_by_label("Query").nth(0).fill("good")
     page.get_by_label("Response").nth(0).fill("bad")
@@ -147,7 +196,7 @@ def test_what_is_missing_is_said_and_nothing_is_lost(
 def test_a_text_beyond_all_measure_is_refused_in_words_and_stays_in_the_field(
     page: Page, sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler, "write/plain")
+    open_writing(page, sign_in, labeler, "write/plain")
     page.get_by_label("Prompt", exact=True).fill("Why?")
     page.get_by_label("Answer", exact=True).fill("x" * 200_000)
     page.get_by_role("button", name="Submit").click()
@@ -162,7 +211,7 @@ def test_a_text_beyond_all_measure_is_refused_in_words_and_stays_in_the_field(
 def test_a_suggestion_is_put_into_the_answer_by_the_labeler_alone_and_marked(
     page: Page, sign_in: SignIn, labeler: Person, session: Session, prompt: str
 ) -> None:
-    open_page(page, sign_in, labeler, "answer")
+    open_writing(page, sign_in, labeler, "answer")
     page.get_by_role("button", name="Suggest an answer").click()
     expect(page.locator("#suggestion")).to_contain_text("The policy is writing")
     with page.expect_response(lambda response: "/suggestions/" in response.url and response.status == 200):
@@ -185,7 +234,7 @@ def test_a_suggestion_is_put_into_the_answer_by_the_labeler_alone_and_marked(
 def test_a_prompt_is_given_back_with_a_reason(
     page: Page, sign_in: SignIn, labeler: Person, session: Session, prompt: str
 ) -> None:
-    open_page(page, sign_in, labeler, "answer")
+    open_writing(page, sign_in, labeler, "answer")
     page.get_by_text("Give it back…").click()
     page.get_by_label("Why?").select_option("The prompt makes no sense")
     page.get_by_role("button", name="Give it back").click()
@@ -197,7 +246,7 @@ def test_a_prompt_is_given_back_with_a_reason(
 def test_what_was_submitted_is_taken_back_and_is_the_draft_again(
     page: Page, sign_in: SignIn, labeler: Person, session: Session
 ) -> None:
-    open_page(page, sign_in, labeler, "write/plain")
+    open_writing(page, sign_in, labeler, "write/plain")
     page.get_by_label("Prompt", exact=True).fill("Why?")
     page.get_by_label("Answer", exact=True).fill("So.")
     page.get_by_role("button", name="Submit").click()
@@ -214,7 +263,7 @@ def test_a_whole_conversation_on_a_phone(
     session: Session,
     check_accessibility: Callable[[Page], None],
 ) -> None:
-    page = open_page(new_page(viewport=PHONE, has_touch=True), sign_in, labeler, "write/both_sides")
+    page = open_writing(new_page(viewport=PHONE, has_touch=True), sign_in, labeler, "write/both_sides")
     page.get_by_label("User, turn 1").fill("Hello")
     page.get_by_label("Assistant, turn 2").fill("Hi!")
     page.get_by_role("button", name="Two more turns").tap()

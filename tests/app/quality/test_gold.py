@@ -13,7 +13,7 @@ from app.labeling.models import FITTING_KINDS, Ranking, Slate, SlateKind, SlateS
 from app.people.models import Membership, Role
 from app.projects.models import Project
 from app.quality.entry_models import ReferenceRanking
-from app.quality.gold import held_against
+from app.quality.gold import held_against, known_answers
 from app.rounds.models import Round
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import (  # noqa: F401
@@ -265,3 +265,54 @@ def test_an_answer_cannot_be_changed_in_the_database(
 )
 def test_agreement_with_an_answer_counts_its_pairs_and_a_tie_half(ours: dict[str, int], num_agreed: float) -> None:
     assert held_against({"a": 1, "b": 2, "c": 3}, ours) == (num_agreed, 3)
+
+
+def test_slates_of_a_size_that_labelers_never_see_are_not_offered(researcher: Person, make_slate: MakeSlate) -> None:
+    odd = make_slate(["One.", "Two.", "Three."], prompt="Imported with three?", kind=SlateKind.IMPORTED)
+    make_slate(prompt="With four?", kind=SlateKind.IMPORTED)
+    page = researcher.get(GOLD).text
+    assert "With four?" in page
+    assert "Imported with three?" not in page
+    assert researcher.get(f"{GOLD}/new/{odd.id}").status_code == 404
+
+
+def test_a_slate_whose_known_answer_was_retired_can_be_chosen_again(
+    researcher: Person, session: Session, make_slate: MakeSlate
+) -> None:
+    gold = make_known(researcher, session, make_slate(prompt="Once more?"))
+    assert "Once more?" not in researcher.get(GOLD).text.split("Slates to choose from", 1)[1]
+    researcher.post(f"{GOLD}/{gold.id}/retirement")
+    assert "Once more?" in researcher.get(GOLD).text.split("Slates to choose from", 1)[1]
+
+
+def test_what_was_taken_back_is_not_among_the_rankings_of_a_known_answer(
+    researcher: Person, labeler: Person, session: Session, project: Project, make_slate: MakeSlate
+) -> None:
+    make_known(researcher, session, done(session, make_slate()))
+    (lease,) = take(labeler, project)
+    receipt = submit(labeler, lease).json()
+    (answer,) = known_answers(session, project)
+    assert answer.num_rankings == 1
+    labeler.post(f"/api/v1/rankings/{receipt['id']}/retraction", json={"correct": False})
+    session.rollback()
+    (answer,) = known_answers(session, project)
+    assert answer.num_rankings == 0
+
+
+def test_only_a_known_answer_of_this_project_is_retired_here(
+    researcher: Person, session: Session, make_slate: MakeSlate
+) -> None:
+    training = make_slate()
+    gold = make_known(researcher, session, make_slate())
+    assert researcher.post(f"{GOLD}/{training.id}/retirement").status_code == 404
+    other = Project(slug="elsewhere", name="Elsewhere", flags=[])
+    session.add(other)
+    session.flush()
+    assert researcher.account is not None
+    session.add(Membership(account_id=researcher.account.id, project_id=other.id, role=Role.RESEARCHER))
+    session.commit()
+    elsewhere = GOLD.replace("everyday", "elsewhere")
+    assert researcher.post(f"{elsewhere}/{gold.id}/retirement").status_code == 404
+    session.rollback()
+    assert {slate.state for slate in session.scalars(select(Slate))} == {SlateState.READY}
+    assert researcher.post(f"{GOLD}/{gold.id}/retirement").status_code == 303

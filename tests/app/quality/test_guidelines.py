@@ -6,8 +6,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.people.models import AuditEvent
-from app.projects.models import Guidelines, Project
+from app.people.models import AuditEvent, Membership, Role
+from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
 from app.quality.entry_models import GuidelinesAcceptance
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
@@ -133,3 +133,39 @@ def test_only_an_admin_writes_guidelines(researcher: Person, labeler: Person, se
     for person in (researcher, labeler):
         assert person.post(f"{PAGE}/edit", data={"markdown": "Mine."}).status_code == 403
     assert session.scalar(select(func.max(Guidelines.version))) == 1
+
+
+@pytest.fixture
+def elsewhere(labeler: Person, session: Session) -> Project:
+    """Another project of the labeler, at its seventh version, which they accepted."""
+    other = Project(slug="elsewhere", name="Elsewhere", flags=list(DEFAULT_FLAGS))
+    session.add(other)
+    session.flush()
+    assert labeler.account is not None
+    session.add(Membership(account_id=labeler.account.id, project_id=other.id, role=Role.LABELER))
+    session.add(Guidelines(project_id=other.id, version=7, markdown="Of another project."))
+    session.commit()
+    assert labeler.post(f"{API.replace('everyday', 'elsewhere')}/7/acceptance").status_code == 200
+    return other
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_was_accepted_in_another_project_is_accepted_there_alone(labeler: Person, admin: Person) -> None:
+    assert labeler.get(API).json()["must_accept"] is False
+    revise(admin, "Helpful, honest and brief.")
+    assert labeler.get(API).json()["must_accept"] is True
+    assert labeler.post(f"{API}/7/acceptance").json()["code"] == "guidelines_not_found"
+
+
+def test_the_newest_version_that_one_accepted_oneself_is_said(labeler: Person, admin: Person) -> None:
+    revise(admin, "Second.")
+    assert labeler.post(f"{API}/2/acceptance").status_code == 200
+    revise(admin, "Third.")
+    assert admin.post(f"{API}/3/acceptance").status_code == 200
+    assert "You accepted version 2" in labeler.get(PAGE).text
+
+
+def test_versions_are_listed_with_the_newest_first(admin: Person, researcher: Person) -> None:
+    revise(admin, "Second.")
+    page = researcher.get(f"{PAGE}/versions").text
+    assert page.index("Version 2") < page.index("Version 1")

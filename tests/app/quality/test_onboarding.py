@@ -8,10 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Ranking, Slate, SlateState
-from app.people.models import AuditEvent, Labeler
+from app.people.models import AuditEvent, Labeler, Membership, Role
 from app.projects.models import Project
 from app.quality.entry_models import Onboarding, OnboardingAnswer
-from tests.app.conftest import Person
+from tests.app.conftest import Person, accept_guidelines
 from tests.app.labeling.conftest import (  # noqa: F401
     MakeSlate,
     ids,
@@ -289,3 +289,94 @@ def test_without_a_script_the_lesson_is_a_page_of_ones_own(
     assert "Short and right" in page
     assert page.count("researchers: ") == 4
     assert other_labeler.get(led.headers["location"]).status_code == 404
+
+
+def test_who_runs_the_installation_is_no_newcomer_in_any_role(
+    site_admin: Person, project: Project, lessons: list[Slate], make_slate: MakeSlate, session: Session
+) -> None:
+    training = make_slate(TEXTS)
+    assert site_admin.account is not None
+    session.add(Membership(account_id=site_admin.account.id, project_id=project.id, role=Role.LABELER))
+    accept_guidelines(session, site_admin.account)
+    session.commit()
+    (lease,) = take(site_admin, project)
+    assert set(ids(lease)) == {str(c.id) for c in training.completions}
+
+
+def test_a_slate_ranked_twice_in_one_try_is_answered_once(
+    labeler: Person, project: Project, lessons: list[Slate], session: Session
+) -> None:
+    (late,) = take(labeler, project)
+    expire_leases(session)
+    (again,) = take(labeler, project)
+    assert set(ids(again)) == set(ids(late))
+    first = rank(labeler, again, RIGHT)
+    second = rank(labeler, late, WRONG)
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.json()["lesson"]["reason"] == first.json()["lesson"]["reason"]  # it teaches all the same
+    answers = session.scalars(select(OnboardingAnswer)).all()
+    assert [(answer.num_agreed, answer.num_pairs) for answer in answers] == [(6, 6)]
+
+
+def test_only_onboarding_rankings_have_a_lesson(
+    labeler: Person, project: Project, make_slate: MakeSlate, researcher: Person, session: Session
+) -> None:
+    make_slate(TEXTS)
+    make_known(researcher, session, make_slate(TEXTS, prompt="A gold one"))
+    project.gold_share = 0.5
+    session.commit()
+    for _ in range(2):
+        receipt = do_one(labeler, project, RIGHT)
+        assert labeler.get(f"/projects/everyday/onboarding/{receipt['id']}").status_code == 404
+
+
+def test_whoever_is_let_in_before_the_last_lesson_stays_in_whatever_it_brings(
+    labeler: Person, admin: Person, project: Project, lessons: list[Slate], session: Session
+) -> None:
+    do_one(labeler, project, WRONG)
+    (last,) = take(labeler, project)
+    assert admin.post(f"{NEWCOMERS}/{labeler_id(session, labeler)}/admission").status_code == 303
+    session.rollback()
+    entered_at = session.scalars(select(Onboarding.entered_at)).one()
+    rank(labeler, last, RIGHT)
+    session.rollback()
+    after = session.scalars(select(Onboarding)).one()
+    assert (after.entered_at, after.try_number, after.waits_since) == (entered_at, 1, None)
+    assert actions(session) == ["onboarding.admit"]
+
+
+def test_another_try_is_for_those_who_wait(
+    labeler: Person, admin: Person, project: Project, lessons: list[Slate], session: Session
+) -> None:
+    do_one(labeler, project, WRONG)
+    post = f"{NEWCOMERS}/{labeler_id(session, labeler)}/another-try"
+    assert admin.post(post).status_code == 409
+    session.rollback()
+    assert session.scalars(select(Onboarding.try_number)).one() == 1
+
+
+def test_the_page_of_newcomers_counts_the_tries_that_were_added_and_shows_first_who_waits(
+    labeler: Person, other_labeler: Person, admin: Person, project: Project, lessons: list[Slate], session: Session
+) -> None:
+    for _ in range(2):
+        do_a_try(other_labeler, project, WRONG)  # Otto waits
+    do_one(labeler, project, WRONG)  # Lena is on her way
+    page = admin.get(NEWCOMERS).text.partition("<h1>")[2]
+    assert page.index("Otto Labeler") < page.index("Lena Labeler")
+    assert "2 of 2" in page
+    assert admin.post(f"{NEWCOMERS}/{labeler_id(session, other_labeler)}/another-try").status_code == 303
+    assert "3 of 3" in admin.get(NEWCOMERS).text
+
+
+def test_newcomers_are_the_business_of_their_own_projects_admins(
+    labeler: Person, person: Any, project: Project, lessons: list[Slate], session: Session
+) -> None:
+    do_one(labeler, project, WRONG)
+    other = Project(slug="elsewhere", name="Elsewhere", flags=[])
+    session.add(other)
+    session.commit()
+    stranger = person("Ina Elsewhere", other, Role.ADMIN)
+    post = f"{NEWCOMERS.replace('everyday', 'elsewhere')}/{labeler_id(session, labeler)}/admission"
+    assert stranger.post(post).status_code == 409
+    session.rollback()
+    assert session.scalars(select(Onboarding.entered_at)).one() is None

@@ -138,3 +138,69 @@ def test_without_a_share_nothing_is_repeated(
     session.commit()
     clock.advance(LONG_AGO)
     assert take(labeler, project) == []
+
+
+def test_a_repeat_comes_before_other_slates_where_the_share_says_so(
+    labeler: Person, project: Project, ranked: Slate, clock: Clock, make_slate: MakeSlate
+) -> None:
+    make_slate(("A.", "B.", "C.", "D."))
+    clock.advance(LONG_AGO)
+    (lease,) = take(labeler, project)
+    assert texts(lease) == set(TEXTS)
+
+
+def test_the_slate_ranked_first_is_repeated_first_and_one_at_a_time(
+    labeler: Person, project: Project, ranked: Slate, clock: Clock, make_slate: MakeSlate
+) -> None:
+    later = ("A.", "B.", "C.", "D.")
+    clock.advance(timedelta(minutes=1))
+    make_slate(later)
+    (lease,) = take(labeler, project)
+    assert submit(labeler, lease).status_code == 201
+    clock.advance(LONG_AGO)
+    (first,) = take(labeler, project, wanted=2)
+    assert texts(first) == set(TEXTS)
+    assert submit(labeler, first).status_code == 201
+    (second,) = take(labeler, project, wanted=2)
+    assert texts(second) == set(later)
+
+
+def test_everyone_who_ranked_a_slate_gets_a_repeat_of_their_own(
+    labeler: Person, other_labeler: Person, project: Project, make_slate: MakeSlate, clock: Clock, session: Session
+) -> None:
+    slate = make_slate(TEXTS, overlap=2)
+    for person in (labeler, other_labeler):
+        (lease,) = take(person, project)
+        assert submit(person, lease).status_code == 201
+    clock.advance(LONG_AGO)
+    for person in (labeler, other_labeler):
+        (lease,) = take(person, project)
+        assert submit(person, lease).status_code == 201
+    repeats = session.scalars(select(Slate).where(Slate.kind == SlateKind.REPEAT)).all()
+    assert [repeat.repeats_id for repeat in repeats] == [slate.id, slate.id]
+    assert len({repeat.for_labeler_id for repeat in repeats}) == 2
+
+
+def test_two_completions_are_repeated_too(
+    labeler: Person, project: Project, make_slate: MakeSlate, clock: Clock
+) -> None:
+    make_slate(("Yes.", "No."), kind=SlateKind.PAIR)
+    (lease,) = take(labeler, project)
+    assert submit(labeler, lease, strength="better").status_code == 201
+    clock.advance(LONG_AGO)
+    (again,) = take(labeler, project)
+    assert texts(again) == {"Yes.", "No."}
+
+
+def test_a_ranking_that_came_too_late_to_count_is_not_repeated(
+    labeler: Person, other_labeler: Person, project: Project, make_slate: MakeSlate, clock: Clock
+) -> None:
+    make_slate(TEXTS)
+    (late,) = take(labeler, project)
+    clock.advance(timedelta(seconds=project.lease_duration_s + 1))
+    (lease,) = take(other_labeler, project)
+    assert submit(other_labeler, lease).json()["counted"] is True
+    assert submit(labeler, late).json()["counted"] is False
+    clock.advance(LONG_AGO)
+    assert take(labeler, project) == []
+    assert len(take(other_labeler, project)) == 1

@@ -4,8 +4,11 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from app.people.models import AuditEvent
+from app.db import clock
+from app.people.models import AuditEvent, Membership, Role
+from app.projects.models import Project
 from app.quality.models import QualityAction, Step
+from app.quality.standing import find_person
 from tests.app.conftest import Person
 from tests.app.loop import make_labeler
 from tests.app.quality.crowd import judge, labeler_of, new_slate
@@ -122,3 +125,28 @@ def test_the_page_offers_what_may_come_next_and_keeps_what_was_typed(admin, rese
     assert admin.post(address, data=WARN).status_code == 303
     assert 'value="pause"' in admin.get(address).text
     assert session.scalars(select(QualityAction.step)).one() is Step.WARN
+
+
+def test_the_last_step_is_the_newest_one(session, project, admin, lena, step):
+    for form in (WARN, PAUSE):
+        assert step(admin, form).status_code == 201
+    session.rollback()
+    assert find_person(session, project, lena.id).last_step is Step.PAUSE
+
+
+def test_a_pause_in_another_project_is_none_here(session, project, labeler, lena, admin):
+    other = Project(slug="elsewhere", name="Elsewhere", flags=[])
+    session.add(other)
+    session.flush()
+    there = Membership(account_id=labeler.account.id, project_id=other.id, role=Role.RESEARCHER)
+    there.paused_at = clock(session)
+    session.add(there)
+    session.commit()
+    found = find_person(session, project, lena.id)
+    assert (found.role, found.is_paused) == (Role.LABELER, False)
+
+
+def test_a_name_is_for_those_who_may_read_it(session, project, lena):
+    found = find_person(session, project, lena.id)
+    assert found.called(by_name=True) == "Lena Labeler"
+    assert found.called(by_name=False) == lena.pseudonym
