@@ -65,6 +65,7 @@ def serve(
         with db.SessionFactory.begin() as session:
             link = first_admin_link(session, address, now=db.clock(session))
         engine.dispose()
+        db.SessionFactory.configure(bind=None)  # each web process connects for itself
         say(f"Podium is at {address}")
         if link is not None:
             say(f"Open this link once to become its administrator: {link}")

@@ -5,13 +5,37 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
+from math import inf
+from time import monotonic
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends
-from sqlalchemy import BigInteger, DateTime, Engine, Enum, MetaData, create_engine, func, select, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    DateTime,
+    Engine,
+    Enum,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    func,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+TRUSTED_S = 1.0  # so long after its last use a connection is taken to be alive
 
 
 class Base(DeclarativeBase):
@@ -46,7 +70,24 @@ def one_of(states: type[StrEnum], name: str) -> Enum:
     )
 
 
+def table_of(model: type[Base]) -> Table:
+    """The table of a model, for statements that load no objects: those cost less."""
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+def constant(state: StrEnum) -> ColumnElement[Any]:
+    """A member of an enum written into the statement itself.
+
+    A statement that is prepared once for every value cannot use an index that holds the rows of one value only.
+    """
+    return literal_column(f"'{state.value}'")
+
+
 SessionFactory: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
+# Of requests that hold no thread while the database works: they run in greenlets of the event loop (app.greenlets).
+LoopSessionFactory: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
 
 
 def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> Engine:
@@ -58,11 +99,67 @@ def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> En
         driver_url(url),
         pool_size=pool_size,
         max_overflow=0,  # pool size times processes must stay below the server's max_connections
-        pool_pre_ping=True,
-        connect_args={"application_name": f"{application}-{os.getpid()}", "connect_timeout": 10},
+        connect_args=_connect_arguments(application),
     )
+    _notice_the_dead(engine)
     SessionFactory.configure(bind=engine)
     return engine
+
+
+def connect_loop(url: str, *, application: str = "podium", **pool: Any) -> AsyncEngine:
+    """Make the event loop's own engine, and bind its session factory to it.
+
+    pool: of what kind and size. In tests each request has a loop of its own, and no connection may outlive it.
+    """
+    engine = create_async_engine(driver_url(url), connect_args=_connect_arguments(application), **pool)
+    _notice_the_dead(engine.sync_engine)
+    event.listen(engine.sync_engine, "connect", _plan_once)
+    LoopSessionFactory.configure(bind=engine.sync_engine)
+    return engine
+
+
+def connect_for_one_statement() -> Connection:
+    """A connection of the loop on which each statement is a transaction of its own, without a BEGIN and a COMMIT."""
+    return _each_on_its_own(LoopSessionFactory.kw["bind"]).connect()
+
+
+@lru_cache(maxsize=1)
+def _each_on_its_own(engine: Engine) -> Engine:
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _connect_arguments(application: str) -> dict[str, Any]:
+    return {"application_name": f"{application}-{os.getpid()}", "connect_timeout": 10}
+
+
+def _plan_once(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    """The few statements of the loop look rows up by their keys: planning them anew each time finds no better plan."""
+    cursor = connection.cursor()
+    cursor.execute("SET plan_cache_mode = force_generic_plan")
+    cursor.close()
+    connection.commit()
+
+
+def _notice_the_dead(engine: Engine) -> None:
+    """Ask a connection that rested for a while whether it is alive. Asking each time would cost every request."""
+
+    def rest(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["rests_since"] = monotonic()
+
+    def wake(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
+        rested_s = monotonic() - record.info.get("rests_since", -inf)
+        if rested_s > TRUSTED_S and not _is_alive(engine, connection):
+            raise DisconnectionError
+
+    event.listen(engine, "checkin", rest)
+    event.listen(engine, "checkout", wake)
+
+
+def _is_alive(engine: Engine, connection: DBAPIConnection) -> bool:
+    try:
+        return engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error:
+        return False
 
 
 def driver_url(url: str) -> str:
@@ -99,10 +196,13 @@ def get_session(turn: Annotated[None, Depends(wait_for_turn, scope="function")])
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
+# The database's time: deadlines must not depend on a process's own clock.
+CLOCK: ColumnElement[datetime] = func.clock_timestamp()
+
+
 def clock(session: Session) -> datetime:
-    """The database's time, read once a request: deadlines must not depend on a process's own clock."""
-    now: datetime = session.scalars(select(func.clock_timestamp())).one()
-    return now
+    """The database's time, read once a request."""
+    return session.scalars(select(CLOCK)).one()
 
 
 def notify(session: Session, channel: str, payload: str = "") -> None:

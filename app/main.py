@@ -1,7 +1,8 @@
 """Puts the web product together. Stateless: any number of these processes may serve one installation."""
 
+import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
@@ -22,7 +23,8 @@ from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
-AREAS = (people, projects, labeling, demonstrations, conversations, rounds, policies, getting_in, quality)
+# The busiest first: a request is held against the routes one by one.
+AREAS = (labeling, people, projects, demonstrations, conversations, rounds, policies, getting_in, quality)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 
@@ -57,10 +59,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Connect what whoever made this app has not connected already."""
     settings: Settings = app.state.settings
-    if db.SessionFactory.kw.get("bind") is not None or settings.database_url is None:
-        yield  # whoever made this app has connected already: tests, the demo
-        return
-    engine = db.connect(settings.database_url, pool_size=settings.pool_size, application="podium-web")
-    yield
-    engine.dispose()
+    url = settings.database_url
+    for_pages, for_the_loop = (settings.pool_size + 1) // 2, max(1, settings.pool_size // 2)
+    async with AsyncExitStack() as connections:
+        if url is not None and db.SessionFactory.kw.get("bind") is None:
+            engine = db.connect(url, pool_size=for_pages, application="podium-web")
+            connections.callback(engine.dispose)
+        if url is not None and db.LoopSessionFactory.kw.get("bind") is None:
+            loop_engine = db.connect_loop(url, application="podium-web", pool_size=for_the_loop, max_overflow=0)
+            connections.push_async_callback(loop_engine.dispose)
+            connections.callback(db.LoopSessionFactory.configure, bind=None)
+            gc.freeze()  # what was made so far stays for good: the collector need not look at it again and again
+        yield

@@ -6,7 +6,6 @@ import secrets
 from typing import Annotated
 
 from fastapi import Depends, Request
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import PodiumError
@@ -58,7 +57,8 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, *, is_https: bool) -> None:
         self.app = app
-        self.headers = {**HEADERS, "Strict-Transport-Security": HSTS} if is_https else HEADERS
+        headers = {**HEADERS, "Strict-Transport-Security": HSTS} if is_https else HEADERS
+        self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,9 +67,9 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self.headers.items():
-                    headers.setdefault(name, value)
+                own = message.setdefault("headers", [])
+                named = {name for name, _ in own}  # an answer may say otherwise itself
+                message["headers"] = [*own, *(header for header in self.headers if header[0] not in named)]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -64,16 +64,19 @@ def measure(server: Server, title: str, num: int, duration_s: float, slate_s: fl
     before, memory_before = server.rankings(), server.resident_mb()
     gc.collect()
     gc.disable()  # the load generator's pauses are not the server's
-    began = time.perf_counter()
+    began, cpu_before = time.perf_counter(), {**server.cpu_s(), "load generator": time.process_time()}
     timings = asyncio.run(
         run_clients(server.port, SLUG, server.keys[:num], duration_s=duration_s, slate_s=slate_s, seed=num)
     )
     took_s = time.perf_counter() - began
     gc.enable()
+    cpu = {**server.cpu_s(), "load generator": time.process_time()}
+    num_cycles = max(1, len(timings.pairs))
     row = {
         "what": title,
         "cycles_per_s": round(len(timings.pairs) / took_s, 1),
         "milliseconds": {what: percentiles(values) for what, values in latencies(timings).items() if values},
+        "cpu_ms_per_cycle": {who: round(1000 * (cpu[who] - cpu_before[who]) / num_cycles, 1) for who in cpu},
         "errors": len(timings.errors),
         "error_kinds": sorted(set(timings.errors))[:5],
         "duplicates": server.duplicates(),

@@ -55,11 +55,13 @@ class Server:
 
     def resident_mb(self) -> float:
         """Memory of the web processes, in MB: proportional, so that shared pages count once."""
-        pids = [self.process.pid]
-        for pid in pids:
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            pids.extend(map(int, children))
-        return sum(proportional_kb(pid) for pid in pids) / 1024
+        return sum(proportional_kb(pid) for pid in family(self.process.pid)) / 1024
+
+    def cpu_s(self) -> dict[str, float]:
+        """Seconds of a core that the web processes and Postgres have used so far."""
+        with psycopg.connect(self.url) as connection:
+            postmaster = int(process_stat(connection.info.backend_pid)[1])
+        return {"web": family_cpu_s(self.process.pid), "postgres": family_cpu_s(postmaster)}
 
     def connections(self) -> int:
         """Connections that the web processes hold to the database."""
@@ -161,3 +163,26 @@ def fill(connection: Connection, *, num_slates: int, num_labelers: int, overlap:
 def proportional_kb(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started."""
+    pids = [pid]
+    for parent in pids:
+        with contextlib.suppress(FileNotFoundError):
+            pids.extend(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+    return pids
+
+
+def family_cpu_s(pid: int) -> float:
+    """Seconds of a core used by a process, by those it has started, and by those of them that have ended."""
+    ticks = sum(int(field) for pid in family(pid) for field in process_stat(pid)[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def process_stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on (proc(5)): the state, the parent's id, …; none once it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return []

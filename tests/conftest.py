@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 import trainer  # noqa: F401 - before any test loads torch: it sets how its threads wait
 from app import db, embedded_postgres, migrate
@@ -44,6 +45,7 @@ def database_url() -> Iterator[str]:
 def migrated_engine(database_url: str) -> Iterator[Engine]:
     """The engine that SessionFactory is bound to."""
     engine = db.connect(database_url, pool_size=20)
+    db.connect_loop(database_url, poolclass=NullPool)
     migrate.upgrade(engine)
     yield engine
     engine.dispose()

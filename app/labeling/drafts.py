@@ -1,13 +1,15 @@
 """Keeps unsubmitted work, so that a slate comes back as it was left: after a refresh, a crash, on another machine."""
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, exists, literal, or_, select
+from sqlalchemy import BigInteger, ColumnElement, DateTime, Executable, and_, bindparam, exists, or_, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
+from app.db import table_of
 from app.labeling.errors import LeaseEnded, StaleDraft
 from app.labeling.leases import find_lease
 from app.labeling.models import Draft, Lease, LeaseEnd
@@ -22,35 +24,8 @@ def save_draft(
     builds_on: the revision the work began from, 0 for none. A retry of a save whose reply was lost finds its own
     content and gets the same revision.  Raises LeaseNotFound, LeaseEnded (submitted or skipped), StaleDraft.
     """
-    of_lease = (Draft.slate_id == Lease.slate_id, Draft.labeler_id == Lease.labeler_id)
-    is_editable = or_(Lease.closed_at.is_(None), Lease.end == LeaseEnd.EXPIRED)  # late work is not thrown away either
-    may_begin = literal(builds_on == 0) | exists().where(*of_lease)  # else: submitted or skipped since
-    rows = (
-        select(
-            Lease.slate_id,
-            Lease.labeler_id,
-            literal(builds_on + 1).label("revision"),
-            literal(content, JSONB).label("content"),
-            literal(now).label("updated_at"),
-        )
-        .join(Labeler, Labeler.id == Lease.labeler_id)
-        .where(Lease.id == lease_id, Labeler.account_id == account_id, is_editable, may_begin)
-    )
-    new = insert(Draft).from_select(["slate_id", "labeler_id", "revision", "content", "updated_at"], rows)
-    saved: int | None = session.scalar(
-        new.on_conflict_do_update(
-            index_elements=[Draft.slate_id, Draft.labeler_id],
-            set_={
-                "revision": new.excluded.revision,
-                "content": new.excluded.content,
-                "updated_at": new.excluded.updated_at,
-            },
-            where=or_(
-                Draft.revision == builds_on,
-                and_(Draft.revision == builds_on + 1, Draft.content == new.excluded.content),
-            ),
-        ).returning(Draft.revision)
-    )
+    what = {"of_lease": lease_id, "builds_on": builds_on, "new_content": content}
+    saved: int | None = session.scalar(saving(_account_id, _now), {**what, "of_account": account_id, "now": now})
     if saved is not None:
         return saved
     lease = find_lease(session, account_id, lease_id)
@@ -62,3 +37,38 @@ def save_draft(
     if newer is None or lease.end in (LeaseEnd.SUBMITTED, LeaseEnd.SKIPPED, LeaseEnd.CANNOT_RANK):
         raise LeaseEnded(str(lease.end or "another tab gave the slate back"))
     raise StaleDraft(newer.revision, newer.content)
+
+
+_account_id: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
+_now: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
+
+
+@lru_cache(maxsize=4)  # putting it together costs more than the database's answer
+def saving(account_id: ColumnElement[int], now: ColumnElement[datetime]) -> Executable:
+    """The statement that stores a draft of the account's and answers with its revision; no row when it must not.
+
+    Bound: of_lease, builds_on, new_content.
+    """
+    builds_on = bindparam("builds_on", type_=BigInteger)
+    of_lease = (Draft.slate_id == Lease.slate_id, Draft.labeler_id == Lease.labeler_id)
+    is_editable = or_(Lease.closed_at.is_(None), Lease.end == LeaseEnd.EXPIRED)  # late work is not thrown away either
+    may_begin = (builds_on == 0) | exists().where(*of_lease)  # else: submitted or skipped since
+    rows = (
+        select(
+            Lease.slate_id,
+            Lease.labeler_id,
+            builds_on + 1,
+            bindparam("new_content", type_=JSONB),
+            now,
+        )
+        .join(Labeler, Labeler.id == Lease.labeler_id)
+        .where(Lease.id == bindparam("of_lease"), Labeler.account_id == account_id)
+        .where(is_editable, may_begin)
+    )
+    new = insert(table_of(Draft)).from_select(["slate_id", "labeler_id", "revision", "content", "updated_at"], rows)
+    is_same = and_(Draft.revision == builds_on + 1, Draft.content == new.excluded.content)
+    return new.on_conflict_do_update(
+        index_elements=["slate_id", "labeler_id"],
+        set_={name: new.excluded[name] for name in ("revision", "content", "updated_at")},
+        where=or_(Draft.revision == builds_on, is_same),
+    ).returning(table_of(Draft).c.revision)

@@ -6,22 +6,37 @@ A lease ends by a submit, a skip, or by itself: whoever next looks for a free sl
 from datetime import datetime, timedelta
 from functools import lru_cache
 from random import Random
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
-from sqlalchemy import Select, bindparam, delete, exists, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Executable,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, joinedload
 
-from app.db import SAMPLER_CHANNEL, notify
+from app.db import SAMPLER_CHANNEL, constant, notify, table_of
 from app.labeling.errors import LeaseEnded, LeaseNotFound, ProjectPaused
-from app.labeling.lanes import Lane, Standing, lanes_for
+from app.labeling.lanes import Lane, Standing, candidate, lanes_for
 from app.labeling.models import DECLINED, Completion, Draft, Lease, LeaseEnd, Ranking, Slate, SlateKind, SlateState
-from app.labeling.slots import Slots, count_slots, settle
+from app.labeling.slots import MOVE, Place, count_slots, moved, settle
 from app.people.access import Access
 from app.people.errors import MembershipPaused
 from app.people.models import Labeler, Membership
 from app.projects.models import Project
 from app.quality import guidelines, onboarding
 from app.quality.entry_errors import GuidelinesNotAccepted, OnboardingWaits
+from app.rounds.models import Round, RoundState
 
 FOR_EVERYONE = (SlateKind.GOLD, SlateKind.ONBOARDING)  # who skips one leaves it to those who come
 
@@ -48,17 +63,16 @@ def take_leases(
     if standing.is_newcomer and standing.is_waiting:
         raise OnboardingWaits(project.slug)
     deadline = now + timedelta(seconds=project.lease_duration_s)
-    mine = update(Lease).where(Lease.labeler_id == labeler.id, Lease.closed_at.is_(None)).values(expires_at=deadline)
-    leases = list(session.scalars(mine.returning(Lease.id), execution_options={"synchronize_session": False}))
+    leases = list(session.scalars(_RENEW_ALL, {"of_labeler": labeler.id, "deadline": deadline}))
     while len(leases) < wanted:
         lanes = lanes_for(session, labeler, project, standing, now=now, rng=rng)
-        lease = _grant(session, labeler, lanes, deadline=deadline, now=now, rng=rng)
-        if lease is None:
+        lease_id = _grant(session, labeler, lanes, deadline=deadline, now=now, rng=rng)
+        if lease_id is None:
             if standing.is_newcomer and not leases:  # the slate that was missing has been retired
                 onboarding.conclude_if_complete(session, project, labeler.id, now=now)
             notify(session, SAMPLER_CHANNEL)
             break
-        leases.append(lease.id)
+        leases.append(lease_id)
     return leases
 
 
@@ -69,7 +83,7 @@ def lease_again(
 
     The caller holds the slate's lock.
     """
-    slots = count_slots(session, slate, now)
+    slots = count_slots(session, slate.id, slate.overlap, now)
     slot = slots.free_for(labeler_id)
     if slot is None:
         return None
@@ -81,7 +95,19 @@ def lease_again(
     ).first()
     completion_ids = session.scalars(select(Completion.id).where(Completion.slate_id == slate.id)).all()
     order_shown = seen or rng.sample(sorted(completion_ids), k=len(completion_ids))
-    return _open(session, labeler_id, slate, slots, slot, order_shown, deadline, now)
+    lease = Lease(
+        slate_id=slate.id,
+        labeler_id=labeler_id,
+        slot=slot,
+        order_shown=order_shown,
+        granted_at=now,
+        expires_at=deadline,
+    )
+    session.add(lease)
+    session.flush()
+    settle(session, slate, now)
+    session.flush()
+    return lease
 
 
 def renew(session: Session, account_id: int, lease_id: UUID, now: datetime) -> datetime:
@@ -89,19 +115,8 @@ def renew(session: Session, account_id: int, lease_id: UUID, now: datetime) -> d
 
     A lease that is over its deadline but still open is renewed too: nobody has taken the slot.
     """
-    duration = (
-        select(func.make_interval(0, 0, 0, 0, 0, 0, Project.lease_duration_s))
-        .where(Project.id == Labeler.project_id)
-        .scalar_subquery()
-    )
-    renewed: datetime | None = session.scalar(
-        update(Lease)
-        .where(Lease.id == lease_id, Lease.closed_at.is_(None))
-        .where(Lease.labeler_id == Labeler.id, Labeler.account_id == account_id)
-        .values(expires_at=now + duration)
-        .returning(Lease.expires_at),
-        execution_options={"synchronize_session": False},
-    )
+    bound = {"of_lease": lease_id, "of_account": account_id, "now": now}
+    renewed: datetime | None = session.scalar(renewing(_account_id, _now), bound)
     if renewed is None:
         raise LeaseEnded(str(find_lease(session, account_id, lease_id).end))
     return renewed
@@ -120,7 +135,7 @@ def skip(session: Session, account_id: int, lease_id: UUID, kind: LeaseEnd, reas
     lease.end, lease.reason, lease.closed_at = kind, reason, lease.closed_at or now
     session.execute(delete(Draft).where(Draft.slate_id == slate.id, Draft.labeler_id == lease.labeler_id))
     session.flush()
-    settle(slate, count_slots(session, slate, now), now)
+    settle(session, slate, now)
     is_spent = slate.kind not in FOR_EVERYONE and not _has_possible_labeler(session, slate)
     if slate.state is SlateState.READY and is_spent:
         # A queue full of slates that everyone has declined would keep new ones from being sampled.
@@ -164,7 +179,7 @@ def _lock_labeler(session: Session, labeler_id: int) -> Standing:
 
 
 @lru_cache(maxsize=1)
-def _standing() -> Select[bool, bool, bool, bool]:
+def _standing() -> Select[bool, bool, bool, bool, bool]:
     """Built once: putting so long a query together would cost every labeler more than the database's answer."""
     is_leased = exists().where(
         Lease.slate_id == Draft.slate_id, Lease.labeler_id == Draft.labeler_id, Lease.closed_at.is_(None)
@@ -174,78 +189,41 @@ def _standing() -> Select[bool, bool, bool, bool]:
         onboarding.is_newcomer(),
         onboarding.is_waiting(),
         exists().where(Draft.labeler_id == Labeler.id, ~is_leased),
+        exists().where(Round.project_id == Labeler.project_id, Round.state == constant(RoundState.AWAITING_LABELS)),
     )
     return query.where(Labeler.id == bindparam("labeler_id")).with_for_update(of=Labeler, key_share=True)
 
 
 def _grant(
     session: Session, labeler: Labeler, lanes: list[Lane], *, deadline: datetime, now: datetime, rng: Random
-) -> Lease | None:
+) -> UUID | None:
     """Lease the first slate that has a slot free for the labeler; None when there is none."""
+    who = {"labeler_id": labeler.id, "account_id": labeler.account_id, "project_id": labeler.project_id, "now": now}
     for lane in lanes:
         passed_over: list[UUID] = []
-        while found := _lock_candidate(session, labeler, lane, passed_over, now):
-            slate, completion_ids, seen = found
-            slots = count_slots(session, slate, now)
+        while slate := session.execute(candidate(lane), {**who, "passed_over": passed_over}).one_or_none():
+            slots = count_slots(session, slate.id, slate.overlap, now)
+            place = Place(slate.state, slate.free_from, slate.done_at)
             slot = slots.free_for(labeler.id)
             if slot is not None and labeler.id not in {*slots.leased.values(), *slots.ranked.values()}:
-                order_shown = seen or rng.sample(sorted(completion_ids), k=len(completion_ids))
-                return _open(session, labeler.id, slate, slots, slot, order_shown, deadline, now)
-            settle(slate, slots, now)
+                order_shown = slate.seen or rng.sample(sorted(slate.completion_ids), k=len(slate.completion_ids))
+                place = place.settled(slots.with_lease(slot, labeler.id, deadline), now)
+                lease = (uuid4(), slate.id, labeler.id, slot, order_shown, now, deadline)
+                return _open(session, lease, place)
+            session.execute(MOVE, moved(slate.id, place.settled(slots, now)))
             passed_over.append(slate.id)
     return None
 
 
-def _lock_candidate(
-    session: Session, labeler: Labeler, lane: Lane, passed_over: list[UUID], now: datetime
-) -> tuple[Slate, list[UUID], list[UUID] | None] | None:
-    """Lock the first slate of the lane that seems to have a free slot; what others lock is left to them.
+def _open(session: Session, lease: tuple[Any, ...], place: Place) -> UUID:
+    """Store a lease, and where its slate now stands in the queue, in one statement; returns the lease's id.
 
-    Returns it with its completions, and in which order the labeler saw them on a lease that ran out: work comes back
-    as it was left.
+    lease: a value for each of _LEASE_COLUMNS.
     """
-    completion_ids = select(func.array_agg(Completion.id)).where(Completion.slate_id == Slate.id).scalar_subquery()
-    seen = (
-        select(Lease.order_shown)
-        .where(Lease.slate_id == Slate.id, Lease.labeler_id == labeler.id, Lease.end == LeaseEnd.EXPIRED)
-        .order_by(Lease.granted_at.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    row = session.execute(
-        select(Slate, completion_ids, seen)
-        .where(Slate.project_id == labeler.project_id, Slate.state == SlateState.READY, Slate.free_from <= now)
-        .where(lane.slates, Slate.id.not_in(passed_over))
-        .order_by(*lane.order)
-        .limit(1)
-        .with_for_update(of=Slate, key_share=True, skip_locked=True)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-    return None if row is None else (row[0], row[1], row[2])
-
-
-def _open(
-    session: Session,
-    labeler_id: int,
-    slate: Slate,
-    slots: Slots,
-    slot: int,
-    order_shown: list[UUID],
-    deadline: datetime,
-    now: datetime,
-) -> Lease:
-    lease = Lease(
-        slate_id=slate.id,
-        labeler_id=labeler_id,
-        slot=slot,
-        order_shown=order_shown,
-        granted_at=now,
-        expires_at=deadline,
-    )
-    session.add(lease)
-    settle(slate, slots.with_lease(slot, labeler_id, deadline), now)
-    session.flush()
-    return lease
+    named = {f"lease_{name}": value for name, value in zip(_LEASE_COLUMNS, lease, strict=True)}
+    session.execute(_OPEN, {**named, **moved(named["lease_slate_id"], place)})
+    lease_id: UUID = named["lease_id"]
+    return lease_id
 
 
 def _has_possible_labeler(session: Session, slate: Slate) -> bool:
@@ -270,3 +248,30 @@ def _has_possible_labeler(session: Session, slate: Slate) -> bool:
         .where(Membership.project_id == slate.project_id, Membership.paused_at.is_(None), ~declined, ~ranked)
     )
     return session.scalar(members.limit(1)) is not None
+
+
+# Put together once: that costs more than the database's answer.
+_lease = table_of(Lease)
+_RENEW_ALL = (
+    update(_lease)
+    .where(_lease.c.labeler_id == bindparam("of_labeler"), _lease.c.closed_at.is_(None))
+    .values(expires_at=bindparam("deadline"))
+    .returning(_lease.c.id)
+)
+_LEASE_COLUMNS = ("id", "slate_id", "labeler_id", "slot", "order_shown", "granted_at", "expires_at")
+_OPEN = MOVE.add_cte(insert(_lease).values({name: bindparam(f"lease_{name}") for name in _LEASE_COLUMNS}).cte("opened"))
+_account_id: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
+_now: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
+
+
+@lru_cache(maxsize=4)
+def renewing(account_id: ColumnElement[int], now: ColumnElement[datetime]) -> Executable:
+    """The statement that renews the account's lease `of_lease` and answers with its deadline; no row if it ended."""
+    duration = func.make_interval(0, 0, 0, 0, 0, 0, Project.lease_duration_s)
+    return (
+        update(_lease)
+        .where(_lease.c.id == bindparam("of_lease"), _lease.c.closed_at.is_(None))
+        .where(_lease.c.labeler_id == Labeler.id, Labeler.account_id == account_id, Project.id == Labeler.project_id)
+        .values(expires_at=now + duration)
+        .returning(_lease.c.expires_at)
+    )

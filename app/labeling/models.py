@@ -129,6 +129,12 @@ class Slate(Base):
             "kind <> 'repeat' OR (repeats_id IS NOT NULL AND for_labeler_id IS NOT NULL)", name="repeat_says_of_what"
         ),
         Index("ix_slate_queue", "project_id", "kind", "free_from", postgresql_where=sql("state = 'ready'")),
+        Index(  # what labelers rank every day, in the order in which it is given out, whatever its kind
+            "ix_slate_to_rank",
+            "project_id",
+            "free_from",
+            postgresql_where=sql("state = 'ready' AND kind IN ('training', 'pair')"),
+        ),
         Index("ix_slate_sampling", "project_id", "deadline", postgresql_where=sql("state = 'sampling'")),
         Index("ix_slate_prompt", "prompt_id"),
         Index(

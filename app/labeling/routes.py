@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.datastructures import FormData
 
 from app.db import SessionDep, clock
+from app.greenlets import without_a_thread
 from app.labeling import drafts, leases, next_task, service
 from app.labeling.errors import IncompleteRanking
 from app.labeling.models import LeaseEnd
@@ -39,6 +40,7 @@ from app.labeling.screen import (
 )
 from app.pages import render
 from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
+from app.people.caller import CallerDep
 
 router = APIRouter()
 api = APIRouter(tags=["labeling"])
@@ -94,7 +96,7 @@ def submit_page(fields: Fields, access: LabelerAccess, session: SessionDep) -> R
         session, access.account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session)
     )
     is_lesson = receipt.lesson is not None
-    path = f"onboarding/{receipt.ranking.id}" if is_lesson else "work"
+    path = f"onboarding/{receipt.ranking_id}" if is_lesson else "work"
     return RedirectResponse(f"/projects/{access.project.slug}/{path}", status_code=303)
 
 
@@ -120,40 +122,47 @@ def _screens(access: Access, slates: list[ShownSlate]) -> dict[str, Any]:
 
 
 @api.post("/projects/{slug}/leases")
-def take_leases(form: LeaseRequest, access: LabelerAccess, session: SessionDep) -> LeasesOut:
+@without_a_thread
+def take_leases(slug: str, form: LeaseRequest, caller: CallerDep) -> LeasesOut:
     """Lease slates until `wanted` are open; answers with every open one, the one to go on with first."""
-    leases.refuse_when_paused(access)
-    labeler = labeler_of(session, access)
-    ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=clock(session), rng=RNG)
-    slates = shown_slates(session, ids)
-    out = [LeaseOut.of(slate, access.project) for slate in slates]
+    with caller.at_work(slug) as (session, access, labeler, now):
+        leases.refuse_when_paused(access)
+        ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=now, rng=RNG)
+        slates = shown_slates(session, ids)
+        out = [LeaseOut.of(slate, access.project) for slate in slates]
     return LeasesOut(leases=out, retry_after_s=None if slates else RETRY_AFTER_S)
 
 
 @api.post("/leases/{lease_id}/renewal")
-def renew(lease_id: UUID, account: CurrentAccount, session: SessionDep) -> RenewalOut:
+@without_a_thread
+def renew(lease_id: UUID, caller: CallerDep) -> RenewalOut:
     """Keep a lease for another full duration."""
-    return RenewalOut(expires_at=leases.renew(session, account.id, lease_id, clock(session)))
+    expires_at = caller.at_once(leases.renewing, of_lease=lease_id)
+    if expires_at is not None:
+        return RenewalOut(expires_at=expires_at)
+    with caller.signed_in() as (session, account_id, now):  # says what is wrong
+        return RenewalOut(expires_at=leases.renew(session, account_id, lease_id, now))
 
 
 @api.put("/leases/{lease_id}/draft")
-def save_draft(lease_id: UUID, form: DraftForm, account: CurrentAccount, session: SessionDep) -> SavedDraftOut:
+@without_a_thread
+def save_draft(lease_id: UUID, form: DraftForm, caller: CallerDep) -> SavedDraftOut:
     """Store unfinished work; a stale one is refused with the newer draft."""
     content = form.content.model_dump(mode="json", exclude_defaults=True)
-    revision = drafts.save_draft(
-        session, account.id, lease_id, builds_on=form.revision, content=content, now=clock(session)
-    )
+    saved = caller.at_once(drafts.saving, of_lease=lease_id, builds_on=form.revision, new_content=content)
+    if saved is not None:
+        return SavedDraftOut(revision=saved)
+    with caller.signed_in() as (session, account_id, now):  # says what is wrong
+        revision = drafts.save_draft(session, account_id, lease_id, builds_on=form.revision, content=content, now=now)
     return SavedDraftOut(revision=revision)
 
 
 @api.post("/leases/{lease_id}/ranking", status_code=201)
-def submit_ranking(
-    lease_id: UUID, form: RankingForm, account: CurrentAccount, session: SessionDep, response: Response
-) -> RankingOut:
+@without_a_thread
+def submit_ranking(lease_id: UUID, form: RankingForm, caller: CallerDep, response: Response) -> RankingOut:
     """Store a ranking; the same id again answers 200 with the first receipt."""
-    receipt = service.submit_ranking(
-        session, account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session)
-    )
+    with caller.signed_in() as (session, account_id, now):
+        receipt = service.submit_ranking(session, account_id, lease_id, form.ranking_id, form.judgement(), now=now)
     if receipt.is_retry:
         response.status_code = 200
     return RankingOut.of(receipt)

@@ -229,9 +229,8 @@ class RankingOut(BaseModel):
     @classmethod
     def of(cls, receipt: Receipt) -> "RankingOut":
         """The receipt's wire form."""
-        ranking = receipt.ranking
         lesson = LessonOut(**vars(receipt.lesson)) if receipt.lesson else None
-        return cls(id=ranking.id, counted=ranking.counted, submitted_at=ranking.submitted_at, lesson=lesson)
+        return cls(id=receipt.ranking_id, counted=receipt.counted, submitted_at=receipt.submitted_at, lesson=lesson)
 
 
 class RetractionOut(BaseModel):

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Select, Uuid, bindparam, func, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from app.db import table_of
 from app.labeling.models import Completion, Draft, Lease, Ranking, Slate, SlateKind, Strength
 from app.projects.models import Guidelines, Project
 from app.prompts.models import Prompt
@@ -116,29 +119,7 @@ class ShownSlate:
 
 def shown_slates(session: Session, lease_ids: list[UUID]) -> list[ShownSlate]:
     """The leases' slates: the one last worked on first, then in the order they were granted."""
-    texts = (
-        select(func.jsonb_object_agg(Completion.id, Completion.text))
-        .where(Completion.slate_id == Lease.slate_id)
-        .scalar_subquery()
-    )
-    rows = session.execute(
-        select(
-            Lease.id,
-            Lease.expires_at,
-            Lease.order_shown,
-            Slate.asks_full_form,
-            Slate.kind,
-            Prompt.messages,
-            Draft.revision,
-            Draft.content,
-            texts.label("texts"),
-        )
-        .join(Slate, Slate.id == Lease.slate_id)
-        .join(Prompt, Prompt.id == Slate.prompt_id)
-        .outerjoin(Draft, (Draft.slate_id == Lease.slate_id) & (Draft.labeler_id == Lease.labeler_id))
-        .where(Lease.id.in_(lease_ids))
-        .order_by(Draft.updated_at.desc().nulls_last(), Lease.granted_at)
-    )
+    rows = session.execute(_to_show(), {"lease_ids": lease_ids})
     return [
         ShownSlate(
             lease_id=row.id,
@@ -155,6 +136,30 @@ def shown_slates(session: Session, lease_ids: list[UUID]) -> list[ShownSlate]:
         )
         for row in rows
     ]
+
+
+@lru_cache(maxsize=1)
+def _to_show() -> Select[*tuple[Any, ...]]:
+    """Put together once: that costs more than the database's answer."""
+    lease, slate, prompt, draft, completion = map(table_of, (Lease, Slate, Prompt, Draft, Completion))
+    texts = (
+        select(func.jsonb_object_agg(completion.c.id, completion.c.text, type_=JSONB))
+        .where(completion.c.slate_id == lease.c.slate_id)
+        .scalar_subquery()
+    )
+    of_lease = (draft.c.slate_id == lease.c.slate_id) & (draft.c.labeler_id == lease.c.labeler_id)
+    return (
+        select(
+            *(lease.c.id, lease.c.expires_at, lease.c.order_shown, slate.c.asks_full_form, slate.c.kind),
+            *(prompt.c.messages, draft.c.revision, draft.c.content, texts.label("texts")),
+        )
+        .select_from(lease)
+        .join(slate, slate.c.id == lease.c.slate_id)
+        .join(prompt, prompt.c.id == slate.c.prompt_id)
+        .outerjoin(draft, of_lease)
+        .where(lease.c.id == func.any(bindparam("lease_ids", type_=ARRAY(Uuid))))
+        .order_by(draft.c.updated_at.desc().nulls_last(), lease.c.granted_at)
+    )
 
 
 def verdicts(project: Project) -> dict[int, Verdict]:

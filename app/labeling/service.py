@@ -4,27 +4,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.datasets.models import SnapshotRanking
+from app.labeling import submissions
 from app.labeling.errors import (
     AlreadyRanked,
     IncompleteRanking,
-    RankingIdTaken,
     RankingInUse,
     RankingNotFound,
     StrengthDoesNotFit,
 )
-from app.labeling.leases import lease_again, lock_slate_of
+from app.labeling.leases import lease_again
 from app.labeling.models import (
     Draft,
     Lease,
-    LeaseEnd,
     Ranking,
     RankingItem,
     Retraction,
@@ -33,7 +32,7 @@ from app.labeling.models import (
     SlateState,
     Strength,
 )
-from app.labeling.slots import count_slots, settle
+from app.labeling.slots import Place, count_slots, settle
 from app.people.models import Labeler
 from app.projects.models import Project
 from app.quality import onboarding
@@ -65,7 +64,9 @@ class Judgement:
 class Receipt:
     """What became of a submit. `is_retry`: the ranking was stored before, and this call changed nothing."""
 
-    ranking: Ranking
+    ranking_id: UUID
+    counted: bool
+    submitted_at: datetime
     is_retry: bool
     lesson: onboarding.Lesson | None = None  # after an onboarding slate: the researchers' answer
 
@@ -79,37 +80,52 @@ def submit_ranking(
     ranking: it counts when a slot is free, and is kept with `counted` false when none is.
     Raises LeaseNotFound, AlreadyRanked, IncompleteRanking, StrengthDoesNotFit, RankingIdTaken.
     """
-    lease, slate = lock_slate_of(session, account_id, lease_id)
+    session.flush()  # what the caller changed on the lease is read back below
+    slate = submissions.lock_slate(session, account_id, lease_id)
+    lease = submissions.read_lease(session, lease_id)
     is_lesson = slate.kind is SlateKind.ONBOARDING
-    first = lease.ranking
-    if first is not None:
-        if first.id != ranking_id:
-            raise AlreadyRanked(first.id)
-        lesson = onboarding.lesson_of(session, _project_of(session, slate), first) if is_lesson else None
-        return Receipt(first, is_retry=True, lesson=lesson)
+    if lease.ranking_id is not None:
+        if lease.ranking_id != ranking_id:
+            raise AlreadyRanked(lease.ranking_id)
+        lesson = _lesson(session, ranking_id) if is_lesson else None
+        return Receipt(ranking_id, lease.counted, lease.submitted_at, is_retry=True, lesson=lesson)
     _check(judgement, lease.order_shown)
-    _check_safety(session, judgement, lease.order_shown, slate)
-    _close_leases_of(session, lease, now)
-    slots = count_slots(session, slate, now)
+    _check_safety(session, judgement, lease.order_shown, slate.project_id)
+    slots = count_slots(session, slate.id, slate.overlap, now).without_lease_of(lease.labeler_id)
     slot = slots.free_for(lease.labeler_id, preferred=lease.slot)
     if lease.labeler_id in slots.ranked.values():
         slot = None  # they ranked it on a later lease: one person counts once
     if is_lesson:
         slot = None  # it says something about the labeler, and nothing about the completions
-    ranking = _store(session, lease, slate, ranking_id, slot, judgement, now)
-    session.execute(delete(Draft).where(Draft.slate_id == slate.id, Draft.labeler_id == lease.labeler_id))
     if slot is not None:
         slots = slots.with_ranking(slot, lease.labeler_id)
-    settle(slate, slots, now)
-    session.flush()
-    if slate.kind is SlateKind.EVALUATION and slate.state is SlateState.DONE and slate.round_id is not None:
+    place = Place(slate.state, slate.free_from, slate.done_at).settled(slots, now)
+    ranking = {
+        "id": ranking_id,
+        "project_id": slate.project_id,
+        "slate_id": slate.id,
+        "labeler_id": lease.labeler_id,
+        "lease_id": lease_id,
+        "slot": slot,
+        "counted": slot is not None,
+        "order_shown": lease.order_shown,
+        "is_pick": judgement.is_pick,
+        "strength": judgement.strength,
+        "note": judgement.note,
+        "active_s": judgement.active_s,
+        "idle_s": judgement.idle_s,
+        "submitted_at": now,
+    }
+    submissions.store(session, ranking, _items(judgement), place)
+    if slate.kind is SlateKind.EVALUATION and place.state is SlateState.DONE and slate.round_id is not None:
         from app.rounds.service import conclude_if_compared
 
         conclude_if_compared(session, slate.round_id, now)
-    if not is_lesson:
-        return Receipt(ranking, is_retry=False)
-    lesson = onboarding.answer(session, _project_of(session, slate), ranking, now=now)
-    return Receipt(ranking, is_retry=False, lesson=lesson)
+    lesson = None
+    if is_lesson:
+        stored, project = session.get_one(Ranking, ranking_id), session.get_one(Project, slate.project_id)
+        lesson = onboarding.answer(session, project, stored, now=now)
+    return Receipt(ranking_id, slot is not None, now, is_retry=False, lesson=lesson)
 
 
 def retract(
@@ -139,7 +155,7 @@ def retract(
         ranking.retracted_at = now
         session.add(Retraction(ranking_id=ranking.id, account_id=account_id, retracted_at=now))
         session.flush()
-        settle(slate, count_slots(session, slate, now), now)
+        settle(session, slate, now)
         session.flush()
     if not correct:
         return None
@@ -169,8 +185,9 @@ def draft_of(judgement_items: Iterable[RankingItem], ranking: Ranking) -> dict[s
     }
 
 
-def _project_of(session: Session, slate: Slate) -> Project:
-    return session.get_one(Project, slate.project_id)
+def _lesson(session: Session, ranking_id: UUID) -> onboarding.Lesson:
+    ranking = session.get_one(Ranking, ranking_id)
+    return onboarding.lesson_of(session, session.get_one(Project, ranking.project_id), ranking)
 
 
 def _check(judgement: Judgement, completion_ids: Iterable[UUID]) -> None:
@@ -189,76 +206,25 @@ def _check(judgement: Judgement, completion_ids: Iterable[UUID]) -> None:
         raise StrengthDoesNotFit(f"Two completions with the same rank cannot differ {judgement.strength}")
 
 
-def _check_safety(session: Session, judgement: Judgement, completion_ids: Sequence[UUID], slate: Slate) -> None:
+def _check_safety(session: Session, judgement: Judgement, completion_ids: Sequence[UUID], project_id: int) -> None:
     if len(completion_ids) != 2 or judgement.is_safe.keys() == set(completion_ids):
         return
-    if session.get_one(Project, slate.project_id).asks_safety:
+    if session.get_one(Project, project_id).asks_safety:
         raise IncompleteRanking("It is not said of both completions whether they are safe")
 
 
-def _close_leases_of(session: Session, lease: Lease, now: datetime) -> None:
-    """Close the lease; and one the labeler was granted on the same slate since, if this one had expired."""
-    if lease.closed_at is None:
-        lease.closed_at, lease.end = now, LeaseEnd.SUBMITTED
-        return
-    later = session.scalar(
-        select(Lease).where(
-            Lease.slate_id == lease.slate_id, Lease.labeler_id == lease.labeler_id, Lease.closed_at.is_(None)
-        )
-    )
-    if later is not None:
-        later.closed_at, later.end = now, LeaseEnd.SUBMITTED
-
-
-def _store(
-    session: Session,
-    lease: Lease,
-    slate: Slate,
-    ranking_id: UUID,
-    slot: int | None,
-    judgement: Judgement,
-    now: datetime,
-) -> Ranking:
-    ranking = Ranking(
-        id=ranking_id,
-        project_id=slate.project_id,
-        slate_id=slate.id,
-        labeler_id=lease.labeler_id,
-        lease_id=lease.id,
-        slot=slot,
-        counted=slot is not None,
-        order_shown=lease.order_shown,
-        is_pick=judgement.is_pick,
-        strength=judgement.strength,
-        note=judgement.note,
-        active_s=judgement.active_s,
-        idle_s=judgement.idle_s,
-        submitted_at=now,
-    )
-    session.add(ranking)
-    try:
-        session.flush()
-    except IntegrityError as error:
-        if "pk_ranking" in str(error.orig):
-            raise RankingIdTaken(ranking_id) from error
-        raise
-    session.execute(
-        insert(RankingItem),
-        [
-            {
-                "ranking_id": ranking_id,
-                "completion_id": completion_id,
-                "slate_id": slate.id,
-                "rank": rank,
-                "quality": judgement.qualities.get(completion_id),
-                "flags": judgement.flags.get(completion_id, []),
-                "is_safe": judgement.is_safe.get(completion_id),
-                "note": judgement.notes.get(completion_id),
-            }
-            for completion_id, rank in dense(judgement.ranks).items()
-        ],
-    )
-    return ranking
+def _items(judgement: Judgement) -> list[dict[str, Any]]:
+    return [
+        {
+            "completion_id": str(completion_id),
+            "rank": rank,
+            "quality": judgement.qualities.get(completion_id),
+            "flags": judgement.flags.get(completion_id, []),
+            "is_safe": judgement.is_safe.get(completion_id),
+            "note": judgement.notes.get(completion_id),
+        }
+        for completion_id, rank in dense(judgement.ranks).items()
+    ]
 
 
 def _refuse_when_used(session: Session, ranking: Ranking, slate: Slate) -> None:

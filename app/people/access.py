@@ -6,15 +6,17 @@ A route that anyone may call says so with `Anyone`; every other route depends on
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import Depends, Request
-from sqlalchemy import func, select, update
+from sqlalchemy import LargeBinary, Row, Select, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app import security
-from app.db import SessionDep
+from app.db import SessionDep, table_of
 from app.pages import Reader
 from app.people.errors import MembershipPaused, NotSignedIn, NotSiteAdmin, ProjectNotFound, RoleTooLow
 from app.people.models import Account, APIKey, Labeler, Membership, Role, SignInSession
@@ -67,44 +69,88 @@ def show_navigation(request: Request, session: Session, account: Account) -> Non
 
 def find_account(request: Request, session: Session) -> Account | None:
     """The account behind the request's key or session, if there is one and it is still good."""
-    key = security.bearer(request)
-    if key is not None:
-        return _account_of_key(session, key)
+    row = find_holder(session, credential_of(request), _account_of_key(), _account_of_session())
+    return None if row is None else row.Account
+
+
+Query = Select[*tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a request shows: the hash of an API key, or of its session's token."""
+
+    token_hash: bytes
+    is_key: bool
+
+
+def credential_of(request: Request) -> Credential | None:
+    """A key goes before a session; None when the request shows neither."""
+    if (key := security.bearer(request)) is not None:
+        return Credential(token_hash(key), is_key=True)
     token = request.cookies.get(security.session_cookie(request))
-    return _account_of_session(session, token) if token else None
+    return Credential(token_hash(token), is_key=False) if token else None
 
 
-def _account_of_session(session: Session, token: str) -> Account | None:
-    row = session.execute(
-        select(Account, SignInSession.id, SignInSession.last_seen_at < func.now() - SEEN_EVERY)
-        .join(SignInSession, SignInSession.account_id == Account.id)
-        .where(SignInSession.token_hash == token_hash(token), SignInSession.revoked_at.is_(None))
-        .where(SignInSession.expires_at > func.now(), Account.disabled_at.is_(None))
-    ).one_or_none()
-    if row is None:
+# Of tables, not of models: what asks for columns alone is spared the making of objects.
+_account, _key, _session = map(table_of, (Account, APIKey, SignInSession))
+
+
+def holders_of_keys(*what: Any) -> Query:
+    """A query for `what`, about the account that holds the key whose hash is bound as `token_hash`, if it is good."""
+    was_used_long_ago = func.coalesce(_key.c.last_used_at < func.now() - SEEN_EVERY, True)
+    return (
+        select(*what, _key.c.id.label("credential_id"), was_used_long_ago.label("was_seen_long_ago"))
+        .join_from(_key, _account, _account.c.id == _key.c.account_id)
+        .where(_key.c.secret_hash == bindparam("token_hash", type_=LargeBinary))
+        .where(_key.c.revoked_at.is_(None), _account.c.disabled_at.is_(None))
+    )
+
+
+def holders_of_sessions(*what: Any) -> Query:
+    """The same about a browser's session."""
+    was_seen_long_ago = _session.c.last_seen_at < func.now() - SEEN_EVERY
+    return (
+        select(*what, _session.c.id.label("credential_id"), was_seen_long_ago.label("was_seen_long_ago"))
+        .join_from(_session, _account, _account.c.id == _session.c.account_id)
+        .where(_session.c.token_hash == bindparam("token_hash", type_=LargeBinary))
+        .where(_session.c.revoked_at.is_(None), _session.c.expires_at > func.now(), _account.c.disabled_at.is_(None))
+    )
+
+
+def find_holder(
+    session: Session, credential: Credential | None, of_key: Query, of_session: Query, **bound: Any
+) -> Row[Any] | None:
+    """The one row about who holds the credential, which is marked as seen; None when it is not, or no longer, good."""
+    if credential is None:
         return None
-    account, session_id, was_seen_long_ago = row
-    if was_seen_long_ago:
-        session.execute(
-            update(SignInSession)
-            .where(SignInSession.id == session_id)
-            .values(last_seen_at=func.now(), expires_at=func.now() + SESSION_DURATION)
-        )
-    return account
+    query = of_key if credential.is_key else of_session
+    row = session.execute(query, {"token_hash": credential.token_hash, **bound}).one_or_none()
+    if row is not None and row.was_seen_long_ago:
+        _mark_seen(session, row.credential_id, is_key=credential.is_key)
+    return row
 
 
-def _account_of_key(session: Session, key: str) -> Account | None:
-    row = session.execute(
-        select(Account, APIKey.id, func.coalesce(APIKey.last_used_at < func.now() - SEEN_EVERY, True))
-        .join(APIKey, APIKey.account_id == Account.id)
-        .where(APIKey.secret_hash == token_hash(key), APIKey.revoked_at.is_(None), Account.disabled_at.is_(None))
-    ).one_or_none()
-    if row is None:
-        return None
-    account, key_id, was_used_long_ago = row
-    if was_used_long_ago:
-        session.execute(update(APIKey).where(APIKey.id == key_id).values(last_used_at=func.now()))
-    return account
+# Built once: putting a query together costs more than the database's answer.
+@lru_cache(maxsize=1)
+def _account_of_key() -> Query:
+    return holders_of_keys(Account)
+
+
+@lru_cache(maxsize=1)
+def _account_of_session() -> Query:
+    return holders_of_sessions(Account)
+
+
+def _mark_seen(session: Session, credential_id: int | UUID, *, is_key: bool) -> None:
+    if is_key:
+        session.execute(update(APIKey).where(APIKey.id == credential_id).values(last_used_at=func.now()))
+        return
+    session.execute(
+        update(SignInSession)
+        .where(SignInSession.id == credential_id)
+        .values(last_seen_at=func.now(), expires_at=func.now() + SESSION_DURATION)
+    )
 
 
 def projects_of(session: Session, account: Account) -> list[Project]:
@@ -122,11 +168,15 @@ def access_to(session: Session, account: Account, slug: str) -> Access:
         .outerjoin(Membership, (Membership.project_id == Project.id) & (Membership.account_id == account.id))
         .where(Project.slug == slug)
     ).one_or_none()
-    if row is None or (row.Membership is None and not account.is_site_admin):
-        raise ProjectNotFound(slug)
-    project, membership = row
-    if account.is_site_admin:
+    return access_of(account, slug, *(row or (None, None)))
+
+
+def access_of(account: Account, slug: str, project: Project | None, membership: Membership | None) -> Access:
+    """The same, of rows that were read already.  Raises ProjectNotFound."""
+    if project is not None and account.is_site_admin:
         return Access(account, project, Role.ADMIN)
+    if project is None or membership is None:
+        raise ProjectNotFound(slug)
     return Access(account, project, membership.role, is_paused=membership.paused_at is not None)
 
 
@@ -165,8 +215,12 @@ def labeler_of(session: Session, access: Access) -> Labeler:
     """The labeler that the account is in this project; made when they first judge."""
     mine = select(Labeler).where(Labeler.project_id == access.project.id, Labeler.account_id == access.account.id)
     found = session.scalar(mine)
-    if found is not None:
-        return found
+    return found or make_labeler(session, access)
+
+
+def make_labeler(session: Session, access: Access) -> Labeler:
+    """The labeler of an account that has not judged in the project before."""
+    mine = select(Labeler).where(Labeler.project_id == access.project.id, Labeler.account_id == access.account.id)
     values: dict[str, Any] = {"project_id": access.project.id, "account_id": access.account.id}
     # Two tabs may open the page at once: the second finds what the first made.
     session.execute(insert(Labeler).values(**values, pseudonym=new_pseudonym()).on_conflict_do_nothing())

@@ -11,9 +11,11 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased, joinedload, selectinload
+from sqlalchemy.sql.elements import SQLCoreOperations
 
+from app.db import constant
 from app.labeling.models import Lease, Ranking, Slate, SlateKind, SlateState
-from app.people.models import Account, Labeler
+from app.people.models import Account
 from app.people.service import audit
 from app.projects.models import Project
 from app.quality.agreement import ordered_alike
@@ -136,14 +138,14 @@ def retire(session: Session, project: Project, slate_id: UUID, *, account: Accou
         audit(session, account.id, "known_answer.retire", f"slate:{slate.id}", project_id=project.id)
 
 
-def is_gold_for(labeler: Labeler) -> ColumnElement[bool]:
+def is_gold_for(labeler_id: SQLCoreOperations[int], account_id: SQLCoreOperations[int]) -> ColumnElement[bool]:
     """In SQL: gold slates that tell something about this labeler.
 
     Left out are those they answered as a researcher, and copies of a slate they know.
     """
-    is_own = exists().where(ReferenceRanking.slate_id == Slate.id, ReferenceRanking.account_id == labeler.account_id)
-    is_known = exists().where(Lease.slate_id == Slate.repeats_id, Lease.labeler_id == labeler.id)
-    return (Slate.kind == SlateKind.GOLD) & ~is_own & ~is_known
+    is_own = exists().where(ReferenceRanking.slate_id == Slate.id, ReferenceRanking.account_id == account_id)
+    is_known = exists().where(Lease.slate_id == Slate.repeats_id, Lease.labeler_id == labeler_id)
+    return (Slate.kind == constant(SlateKind.GOLD)) & ~is_own & ~is_known
 
 
 def held_against(reference: Mapping[str, int], ranks: Mapping[str, int]) -> tuple[float, int]:

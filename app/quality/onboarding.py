@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.elements import SQLCoreOperations
 
+from app.db import constant
 from app.labeling.models import DECLINED, Draft, Lease, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Account, Labeler, Membership, Role
 from app.people.service import audit
@@ -82,25 +83,25 @@ def is_waiting() -> ColumnElement[bool]:
 
 def is_in_use() -> ColumnElement[bool]:
     """Whether a slate is one of those that newcomers rank."""
-    return and_(Slate.kind == SlateKind.ONBOARDING, Slate.state == SlateState.READY)
+    return and_(Slate.kind == constant(SlateKind.ONBOARDING), Slate.state == constant(SlateState.READY))
 
 
-def is_left_for(labeler: Labeler) -> ColumnElement[bool]:
+def is_left_for(labeler_id: SQLCoreOperations[int]) -> ColumnElement[bool]:
     """Whether an onboarding slate is still to be ranked in the labeler's current try, and not in their hands."""
-    is_held = exists().where(Lease.slate_id == Slate.id, Lease.labeler_id == labeler.id, Lease.closed_at.is_(None))
-    return and_(Slate.kind == SlateKind.ONBOARDING, ~_is_answered_by(labeler.id), ~is_held)
+    is_held = exists().where(Lease.slate_id == Slate.id, Lease.labeler_id == labeler_id, Lease.closed_at.is_(None))
+    return and_(Slate.kind == constant(SlateKind.ONBOARDING), ~_is_answered_by(labeler_id), ~is_held)
 
 
-def order_for(labeler: Labeler) -> tuple[SQLCoreOperations[Any], ...]:
+def order_for(labeler_id: SQLCoreOperations[int]) -> tuple[SQLCoreOperations[Any], ...]:
     """Begun work first, what they skipped last, the rest in an order that differs by person and try."""
-    has_draft = exists().where(Draft.slate_id == Slate.id, Draft.labeler_id == labeler.id)
-    is_skipped = exists().where(Lease.slate_id == Slate.id, Lease.labeler_id == labeler.id, Lease.end.in_(DECLINED))
-    number = select(Onboarding.try_number).where(Onboarding.labeler_id == labeler.id).scalar_subquery()
-    shuffled = func.md5(func.concat(Slate.id, "/", labeler.id, "/", func.coalesce(number, 1)))
+    has_draft = exists().where(Draft.slate_id == Slate.id, Draft.labeler_id == labeler_id)
+    is_skipped = exists().where(Lease.slate_id == Slate.id, Lease.labeler_id == labeler_id, Lease.end.in_(DECLINED))
+    number = select(Onboarding.try_number).where(Onboarding.labeler_id == labeler_id).scalar_subquery()
+    shuffled = func.md5(func.concat(Slate.id, "/", labeler_id, "/", func.coalesce(number, 1)))
     return (has_draft.desc(), is_skipped, shuffled)
 
 
-def _is_answered_by(labeler_id: int) -> ColumnElement[bool]:
+def _is_answered_by(labeler_id: SQLCoreOperations[int] | int) -> ColumnElement[bool]:
     current = select(Onboarding.try_number).where(Onboarding.labeler_id == labeler_id).scalar_subquery()
     return exists().where(
         OnboardingAnswer.labeler_id == labeler_id,

@@ -6,6 +6,7 @@ Each is a browser: it keeps its cookies, and sends the proof that its forms are 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app import db, security
 from app.main import create_app
-from app.people import service
+from app.people import caller, service
 from app.people.models import Account, Membership, Role
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
@@ -167,13 +168,17 @@ def visitor(app: FastAPI) -> Iterator[Person]:
 
 
 class Clock:
-    """The database's time, moved on: put it where a module reads `clock`."""
+    """The database's time, moved on at will."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
         self.ahead = timedelta(0)
+        self.monkeypatch = monkeypatch
+        for module in modules:
+            monkeypatch.setattr(module, "clock", self)
 
     def advance(self, by: timedelta) -> None:
         self.ahead += by
+        self.monkeypatch.setattr(caller, "CLOCK", db.CLOCK + self.ahead)
 
     def __call__(self, session: Session) -> datetime:
         return db.clock(session) + self.ahead

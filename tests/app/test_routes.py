@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from app.main import create_app
 from app.people.access import anyone, signed_in
+from app.people.caller import identify
 from app.settings import Settings
 
 UUID = "00000000-0000-4000-8000-000000000000"
@@ -46,13 +47,18 @@ def fill(path: str) -> str:
     return path
 
 
+# What a route wants to be sent before it looks at who sends it to where.
+BODIES = {"/api/v1/projects/{slug}/leases": {"wanted": 1}}
+
+
 def test_the_walk_finds_the_routes():
     paths = {route.path for route in ROUTES}
     assert {"/sign-in", "/projects/{slug}/people", "/api/v1/me"} <= paths
 
 
 def test_a_route_without_a_public_rule_asks_who_is_there():
-    assert [route.path for route in PRIVATE if signed_in not in dependencies(route.dependant)] == []
+    ask = {signed_in, identify}
+    assert [route.path for route in PRIVATE if ask.isdisjoint(dependencies(route.dependant))] == []
 
 
 def test_a_route_without_a_public_rule_is_closed_to_a_visitor(visitor, project):
@@ -68,7 +74,7 @@ def test_a_route_without_a_public_rule_is_closed_to_a_visitor(visitor, project):
 def test_a_project_does_not_exist_for_those_who_are_no_member(outsider, project):
     for route in PRIVATE:
         for method in route.methods if "{slug}" in route.path else ():
-            response = outsider.request(method, fill(route.path))
+            response = outsider.request(method, fill(route.path), json=BODIES.get(route.path))
             assert response.status_code == 404, (method, route.path, response.status_code)
             assert project.name not in response.text, (method, route.path)
 

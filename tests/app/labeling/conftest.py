@@ -1,7 +1,6 @@
 """Slates to rank, and what labelers do with them over HTTP."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -10,13 +9,13 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import db
 from app.labeling import routes
 from app.labeling.models import Completion, CompletionSource, Ranking, Slate, SlateKind, SlateState
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind, Split, Use
 from app.rounds.models import Round, RoundState
+from tests.app.conftest import Clock
 
 Lease = dict[str, Any]
 MakeSlate = Callable[..., Slate]
@@ -98,25 +97,10 @@ def comparing_round(session: Session, project: Project) -> Round:
     return waiting
 
 
-class Clock:
-    """The database's time, moved on at will."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(0)
-
-    def advance(self, by: timedelta) -> None:
-        self.ahead += by
-
-    def __call__(self, session: Session) -> datetime:
-        return db.clock(session) + self.ahead
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time as the routes read it."""
-    clock = Clock()
-    monkeypatch.setattr(routes, "clock", clock)
-    return clock
+    return Clock(monkeypatch, routes)
 
 
 def take(person: Any, project: Project, wanted: int = 1) -> list[Lease]:

@@ -7,8 +7,10 @@ In the end each slate has exactly the rankings it asked for, and what was acknow
 import asyncio
 import ssl
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,6 +25,7 @@ from app.labeling.models import Ranking, RankingItem, Slate, SlateState
 from app.people.models import Account, Membership, Role
 from app.people.service import create_key
 from app.projects.models import Project
+from app.settings import Settings
 from tests.app.conftest import accept_guidelines
 from tests.app.labeling.conftest import add_slate
 from tests.browser.conftest import server, web  # noqa: F401
@@ -131,6 +134,15 @@ async def rank_everything(clients: list[Client]) -> None:
         await asyncio.wait(left, timeout=LOOK_S)
     is_over.set()
     await asyncio.gather(*work)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Iterator[Settings]:
+    """Has the server connect its event loop by itself, to few connections for many clients, as in production."""
+    of_other_tests = db.LoopSessionFactory.kw["bind"]
+    db.LoopSessionFactory.configure(bind=None)
+    yield Settings(home=tmp_path, DATABASE_URL=database_url.replace("+psycopg", ""), public_url=None)
+    db.LoopSessionFactory.configure(bind=of_other_tests)
 
 
 @pytest.fixture

@@ -46,9 +46,7 @@ def _everything_is_on_offer(session: Session, project: Project) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time as the routes read it."""
-    clock = Clock()
-    monkeypatch.setattr(demonstration_routes, "clock", clock)
-    return clock
+    return Clock(monkeypatch, demonstration_routes)
 
 
 def begin(person: Person, task: str = "plain") -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""The statements of a submit: the slate under its lock, the lease as it stands, and everything stored in one go."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    Boolean,
+    Row,
+    Select,
+    SmallInteger,
+    Text,
+    Uuid,
+    bindparam,
+    column,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.db import constant, table_of
+from app.labeling.errors import LeaseNotFound, RankingIdTaken
+from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, RankingItem, Slate
+from app.labeling.slots import MOVE, Place, moved
+from app.people.models import Labeler
+
+RANKING_COLUMNS = (
+    *("id", "project_id", "slate_id", "labeler_id", "lease_id", "slot", "counted", "order_shown", "is_pick"),
+    *("strength", "note", "active_s", "idle_s", "submitted_at"),
+)
+ITEM_TYPES = {
+    "completion_id": Uuid,
+    "rank": SmallInteger,
+    "quality": SmallInteger,
+    "flags": JSONB,
+    "is_safe": Boolean,
+    "note": Text,
+}
+
+
+def lock_slate(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
+    """Lock the slate that the account's lease is on: its id, project, kind, overlap and place in the queue.
+
+    Raises LeaseNotFound.
+    """
+    slate = session.execute(_slate_to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
+    if slate is None:
+        raise LeaseNotFound(lease_id)
+    return slate
+
+
+def read_lease(session: Session, lease_id: UUID) -> Row[Any]:
+    """The lease with the ranking it brought, if it has one, as they are once its slate is locked."""
+    return session.execute(_lease_to_close(), {"lease_id": lease_id}).one()
+
+
+def store(session: Session, ranking: Mapping[str, Any], items: list[dict[str, Any]], place: Place) -> None:
+    """Store a ranking with its items, close the labeler's lease, drop their draft, and move the slate to its place.
+
+    ranking: a value for each of RANKING_COLUMNS.  items: of each completion what ITEM_TYPES names, as JSON has it.
+    Raises RankingIdTaken.
+    """
+    try:
+        named = {f"ranking_{name}": value for name, value in ranking.items()}
+        session.execute(_store(), {**named, **moved(ranking["slate_id"], place), "given": items})
+    except IntegrityError as error:
+        if "pk_ranking" in str(error.orig):
+            raise RankingIdTaken(ranking["id"]) from error
+        raise
+
+
+_ranking, _item, _lease, _draft, _slate, _labeler = map(table_of, (Ranking, RankingItem, Lease, Draft, Slate, Labeler))
+
+
+@lru_cache(maxsize=1)
+def _slate_to_lock() -> Select[*tuple[Any, ...]]:
+    columns = ("id", "project_id", "kind", "overlap", "round_id", "state", "free_from", "done_at")
+    return (
+        select(*(_slate.c[name] for name in columns))
+        .select_from(_lease)
+        .join(_slate, _slate.c.id == _lease.c.slate_id)
+        .join(_labeler, _labeler.c.id == _lease.c.labeler_id)
+        .where(_lease.c.id == bindparam("lease_id"), _labeler.c.account_id == bindparam("account_id"))
+        .with_for_update(of=_slate, key_share=True)
+    )
+
+
+@lru_cache(maxsize=1)
+def _lease_to_close() -> Select[*tuple[Any, ...]]:
+    of_ranking = (_ranking.c.id.label("ranking_id"), _ranking.c.counted, _ranking.c.submitted_at)
+    return (
+        select(_lease.c.labeler_id, _lease.c.slot, _lease.c.order_shown, *of_ranking)
+        .select_from(_lease)
+        .outerjoin(_ranking, _ranking.c.lease_id == _lease.c.id)
+        .where(_lease.c.id == bindparam("lease_id"))
+    )
+
+
+@lru_cache(maxsize=1)
+def _store() -> Any:
+    """One statement, one round trip: the write is what a labeler waits for."""
+    stored = insert(_ranking).values({name: bindparam(f"ranking_{name}") for name in RANKING_COLUMNS}).cte("stored")
+    given = (
+        func.jsonb_to_recordset(bindparam("given", type_=JSONB))
+        .table_valued(*(column(name, type_) for name, type_ in ITEM_TYPES.items()), name="given")
+        .render_derived(with_types=True)
+    )
+    rows = select(bindparam("ranking_id", type_=Uuid), bindparam("ranking_slate_id", type_=Uuid), *given.c)
+    placed = insert(_item).from_select(["ranking_id", "slate_id", *ITEM_TYPES], rows).cte("placed")
+    closed = (
+        update(_lease)  # the one it came on; or one granted on the same slate since, if that one had expired
+        .where(
+            _lease.c.slate_id == bindparam("ranking_slate_id"), _lease.c.labeler_id == bindparam("ranking_labeler_id")
+        )
+        .where(_lease.c.closed_at.is_(None))
+        .values(closed_at=bindparam("ranking_submitted_at"), end=constant(LeaseEnd.SUBMITTED))
+        .cte("closed")
+    )
+    dropped = (
+        delete(_draft)
+        .where(
+            _draft.c.slate_id == bindparam("ranking_slate_id"), _draft.c.labeler_id == bindparam("ranking_labeler_id")
+        )
+        .cte("dropped")
+    )
+    return MOVE.add_cte(stored, placed, closed, dropped)

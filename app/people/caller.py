@@ -1,0 +1,124 @@
+"""The short way in, for what a labeler's page asks many times a slate: no thread, one transaction, one look-up.
+
+A dependency that is not async runs in a thread of its own, and so would the session, the account, the access and the
+endpoint, one after the other. Here the endpoint itself opens the transaction, in the event loop (app.greenlets). It
+gets a session in no other way, and with it comes who asks and what the time is, all from one statement.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import Depends, Request
+from sqlalchemy import ColumnElement, Executable, bindparam
+from sqlalchemy.orm import Session
+
+from app.db import CLOCK, LoopSessionFactory, connect_for_one_statement, table_of
+from app.people.access import (
+    Access,
+    Credential,
+    Query,
+    access_of,
+    credential_of,
+    find_holder,
+    holders_of_keys,
+    holders_of_sessions,
+    make_labeler,
+)
+from app.people.errors import NotSignedIn
+from app.people.models import Account, Labeler, Membership
+from app.projects.models import Project
+
+Statement = Callable[[ColumnElement[int], ColumnElement[datetime]], Executable]
+
+
+class SignedIn(NamedTuple):
+    """An open transaction of someone who is signed in, and the database's time."""
+
+    session: Session
+    account_id: int
+    now: datetime
+
+
+class AtWork(NamedTuple):
+    """An open transaction of a member of a project, as the labeler that they are there."""
+
+    session: Session
+    access: Access
+    labeler: Labeler
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sent a request, before anything was looked up."""
+
+    credential: Credential
+
+    def at_once(self, statement: Statement, **bound: Any) -> Any:
+        """Run one statement that is a transaction of its own and looks the caller's account up by itself.
+
+        statement: made from the account's id and the time, in SQL; asked for each time, so it had better be kept.
+        Returns the one value that it answers with. None: it found nothing to do, perhaps because nobody is signed in.
+        """
+        with connect_for_one_statement() as connection:
+            query = statement(_account_id(is_key=self.credential.is_key), CLOCK)
+            return connection.scalar(query, {"token_hash": self.credential.token_hash, **bound})
+
+    @contextmanager
+    def signed_in(self) -> Iterator[SignedIn]:
+        """One transaction: committed at the end, rolled back by an error.  Raises NotSignedIn."""
+        with LoopSessionFactory.begin() as session:
+            row = find_holder(session, self.credential, _who(CLOCK, is_key=True), _who(CLOCK, is_key=False))
+            if row is None:
+                raise NotSignedIn
+            yield SignedIn(session, row.account_id, row.now)
+
+    @contextmanager
+    def at_work(self, slug: str) -> Iterator[AtWork]:
+        """The same in a project that the caller is a member of.  Raises NotSignedIn, ProjectNotFound."""
+        with LoopSessionFactory.begin() as session:
+            of_key, of_session = _who_in_project(CLOCK, is_key=True), _who_in_project(CLOCK, is_key=False)
+            row = find_holder(session, self.credential, of_key, of_session, slug=slug)
+            if row is None:
+                raise NotSignedIn
+            access = access_of(row.Account, slug, row.Project, row.Membership)
+            yield AtWork(session, access, row.Labeler or make_labeler(session, access), row.now)
+
+
+async def identify(request: Request) -> Caller:
+    """Who this request says it comes from.  Raises NotSignedIn when it says nothing."""
+    credential = credential_of(request)
+    if credential is None:
+        raise NotSignedIn
+    return Caller(credential)
+
+
+CallerDep = Annotated[Caller, Depends(identify)]
+
+
+def _holders(*what: Any, is_key: bool) -> Query:
+    return holders_of_keys(*what) if is_key else holders_of_sessions(*what)
+
+
+@lru_cache(maxsize=2)
+def _account_id(*, is_key: bool) -> ColumnElement[int]:
+    return _holders(table_of(Account).c.id, is_key=is_key).with_only_columns(table_of(Account).c.id).scalar_subquery()
+
+
+@lru_cache(maxsize=2)
+def _who(now: ColumnElement[datetime], *, is_key: bool) -> Query:
+    return _holders(table_of(Account).c.id.label("account_id"), now.label("now"), is_key=is_key)
+
+
+@lru_cache(maxsize=2)
+def _who_in_project(now: ColumnElement[datetime], *, is_key: bool) -> Query:
+    return (
+        _holders(Account, Project, Membership, Labeler, now.label("now"), is_key=is_key)
+        .outerjoin(Project, Project.slug == bindparam("slug"))
+        .outerjoin(Membership, (Membership.account_id == Account.id) & (Membership.project_id == Project.id))
+        .outerjoin(Labeler, (Labeler.account_id == Account.id) & (Labeler.project_id == Project.id))
+    )
