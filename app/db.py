@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -16,9 +16,11 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    CursorResult,
     DateTime,
     Engine,
     Enum,
+    Executable,
     MetaData,
     Table,
     create_engine,
@@ -203,6 +205,14 @@ CLOCK: ColumnElement[datetime] = func.clock_timestamp()
 def clock(session: Session) -> datetime:
     """The database's time, read once a request."""
     return session.scalars(select(CLOCK)).one()
+
+
+def run(session: Session, statement: Executable, bound: Mapping[str, Any]) -> CursorResult[*tuple[Any, ...]]:
+    """Execute what asks for columns alone in the session's transaction, without looking for objects in its rows.
+
+    The session's own unwritten changes are not flushed before.
+    """
+    return session.connection().execute(statement, bound)
 
 
 def notify(session: Session, channel: str, payload: str = "") -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db import constant, table_of
+from app.db import constant, run, table_of
 from app.labeling.errors import LeaseNotFound, RankingIdTaken
 from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, RankingItem, Slate
 from app.labeling.slots import MOVE, Place, moved
@@ -49,7 +49,7 @@ def lock_slate(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
 
     Raises LeaseNotFound.
     """
-    slate = session.execute(_slate_to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
+    slate = run(session, _slate_to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
     if slate is None:
         raise LeaseNotFound(lease_id)
     return slate
@@ -57,7 +57,7 @@ def lock_slate(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
 
 def read_lease(session: Session, lease_id: UUID) -> Row[Any]:
     """The lease with the ranking it brought, if it has one, as they are once its slate is locked."""
-    return session.execute(_lease_to_close(), {"lease_id": lease_id}).one()
+    return run(session, _lease_to_close(), {"lease_id": lease_id}).one()
 
 
 def store(session: Session, ranking: Mapping[str, Any], items: list[dict[str, Any]], place: Place) -> None:
@@ -68,7 +68,7 @@ def store(session: Session, ranking: Mapping[str, Any], items: list[dict[str, An
     """
     try:
         named = {f"ranking_{name}": value for name, value in ranking.items()}
-        session.execute(_store(), {**named, **moved(ranking["slate_id"], place), "given": items})
+        run(session, _store(), {**named, **moved(ranking["slate_id"], place), "given": items})
     except IntegrityError as error:
         if "pk_ranking" in str(error.orig):
             raise RankingIdTaken(ranking["id"]) from error
