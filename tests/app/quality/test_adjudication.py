@@ -9,8 +9,9 @@ from sqlalchemy.exc import IntegrityError
 
 from app.db import clock
 from app.labeling.models import SlateKind
+from app.people.models import Role
 from app.projects.models import Project
-from app.quality.adjudication import case_of, queue
+from app.quality.adjudication import case_of, decisions, queue
 from app.quality.models import Adjudication
 from tests.app.loop import make_labeler
 from tests.app.quality.crowd import judge, labeler_of, new_slate
@@ -184,3 +185,33 @@ def test_the_form_works_without_a_script_and_keeps_what_was_typed(researcher, se
     done = researcher.post(address, data={**some, "rank:C": "3", "rank:D": "3"})
     assert (done.status_code, done.headers["location"]) == (303, QUEUE)
     assert sorted(session.get_one(Adjudication, slate.id).ranks.values()) == [1, 2, 3, 3]
+
+
+def test_a_judgement_that_was_taken_back_is_not_laid_before_who_decides(session, project, slate_ranked):
+    slate = slate_ranked(ORDER, REVERSED)
+    taken = judge(session, slate, make_labeler(session, project, "third"), ALMOST)
+    assert case_of(session, project, slate.id).num_judges == 3
+    taken.retracted_at = clock(session)
+    session.flush()
+    assert case_of(session, project, slate.id).num_judges == 2
+
+
+def test_a_slate_is_decided_in_its_own_project(person, session, slate_ranked):
+    slate = slate_ranked(ORDER, REVERSED)
+    other = Project(slug="elsewhere", name="Elsewhere", flags=[])
+    session.add(other)
+    session.commit()
+    stranger = person("Sven Elsewhere", other, Role.RESEARCHER)
+    address = QUEUE.replace("everyday", "elsewhere")
+    assert stranger.get(f"{address}/{slate.id}").status_code == 404
+    assert stranger.post(f"/api/v1{address}/{slate.id}", json=decision_on(slate)).status_code == 404
+    assert session.scalars(select(Adjudication)).all() == []
+
+
+def test_decisions_are_listed_with_their_best_text_the_newest_first(researcher, session, project, slate_ranked):
+    first, second = slate_ranked(ORDER, REVERSED), slate_ranked(ORDER, REVERSED)
+    assert decide(researcher, first, ranks=(3, 1, 2, 4), reason="Earlier.").status_code == 201
+    assert decide(researcher, second, ranks=(4, 3, 2, 1), reason="Later.").status_code == 201
+    listed = decisions(session, project)
+    assert [each.decision.reason for each in listed] == ["Later.", "Earlier."]
+    assert [each.best for each in listed] == [second.completions[3].text, first.completions[1].text]

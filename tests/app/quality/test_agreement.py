@@ -11,8 +11,11 @@ from scipy.stats import kendalltau
 from app.quality.agreement import (
     FEWEST_PROMPTS,
     MOST_BLOCKS,
+    RESAMPLES,
+    block_sums,
     coincidences,
     interval_distances,
+    interval_of,
     kendall_tau_b,
     krippendorff_alpha,
     make_blocks,
@@ -296,3 +299,31 @@ def test_between_versions_what_a_pick_leaves_open_is_no_comparison():
     names, found = comparisons_between(pairs, np.array([[1, 1, 2]]), make_blocks(1))
     assert names == [(1, 1), (1, 2)]
     assert [(estimate.value, estimate.num) for estimate in found] == [(1, 1), (1, 1)]  # and not the last two
+
+
+def test_two_values_that_differ_agree_no_better_than_chance():
+    # One unit, two observers, 1 and 2: observed disagreement 1, and the only disagreement that chance could bring is 1.
+    for distances in (nominal_distances, ordinal_distances, interval_distances):
+        assert krippendorff_alpha(np.array([[1, 2]]), distances) == pytest.approx(0)
+
+
+def test_an_interval_needs_the_statistic_in_half_of_the_resamples():
+    resampled = np.full(RESAMPLES, np.nan)
+    resampled[: RESAMPLES // 2 - 1] = 0.5
+    assert interval_of(resampled, 50) == (None, None)
+    resampled[: RESAMPLES // 2] = 0.5
+    assert interval_of(resampled, 50) == (0.5, 0.5)
+
+
+def test_rows_of_no_group_are_in_no_sum():
+    block, group, weights = np.array([0, 1, 1, 1]), np.array([0, -1, 0, 1]), np.array([1.0, 10.0, 2.0, 4.0])
+    assert block_sums(block, group, weights, 2, 2).tolist() == [[1, 0], [2, 4]]
+
+
+def test_blocks_do_not_follow_an_order_in_the_prompts():
+    num = 2 * MOST_BLOCKS
+    parts = np.repeat([0.0, 1.0], MOST_BLOCKS)  # the first half disagrees: by turns, each block would have one of each
+    blocks = make_blocks(num)
+    group = np.zeros(num, dtype=int)
+    found = ratio_estimates(blocks.of_prompt, group, parts, np.ones(num), blocks, np.array([num]), "")[0]
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / num), rel=0.2)

@@ -339,3 +339,26 @@ def test_who_is_a_researcher_now_decides_the_groups(session, project, lena, otto
     session.flush()
     found = report(session, project)
     assert [alike(each) for each in found.overall] == [None, 0, None]
+
+
+def test_the_usual_pace_is_that_of_people_with_enough_timed_rankings(session, project, lena, otto, rosa):
+    for number in range(20):
+        slate = new_slate(session, project)
+        judge(session, slate, lena, ORDER, active_s=40)
+        if number < 19:
+            judge(session, slate, otto, ORDER, active_s=400)  # one too few to be reckoned with
+            judge(session, slate, rosa, ORDER, active_s=1)
+    found = report(session, project)
+    assert found.usual_pace_s == pytest.approx(40_000 / (4 * len("Completion 0")))
+    assert [person(found, each).pace.fast for each in (lena, otto, rosa)] == [0, None, None]
+
+
+def test_slates_without_a_single_character_say_nothing_about_pace(session, project, lena):
+    for number in range(21):
+        slate = new_slate(session, project)
+        if number == 0:
+            for completion in slate.completions:
+                completion.text = ""
+        judge(session, slate, lena, ORDER, active_s=40)
+    pace = person(report(session, project), lena).pace
+    assert (pace.num_timed, pace.fast) == (20, 0)

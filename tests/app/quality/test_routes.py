@@ -12,6 +12,7 @@ from app.db import clock
 from app.people.models import Labeler
 from tests.app.loop import make_labeler
 from tests.app.quality.crowd import judge, labeler_of, make_crowd, new_slate
+from tests.app.quality.known import make_known
 
 QUALITY = "/projects/everyday/quality"
 CHARTS = ("weeks", "chance-corrected", "people", "policies", "prompts", "position")
@@ -191,6 +192,24 @@ def test_a_reference_line_has_one_colour_in_all_charts(researcher, crowd):
     colours = set()
     for key, num_series in (("weeks", 1), ("people", 2), ("policies", 1)):  # the references come after the series
         drawn = researcher.get(f"{QUALITY}/charts/{key}.svg").text
-        light, dark = re.findall(rf"\.color-{num_series}, [^{{]*{{ stroke: (#\w+)", drawn)[-2:]
+        light, dark = re.findall(rf"\.color-{num_series},[^{{]*{{stroke:(#\w+)", drawn)[-2:]
         colours.add((light, dark))
     assert len(colours) == 1
+
+
+def test_own_agreement_is_with_people_and_never_with_a_known_answer(
+    labeler, other_labeler, researcher, session, project
+):
+    lena, otto = (labeler_of(session, project, each) for each in (labeler, other_labeler))
+    for _ in range(10):
+        source = new_slate(session, project)
+        session.commit()
+        gold = make_known(researcher, session, source)
+        judge(session, gold, lena, [1, 2, 3, 4])  # as the researcher did
+        slate = new_slate(session, project)
+        judge(session, slate, lena, [1, 2, 3, 4])
+        judge(session, slate, otto, [4, 3, 2, 1])
+    session.commit()
+    page = labeler.get("/projects/everyday/mine").text
+    assert "on 10 slates that others ranked too" in page
+    assert ">0\u00a0%" in page.replace("&nbsp;", "\u00a0")

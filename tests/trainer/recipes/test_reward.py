@@ -12,7 +12,8 @@ from tests.trainer.tiny import EOS, GOOD, some_demonstration, some_ranking
 from trainer import fitting
 from trainer.models import load_policy, load_reward_model, reward_model_from_policy
 from trainer.recipes.program import Interrupt, run_in_folder
-from trainer.recipes.reward import add_gradients, fit_reward_model, look_at, slates_of
+from trainer.recipes.reward import add_gradients, fit_reward_model, judge, look_at, loss_of, scores_of, slates_of
+from trainer.reward_report import figures
 from trainer.round_folder import read_result
 from trainer.scoring import score_completions
 from trainer.settings import recipe_config
@@ -225,6 +226,19 @@ def test_rankings_of_one_slate_share_its_forward_and_count_one_by_one(llama_fold
     both = add_gradients(model, slates_of([first, second]), config)["loss"]
     alone = [add_gradients(model, slates_of([row]), config)["loss"] for row in (first, second)]
     assert both == pytest.approx(statistics.fmean(alone), rel=1e-5)
+
+
+def test_a_pick_teaches_and_counts_nothing_of_what_it_left_open(llama_folder):
+    config = recipe_config("reward", "small", {"ties": "half"})
+    model = reward_model_from_policy(llama_folder, seed=1).model
+    ranking = dataclasses.replace(some_ranking(0, random.Random(3)), ranks=[1, 2, 2, 2])
+    pick = dataclasses.replace(ranking, is_pick=True)
+    own = scores_of(model, slates_of([pick]))
+    leads = own[0] - own[1:]
+    expected = -torch.nn.functional.logsigmoid(leads).mean()
+    torch.testing.assert_close(loss_of(own, slates_of([pick]), config, 1.0), expected)
+    assert figures(judge(model, slates_of([pick]), config))["num_ties"] == 0
+    assert figures(judge(model, slates_of([ranking]), config))["num_ties"] == 3
 
 
 @pytest.fixture(scope="module")
