@@ -246,7 +246,7 @@ export function onField(event) {
     if (what === "verdict") judge(Number(field.value) - 1);
     if (what === "safety") judgeSafety(field);
     if (what === "flags") {
-      const ticked = [...slate.form.elements[field.name]].filter((box) => box.checked).map((box) => box.value);
+      const ticked = [...slate.form.querySelectorAll(`[name="${field.name}"]:checked`)].map((box) => box.value);
       change((content) => (content.flags[id] = ticked), `${field.checked ? "Flagged" : "No longer flagged"}: ${field.value}.`);
     }
   }
