@@ -1,7 +1,5 @@
 """The dataset card of a snapshot: what stands beside a file that is passed on."""
 
-from typing import Any
-
 from app.datasets.models import Snapshot
 from app.projects.models import Project
 
@@ -23,8 +21,8 @@ on {date}.
 | by K | {sizes} |
 | completions by policy version | {policies} |
 | demonstrations | {demonstrations} |
-| demonstrations by split | {demonstration_splits} |
-| demonstrations by kind of prompt | {prompt_kinds} |
+| conversations by split | {demonstration_splits} |
+| conversations by kind of prompt | {prompt_kinds} |
 | SHA-256 of the canonical `kwise` JSON lines | `{sha256}` |
 | SHA-256 of the canonical `sft` JSON lines | {sft_sha256} |
 | exporter | {exporter} |
@@ -67,7 +65,7 @@ def dataset_card(project: Project, snapshot: Snapshot) -> str:
         splits=in_words(counts["split"]) or "none",
         sizes=in_words(counts["k"]) or "none",
         policies=in_words(counts["policy_version"]) or "none",
-        demonstrations=demonstrations_in_words(counts),
+        demonstrations=demonstrations_in_words(snapshot),
         demonstration_splits=in_words(pieces) or "none",
         prompt_kinds=in_words(counts.get("demonstration_prompt_kind", {})) or "none",
         sha256=snapshot.sha256,
@@ -77,11 +75,16 @@ def dataset_card(project: Project, snapshot: Snapshot) -> str:
     )
 
 
-def demonstrations_in_words(counts: dict[str, Any]) -> str:
-    num = sum(counts.get("demonstration_split", {}).values())
-    if not num:
+def demonstrations_in_words(snapshot: Snapshot) -> str:
+    """How many completions people wrote, and in how many pieces: the conversations that sft holds."""
+    if not snapshot.num_demonstrations:
         return "none"
-    return f"{num:,} by {counts['writers']:,} people, {counts['with_suggestion']:,} from a suggestion of the policy"
+    counts = snapshot.counts
+    pieces = sum(counts["demonstration_split"].values())
+    return (
+        f"{snapshot.num_demonstrations:,} in {pieces:,} conversations by {counts['writers']:,} people,"
+        f" {counts['with_suggestion']:,} from a suggestion of the policy"
+    )
 
 
 def in_words(counts: dict[str, int]) -> str:

@@ -36,6 +36,7 @@ ALL_CHOICES = [
         ("pairs", "parquet", "keep", "conversational"),
     ]
 ]
+ALL_CHOICES.append(ExportChoice(format="pairs", labels="adjudicated"))
 
 
 def freeze(session: Session, project: Project, name: str = "May") -> Snapshot:

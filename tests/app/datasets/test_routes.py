@@ -150,7 +150,7 @@ def test_the_card_tells_of_picks_and_of_who_wrote(researcher: Person, add_rankin
     snapshot = researcher.post(API, json={"name": "May"}).json()
     card = researcher.get(f"{SNAPSHOTS}/{snapshot['id']}/card").text
     assert "| of which picks: one against each of the others | 1 |" in card
-    assert "| demonstrations | 1 by 1 people, 0 from a suggestion of the policy |" in card
+    assert "| demonstrations | 1 in 1 conversations by 1 people, 0 from a suggestion of the policy |" in card
     assert f"`{snapshot['sft_sha256']}`" in card
     assert "not picked" in researcher.get(f"{SNAPSHOTS}/{snapshot['id']}").text
 
