@@ -20,32 +20,36 @@ REFERENCE = -1  # who gave a reference ranking, among the labelers' ids
 MOST_DIGITS = 78  # of a digest: "0" to "~"; slates with more completions are left out
 NOBODYS_KINDS = ("onboarding",)  # newcomers learn there, and are told the answer: no measure of anyone's agreement
 
+# A ranking at a time, in the order of positions: texts are measured where they lie, and nothing is sorted on disk.
 MAKE_DIGESTS = f"""
 INSERT INTO ranking_digest (ranking_id, ranks, places, num_characters, qualities, flagged, flags)
 SELECT ranking.id,
-       string_agg(chr(48 + item.rank), '' ORDER BY completion.position),
-       CASE WHEN ranking.import_id IS NULL
-            THEN string_agg(chr(48 + array_position(ranking.order_shown, completion.id)), ''
-                            ORDER BY completion.position)
-       END,
-       sum(length(completion.text)),
-       CASE WHEN count(item.quality) > 0
-            THEN string_agg(coalesce(item.quality, 0)::text, '' ORDER BY completion.position)
-       END,
-       CASE WHEN slate.asks_full_form
-            THEN string_agg(CASE WHEN item.flags = '[]' THEN '1' ELSE '2' END, '' ORDER BY completion.position)
-       END,
+       told.ranks,
+       CASE WHEN ranking.import_id IS NULL THEN told.places END,
+       told.num_characters,
+       CASE WHEN told.has_quality THEN told.qualities END,
+       CASE WHEN slate.asks_full_form THEN told.flagged END,
        (SELECT array_agg(flag) FROM ranking_item AS flagged, jsonb_array_elements_text(flagged.flags) AS flag
         WHERE flagged.ranking_id = ranking.id)
 FROM ranking
 JOIN slate ON slate.id = ranking.slate_id
-JOIN ranking_item AS item ON item.ranking_id = ranking.id
-JOIN completion ON completion.id = item.completion_id
+CROSS JOIN LATERAL (
+    SELECT string_agg(chr(48 + item.rank), '') AS ranks,
+           string_agg(chr(48 + array_position(ranking.order_shown, item.completion_id)), '') AS places,
+           sum(item.num_characters) AS num_characters,
+           bool_or(item.quality IS NOT NULL) AS has_quality,
+           string_agg(coalesce(item.quality, 0)::text, '') AS qualities,
+           string_agg(CASE WHEN item.flags = '[]' THEN '1' ELSE '2' END, '') AS flagged
+    FROM (SELECT item.*, length(completion.text) AS num_characters
+          FROM ranking_item AS item
+          JOIN completion ON completion.id = item.completion_id
+          WHERE item.ranking_id = ranking.id
+          ORDER BY completion.position) AS item
+) AS told
 WHERE ranking.project_id = :project_id AND slate.k <= {MOST_DIGITS}
   AND (CAST(:labeler_id AS bigint) IS NULL
        OR ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = :labeler_id))
   AND NOT EXISTS (SELECT FROM ranking_digest WHERE ranking_digest.ranking_id = ranking.id)
-GROUP BY ranking.id, slate.id
 """  # noqa: S608 - a constant of ours
 
 CHOSEN = """
