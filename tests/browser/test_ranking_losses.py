@@ -305,6 +305,30 @@ def test_a_save_whose_answer_was_lost_is_sent_again_as_it_was_and_is_no_other_ta
     assert sorted(draft.content["ranks"].values()) == [1, 2]
 
 
+def test_work_that_never_left_this_browser_is_one_undo_away_when_it_went_on_elsewhere(
+    page: Page,
+    new_page: Callable[..., Page],
+    sign_in: SignIn,
+    labeler: Person,
+    project: Project,
+    make_slate: MakeSlate,
+    session: Session,
+) -> None:
+    make_slate(TEXTS[:4])
+    open_ranking(page, sign_in, labeler, project)
+    page.route("**/draft", lambda route: route.abort())
+    page.keyboard.press("3")
+    expect(page.locator("#banner")).to_contain_text("kept in this browser")
+    elsewhere = open_ranking(new_page(), sign_in, labeler, project)
+    saved(elsewhere, lambda: elsewhere.keyboard.press("1"))
+    page.unroute("**/draft")
+    page.reload()
+    expect(page.locator("#banner")).to_contain_text("in another tab or on another machine")
+    expect(chips(page, 1)).to_have_text("A")
+    saved(page, page.get_by_role("button", name="Undo").click)
+    expect(chips(page, 3)).to_have_text("A")
+
+
 def test_time_at_work_and_time_away_are_kept_apart(
     page: Page,
     sign_in: SignIn,
