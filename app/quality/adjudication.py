@@ -54,6 +54,10 @@ class Case:
     completions: list[BlindCompletion]
     num_judges: int
 
+    @property
+    def has_picks(self) -> bool:
+        return any(None in completion.ranks for completion in self.completions)
+
 
 def queue(session: Session, project: Project, limit: int = LONGEST_QUEUE) -> list[QueuedSlate]:
     """The least agreed slates first. Out are those that are decided, and those ranked alike by everybody."""

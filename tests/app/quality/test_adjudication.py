@@ -73,7 +73,7 @@ def test_rankings_that_do_not_count_or_were_taken_back_are_no_judgement(session,
     assert queued(session, project) == []
 
 
-def test_what_a_judge_who_picked_left_open_is_no_judgement(session, project, slate_ranked):
+def test_what_a_judge_who_picked_left_open_is_no_judgement(session, project, slate_ranked, researcher):
     slate = slate_ranked(ORDER)
     judge(session, slate, make_labeler(session, project, "picker"), [2, 1, 2, 2], is_pick=True)
     assert queued(session, project) == [(slate.id, pytest.approx(2 / 3))]  # on the first against the second they differ
@@ -81,6 +81,8 @@ def test_what_a_judge_who_picked_left_open_is_no_judgement(session, project, sla
     assert [ranks[str(completion.id)] for completion in slate.completions] == [
         [1, None], [1, 2], [3, None], [4, None]
     ]  # fmt: skip
+    session.commit()
+    assert researcher.get(f"{QUEUE}/{slate.id}").text.count("not compared<") == 3
 
 
 @pytest.mark.parametrize("kind", [SlateKind.GOLD, SlateKind.ONBOARDING])
