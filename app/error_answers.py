@@ -35,6 +35,8 @@ TITLES = {
     500: "Something went wrong on our side",
     503: "The database cannot be reached",
 }
+# Where nobody did anything wrong, the page says what is the case.
+TITLES_OF_STATES = {"project_paused": "This project is paused", "membership_paused": "You are paused in this project"}
 RETRY_AFTER_S = 5
 
 
@@ -53,7 +55,7 @@ def answer(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """The error as a problem for programs, as a page for people."""
-    title = TITLES.get(status, "This could not be done")
+    title = TITLES_OF_STATES.get(code) or TITLES.get(status, "This could not be done")
     if is_for_programs(request):
         problem = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
         return JSONResponse(

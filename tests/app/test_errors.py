@@ -11,6 +11,7 @@ import app as package
 from app import db
 from app.errors import HTTP_STATUS, PodiumError, status_of
 from app.main import create_app
+from app.people.models import Membership
 from tests.app.conftest import Person
 
 
@@ -133,3 +134,15 @@ def test_what_nobody_expected_gets_a_reference_and_keeps_its_secrets(engine, set
 def test_a_page_that_does_not_exist_is_a_page(visitor):
     response = visitor.get("/nowhere")
     assert (response.status_code, "There is nothing here" in response.text) == (404, True)
+
+
+def test_a_page_that_is_closed_for_now_says_so_and_nothing_of_forms(labeler, session, project):
+    membership = session.query(Membership).filter_by(account_id=labeler.account.id).one()
+    membership.paused_at = db.clock(session)
+    session.commit()
+    page = labeler.get("/projects/everyday/rank").text
+    assert "<h1>You are paused in this project</h1>" in page
+    assert 'href="/projects/everyday/mine">Read why' in page
+    assert "What you typed" not in page
+    refused = labeler.post("/projects/everyday/rank", data={"lease_id": "none"}).text
+    assert "What you typed is still in the form" in refused

@@ -347,7 +347,7 @@ def test_the_usual_pace_is_that_of_people_with_enough_timed_rankings(session, pr
         judge(session, slate, lena, ORDER, active_s=40)
         if number < 19:
             judge(session, slate, otto, ORDER, active_s=400)  # one too few to be reckoned with
-            judge(session, slate, rosa, ORDER, active_s=1)
+            judge(session, slate, rosa, ORDER, active_s=500)
     found = report(session, project)
     assert found.usual_pace_s == pytest.approx(40_000 / (4 * len("Completion 0")))
     assert [person(found, each).pace.fast for each in (lena, otto, rosa)] == [0, None, None]
