@@ -14,7 +14,7 @@ from app.labeling.models import Demonstration, Draft, Lease, Ranking
 from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
-from tests.browser.test_ranking import TEXTS, SignIn, card, chips, open_ranking, stored_ranks, wait_until_settled
+from tests.browser.steps import TEXTS, SignIn, card, chips, open_ranking, stored_ranks, wait_until_settled
 
 OFF = [timedelta(hours=11), timedelta(0), timedelta(hours=-11)]
 

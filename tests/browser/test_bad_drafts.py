@@ -17,20 +17,16 @@ from app.projects.models import Project
 from tests.app.conftest import PASSWORD, Person
 from tests.app.labeling.conftest import MakeSlate, ids, make_slate, save, take  # noqa: F401
 from tests.browser.conftest import WebServer
-from tests.browser.test_ranking import (
+from tests.browser.steps import (
     TEXTS,
     SignIn,
     chips,
     open_ranking,
+    saved,
     stored_ranks,
     submitted,
     wait_until_settled,
 )
-
-
-def saved(page: Page, act: Callable[[], Any]) -> None:
-    with page.expect_response(lambda response: response.url.endswith("/draft") and response.status == 200):
-        act()
 
 
 def crash(page: Page) -> None:

@@ -18,12 +18,13 @@ from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
 from tests.browser.conftest import WebServer
-from tests.browser.test_ranking import (
+from tests.browser.steps import (
     TEXTS,
     SignIn,
     card,
     chips,
     open_ranking,
+    rank_all,
     stored_ranks,
     submitted,
     wait_until_settled,
@@ -32,14 +33,8 @@ from tests.browser.test_ranking import (
 IN_ORDER = {"A": 1, "B": 2, "C": 3, "D": 4}
 
 
-def rank_all(page: Page, ranks: str = "1234") -> None:
-    card(page, "A").focus()
-    for rank in ranks:
-        page.keyboard.press(rank)
-    wait_until_settled(page)
-
-
 def press_submit(page: Page) -> None:
+    wait_until_settled(page)
     page.keyboard.press("Control+Enter")
 
 

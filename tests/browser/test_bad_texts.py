@@ -13,7 +13,7 @@ from app.labeling.models import Ranking, RankingItem
 from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate  # noqa: F401
-from tests.browser.test_ranking import TEXTS, SignIn, card, open_ranking, stored_ranks, submitted, wait_until_settled
+from tests.browser.steps import TEXTS, SignIn, card, open_ranking, rank_all, stored_ranks, submitted, wait_until_settled
 
 ATTACK = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 ESCAPES = "Red: \x1b[31mdanger\x1b[0m, bell \x07, backspaces \x08\x08, C1 \x9b."
@@ -30,13 +30,6 @@ BAD = {
     "Markdown without end": "> " * 3_000 + "- " * 3_000 + "[" * 3_000,
     "nothing": "",
 }
-
-
-def rank_all(page: Page) -> None:
-    card(page, "A").focus()
-    for rank in "1234":
-        page.keyboard.press(rank)
-    wait_until_settled(page)
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD.keys())
@@ -62,6 +55,7 @@ def test_a_bad_text_is_ranked_beside_good_ones_and_the_page_keeps_its_shape(
         page.keyboard.press("v")
     expect(page.get_by_text("Two and two is four.")).to_be_attached()
     rank_all(page)
+    wait_until_settled(page)
     submitted(page, lambda: page.keyboard.press("Control+Enter"))
     assert stored_ranks(session) == {"A": 1, "B": 2, "C": 3, "D": 4}
 
@@ -122,6 +116,7 @@ def test_a_note_of_200_kilobytes_is_cut_by_its_field_and_never_costs_the_ranking
     note.locator("textarea").focus()
     page.keyboard.insert_text("é" * 200_000)  # pasted
     page.keyboard.press("Escape")
+    wait_until_settled(page)
     submitted(page, lambda: page.keyboard.press("Control+Enter"))
     session.rollback()
     notes = session.scalars(select(RankingItem.note).where(RankingItem.note.is_not(None))).all()
