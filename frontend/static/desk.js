@@ -15,6 +15,7 @@ export const desk = {
   lastActivity: performance.now(),
   shownAt: 0,
   hasShown: false, // a slate, at any time
+  isLeaving: false, // for another task, as soon as what was submitted is stored
   taught: null, // an onboarding slate that was submitted: the next one waits until its lesson was read
 };
 

@@ -60,11 +60,12 @@ async function advance() {
 async function leave() {
   if (desk.current) desk.current.form.inert = true;
   desk.current = null;
+  desk.isLeaving = true;
   say("On to another task.");
   await Promise.race([send(), new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
-  if (outbox.all().length || desk.untilAnother !== 0) return false;
-  goToNextTask();
-  return true;
+  desk.isLeaving &&= !outbox.all().length; // refused, it is told here
+  if (desk.isLeaving) goToNextTask();
+  return desk.isLeaving;
 }
 
 function onGone(slate) {
@@ -155,7 +156,7 @@ const send = openSender(outbox, (answer, item) => {
 function onRefusal(answer, { form, draft }) {
   if (memory.read(`last.${slug}`) === form.ranking_id) memory.write(`last.${slug}`, null);
   const ids = Object.keys(form.ranks);
-  desk.untilAnother = null; // here the labeler reads what is wrong
+  desk.isLeaving = false;
   if (answer.data?.code !== "already_ranked") {
     memory.write(draftKey({ ids }), { ...draft, content: contentOf(form, ids) });
   }
@@ -232,6 +233,7 @@ document.addEventListener("visibilitychange", () => {
   desk.lastActivity = performance.now(); // they are back: is the slate still theirs?
   renew();
 });
+window.addEventListener("pageshow", (event) => event.persisted && desk.isLeaving && location.reload()); // Back to here
 window.addEventListener("online", () => send().then(() => fetchAhead()));
 setInterval(() => {
   passTime();

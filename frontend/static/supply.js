@@ -63,6 +63,7 @@ function take(fetched, first, numKnown) {
     else if (slate.lease === first) desk.ahead.unshift(slate);
     else desk.ahead.push(slate);
   }
+  if (desk.isLeaving) return;
   if (!desk.current && desk.ahead.length) pageOf.show(desk.ahead.shift());
   else draw();
   if (desk.current) return;

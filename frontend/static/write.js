@@ -106,6 +106,7 @@ function start() {
   }
 
   function ended() {
+    draft.close();
     location.assign(next);
   }
 
@@ -123,10 +124,8 @@ function start() {
     }
     tellState(null);
     if (item.writing !== writing) return;
-    if (isAccepted(answer) || answer.data?.code === "writing_ended") {
-      draft.close();
-      ended();
-    } else refuse(answer.data?.detail ?? "This was refused; what you wrote is kept.");
+    if (isAccepted(answer) || answer.data?.code === "writing_ended") ended();
+    else refuse(answer.data?.detail ?? "This was refused; what you wrote is kept.");
   });
 
   function submit() {
@@ -153,10 +152,8 @@ function start() {
 
   async function skip() {
     const answer = await call("POST", `${api}/skip`, { reason: field("reason").value });
-    if (isAccepted(answer) || answer.data?.code === "writing_ended") {
-      draft.close();
-      ended();
-    } else refuse(isAway(answer) ? "The server cannot be reached; try again in a moment." : answer.data?.detail);
+    if (isAccepted(answer) || answer.data?.code === "writing_ended") ended();
+    else refuse(isAway(answer) ? "The server cannot be reached; try again in a moment." : answer.data?.detail);
   }
 
   // ---------------------------------------------------------------- suggestions

@@ -30,6 +30,17 @@ def until_another(page: Page) -> int:
     return int(page.locator("#slates").get_attribute("data-until-another") or 0)
 
 
+def open_before_the_last_ranking(
+    page: Page, sign_in: SignIn, labeler: Person, project: Project, session: Session
+) -> int:
+    """The ranking page, where another task is due after one more slate; returns how many were ranked before."""
+    while until_another(open_ranking(page, sign_in, labeler, project)) > 1:
+        assert submit(labeler, take(labeler, project)[0]).status_code == 201
+    with page.expect_response("**/screens"):
+        page.reload()
+    return num_rankings(session)
+
+
 def rank_and_submit(page: Page) -> None:
     rank_all(page)
     wait_until_settled(page)
@@ -92,15 +103,7 @@ def test_while_the_server_is_away_ranking_goes_on_though_another_task_is_due(
     mix(session, project, rank=2, write=1)
     for number in range(8):
         make_slate(TEXTS[:4], prompt=f"Prompt {number}")
-    for _ in range(3):
-        (lease,) = take(labeler, project)
-        open_ranking(page, sign_in, labeler, project)
-        if until_another(page) == 1:
-            break
-        submit(labeler, lease)
-    with page.expect_response(lambda response: response.url.endswith("/screens")):
-        open_ranking(page, sign_in, labeler, project)
-    done = num_rankings(session)
+    done = open_before_the_last_ranking(page, sign_in, labeler, project, session)
     held: list[Route] = []
     page.route("**/ranking", lambda route: held.append(route))  # no answer comes, and no error either
     rank_and_submit(page)
@@ -109,6 +112,21 @@ def test_while_the_server_is_away_ranking_goes_on_though_another_task_is_due(
     with page.expect_response("**/ranking"):
         held[0].continue_()
     assert num_rankings(session) == done + 1
+
+
+def test_a_ranking_that_is_refused_is_told_before_any_other_task(
+    page: Page, sign_in: SignIn, labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    mix(session, project, rank=2, write=1)
+    for number in range(8):
+        make_slate(TEXTS[:4], prompt=f"Prompt {number}")
+    done = open_before_the_last_ranking(page, sign_in, labeler, project, session)
+    refusal = {"code": "incomplete_ranking", "detail": "Something is missing."}
+    page.route("**/ranking", lambda route: route.fulfill(status=422, json=refusal))
+    rank_and_submit(page)
+    expect(page.locator("#banner")).to_contain_text("Something is missing.")
+    expect(page.locator(".prompt")).to_contain_text(f"Prompt {done + 1}")
+    assert page.url.endswith(f"{ROOT}/rank")
 
 
 def test_a_task_that_is_not_on_offer_says_what_is_and_leads_there(
