@@ -206,7 +206,8 @@ def _in_words(seen: Standing, project: Project) -> str:
         return f"You stayed below {goal} agreement; an admin of the project decides how you go on."
     if seen.num_answered == 0:
         return f"You stayed below {goal} agreement. Now comes another try, with the same slates in a new order."
-    return f"{seen.num_answered} of {seen.num_slates} onboarding slates are done in try {seen.try_number}."
+    done = f"{seen.num_answered} of {seen.num_slates} onboarding slates are done"
+    return f"{done} in try\N{NO-BREAK SPACE}{seen.try_number}."
 
 
 def _locked(session: Session, labeler_id: int) -> Onboarding:

@@ -84,7 +84,8 @@ def test_while_the_server_is_away_the_next_slate_waits_for_the_lesson(
     page.keyboard.press("Control+Enter")
     assert page.locator(".prompt").inner_text() == first
     web.start()
-    expect(page.get_by_role("heading", name="The researchers' answer")).to_be_visible()
+    answer = page.get_by_role("heading", name="The researchers' answer")
+    expect(answer).to_be_visible(timeout=30_000)  # it asks again every few seconds
 
 
 @pytest.mark.usefixtures("lessons")
