@@ -52,6 +52,12 @@ class Writing(Base):
 
     __table_args__ = (
         Index("uq_writing_open", "labeler_id", "task", unique=True, postgresql_where=sql("closed_at IS NULL")),
+        Index(
+            "ix_writing_labeler_closed",
+            "labeler_id",
+            "closed_at",
+            postgresql_where=sql("closed_at IS NOT NULL"),
+        ),  # what a labeler has written today decides what is next
         Index("ix_writing_prompt", "prompt_id", postgresql_where=sql("prompt_id IS NOT NULL")),
         CheckConstraint("(task = 'answer') = (prompt_id IS NOT NULL)", name="answers_have_a_prompt"),
         CheckConstraint('(closed_at IS NULL) = ("end" IS NULL)', name="closed_says_how"),
