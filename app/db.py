@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -79,6 +79,12 @@ def table_of(model: type[Base]) -> Table:
     return table
 
 
+def constraint_of(error: IntegrityError) -> str | None:
+    """The name of the constraint that a statement ran against."""
+    name: str | None = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    return name
+
+
 def constant(state: StrEnum) -> ColumnElement[Any]:
     """A member of an enum written into the statement itself.
 
@@ -101,9 +107,9 @@ def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> En
         driver_url(url),
         pool_size=pool_size,
         max_overflow=0,  # pool size times processes must stay below the server's max_connections
+        pool_pre_ping=True,
         connect_args=_connect_arguments(application),
     )
-    _notice_the_dead(engine)
     SessionFactory.configure(bind=engine)
     return engine
 
@@ -135,11 +141,19 @@ def _connect_arguments(application: str) -> dict[str, Any]:
 
 
 def _plan_once(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-    """The few statements of the loop look rows up by their keys: planning them anew each time finds no better plan."""
+    """Statements that look rows up by their keys need no new plan each time.
+
+    A bound value matches no partial index then: what such an index is to serve says `constant`.
+    """
     cursor = connection.cursor()
     cursor.execute("SET plan_cache_mode = force_generic_plan")
     cursor.close()
     connection.commit()
+
+
+def plan_once(session: Session) -> None:
+    """The same for the rest of a transaction of any other connection."""
+    session.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
 
 
 def _notice_the_dead(engine: Engine) -> None:
@@ -207,7 +221,7 @@ def clock(session: Session) -> datetime:
     return session.scalars(select(CLOCK)).one()
 
 
-def run(session: Session, statement: Executable, bound: Mapping[str, Any]) -> CursorResult[*tuple[Any, ...]]:
+def run_unflushed(session: Session, statement: Executable, bound: Mapping[str, Any]) -> CursorResult[*tuple[Any, ...]]:
     """Execute what asks for columns alone in the session's transaction, without looking for objects in its rows.
 
     The session's own unwritten changes are not flushed before.

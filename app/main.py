@@ -62,7 +62,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Connect what whoever made this app has not connected already."""
     settings: Settings = app.state.settings
     url = settings.database_url
-    for_pages, for_the_loop = (settings.pool_size + 1) // 2, max(1, settings.pool_size // 2)
+    for_pages, for_the_loop = (settings.pool_size + 1) // 2, settings.pool_size // 2
     async with AsyncExitStack() as connections:
         if url is not None and db.SessionFactory.kw.get("bind") is None:
             engine = db.connect(url, pool_size=for_pages, application="podium-web")
@@ -71,5 +71,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             loop_engine = db.connect_loop(url, application="podium-web", pool_size=for_the_loop, max_overflow=0)
             connections.push_async_callback(loop_engine.dispose)
             connections.callback(db.LoopSessionFactory.configure, bind=None)
-            gc.freeze()  # what was made so far stays for good: the collector need not look at it again and again
+            gc.collect()
+            gc.freeze()  # in a process of its own, what was made so far stays: the collector need not look at it again
         yield

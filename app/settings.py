@@ -27,7 +27,7 @@ class Settings(BaseSettings):
         default=None, description="Address people use, when a proxy stands in front; links and cookies follow it."
     )
     web_workers: int = Field(default=1, ge=1, description="Web processes that `podium serve` starts.")
-    pool_size: int = Field(default=10, ge=1, description="Database connections a process may hold.")
+    pool_size: int = Field(default=10, ge=2, description="Database connections a process may hold.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the sampler and recipes compute.")
     threads: int = Field(default=0, ge=0, description="CPU threads for models; 0 uses every core.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")

@@ -64,6 +64,7 @@ def saving(account_id: ColumnElement[int], now: ColumnElement[datetime]) -> Exec
         .join(Labeler, Labeler.id == Lease.labeler_id)
         .where(Lease.id == bindparam("of_lease"), Labeler.account_id == account_id)
         .where(is_editable, may_begin)
+        .with_for_update(of=Lease, read=True)  # a submit on its way comes before, and drops this draft, or after
     )
     new = insert(table_of(Draft)).from_select(["slate_id", "labeler_id", "revision", "content", "updated_at"], rows)
     is_same = and_(Draft.revision == builds_on + 1, Draft.content == new.excluded.content)

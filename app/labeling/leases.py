@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, joinedload
 
-from app.db import SAMPLER_CHANNEL, constant, notify, run, table_of
+from app.db import SAMPLER_CHANNEL, constant, notify, run_unflushed, table_of
 from app.labeling.errors import LeaseEnded, LeaseNotFound, ProjectPaused
 from app.labeling.lanes import Lane, Standing, candidate, lanes_for
 from app.labeling.models import DECLINED, Completion, Draft, Lease, LeaseEnd, Ranking, Slate, SlateKind, SlateState
@@ -63,7 +63,7 @@ def take_leases(
     if standing.is_newcomer and standing.is_waiting:
         raise OnboardingWaits(project.slug)
     deadline = now + timedelta(seconds=project.lease_duration_s)
-    leases = list(run(session, _RENEW_ALL, {"of_labeler": labeler.id, "deadline": deadline}).scalars())
+    leases = list(run_unflushed(session, _RENEW_ALL, {"of_labeler": labeler.id, "deadline": deadline}).scalars())
     while len(leases) < wanted:
         lanes = lanes_for(session, labeler, project, standing, now=now, rng=rng)
         lease_id = _grant(session, labeler, lanes, deadline=deadline, now=now, rng=rng)
@@ -175,7 +175,7 @@ def lock_slate_of(session: Session, account_id: int, lease_id: UUID) -> tuple[Le
 
 def _lock_labeler(session: Session, labeler_id: int) -> Standing:
     """Lock the labeler's row, and read their standing in the same round trip."""
-    return Standing(*run(session, _standing(), {"labeler_id": labeler_id}).one())
+    return Standing(*run_unflushed(session, _standing(), {"labeler_id": labeler_id}).one())
 
 
 @lru_cache(maxsize=1)
@@ -201,7 +201,7 @@ def _grant(
     who = {"labeler_id": labeler.id, "account_id": labeler.account_id, "project_id": labeler.project_id, "now": now}
     for lane in lanes:
         passed_over: list[UUID] = []
-        while slate := run(session, candidate(lane), {**who, "passed_over": passed_over}).one_or_none():
+        while slate := run_unflushed(session, candidate(lane), {**who, "passed_over": passed_over}).one_or_none():
             slots = count_slots(session, slate.id, slate.overlap, now)
             place = Place(slate.state, slate.free_from, slate.done_at)
             slot = slots.free_for(labeler.id)
@@ -210,7 +210,7 @@ def _grant(
                 place = place.settled(slots.with_lease(slot, labeler.id, deadline), now)
                 lease = (uuid4(), slate.id, labeler.id, slot, order_shown, now, deadline)
                 return _open(session, lease, place)
-            run(session, MOVE, moved(slate.id, place.settled(slots, now)))
+            run_unflushed(session, MOVE, moved(slate.id, place.settled(slots, now)))
             passed_over.append(slate.id)
     return None
 
@@ -221,7 +221,7 @@ def _open(session: Session, lease: tuple[Any, ...], place: Place) -> UUID:
     lease: a value for each of _LEASE_COLUMNS.
     """
     named = {f"lease_{name}": value for name, value in zip(_LEASE_COLUMNS, lease, strict=True)}
-    run(session, _OPEN, {**named, **moved(named["lease_slate_id"], place)})
+    run_unflushed(session, _OPEN, {**named, **moved(named["lease_slate_id"], place)})
     lease_id: UUID = named["lease_id"]
     return lease_id
 

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.datastructures import FormData
 
-from app.db import SessionDep, clock
+from app.db import SessionDep, clock, plan_once
 from app.greenlets import without_a_thread
 from app.labeling import drafts, leases, next_task, service
 from app.labeling.errors import IncompleteRanking
@@ -40,7 +41,7 @@ from app.labeling.screen import (
 )
 from app.pages import render
 from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
-from app.people.caller import CallerDep
+from app.people.caller import Caller, CallerDep
 
 router = APIRouter()
 api = APIRouter(tags=["labeling"])
@@ -67,6 +68,7 @@ Fields = Annotated[FormData, Depends(_fields)]
 def rank_page(request: Request, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
     """The slate to go on with; it can be read, and ranked, before any script has run."""
     leases.refuse_when_paused(access)
+    plan_once(session)
     labeler = labeler_of(session, access)
     now = clock(session)
     ids = leases.take_leases(session, labeler, access.project, wanted=1, now=now, rng=RNG)
@@ -101,19 +103,23 @@ def submit_page(fields: Fields, access: LabelerAccess, session: SessionDep) -> R
 
 
 @api.post("/projects/{slug}/leases/screens", include_in_schema=False)
-def take_screens(request: Request, form: ScreensRequest, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
+async def take_screens(request: Request, slug: str, form: ScreensRequest, caller: CallerDep) -> HTMLResponse:
     """The slates that the page does not have yet, drawn: the next one is shown the moment one is submitted."""
-    leases.refuse_when_paused(access)
-    labeler, now = labeler_of(session, access), clock(session)
-    ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=now, rng=RNG)
-    new = shown_slates(session, [lease_id for lease_id in ids if lease_id not in form.have])
-    return render(
-        request,
-        "labeling/_slates.html",
-        **_screens(access, new),
-        today=num_submitted_since(session, labeler.id, form.since),
-        until_another=next_task.rankings_until_another(session, labeler, access.project, now),
-    )
+    screens = await _take_screens(slug, form, caller)
+    return await run_in_threadpool(render, request, "labeling/_slates.html", **screens)  # long texts take their time
+
+
+@without_a_thread
+def _take_screens(slug: str, form: ScreensRequest, caller: Caller) -> dict[str, Any]:
+    with caller.at_work(slug) as (session, access, labeler, now):
+        leases.refuse_when_paused(access)
+        ids = leases.take_leases(session, labeler, access.project, wanted=form.wanted, now=now, rng=RNG)
+        new = shown_slates(session, [lease_id for lease_id in ids if lease_id not in form.have])
+        return {
+            **_screens(access, new),
+            "today": num_submitted_since(session, labeler.id, form.since),
+            "until_another": next_task.rankings_until_another(session, labeler, access.project, now),
+        }
 
 
 def _screens(access: Access, slates: list[ShownSlate]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class DraftContent(BaseModel):
 class DraftForm(Form):
     """A draft and the revision it was made from (0: none)."""
 
-    revision: Annotated[int, Field(ge=0)]
+    revision: Annotated[int, Field(ge=0, le=2**53)]  # what JSON carries exactly
     content: DraftContent
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, Select, Uuid, bindparam, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from app.db import run, table_of
+from app.db import run_unflushed, table_of
 from app.labeling.models import Completion, Draft, Lease, Ranking, Slate, SlateKind, Strength
 from app.projects.models import Guidelines, Project
 from app.prompts.models import Prompt
@@ -119,7 +119,7 @@ class ShownSlate:
 
 def shown_slates(session: Session, lease_ids: list[UUID]) -> list[ShownSlate]:
     """The leases' slates: the one last worked on first, then in the order they were granted."""
-    rows = run(session, _to_show(), {"lease_ids": lease_ids})
+    rows = run_unflushed(session, _to_show(), {"lease_ids": lease_ids})
     return [
         ShownSlate(
             lease_id=row.id,

@@ -82,7 +82,7 @@ def submit_ranking(
     """
     session.flush()  # what the caller changed on the lease is read back below
     slate = submissions.lock_slate(session, account_id, lease_id)
-    lease = submissions.read_lease(session, lease_id)
+    lease = submissions.lock_lease(session, lease_id)
     is_lesson = slate.kind is SlateKind.ONBOARDING
     if lease.ranking_id is not None:
         if lease.ranking_id != ranking_id:

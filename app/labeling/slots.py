@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import CompoundSelect, DateTime, Uuid, bindparam, null, select, type_coerce, update
 from sqlalchemy.orm import Session
 
-from app.db import run, table_of
+from app.db import run_unflushed, table_of
 from app.labeling.models import Lease, LeaseEnd, Ranking, Slate, SlateState
 
 
@@ -74,10 +74,10 @@ class Place:
 
 def count_slots(session: Session, slate_id: UUID, overlap: int, now: datetime) -> Slots:
     """Count under the slate's lock, which the caller holds; leases that have expired are closed on the way."""
-    held = run(session, _held(), {"slate_id": slate_id}).all()
+    held = run_unflushed(session, _held(), {"slate_id": slate_id}).all()
     if any(expires_at is not None and expires_at <= now for _, _, expires_at in held):
         _close_expired(session, slate_id, now)
-        held = run(session, _held(), {"slate_id": slate_id}).all()
+        held = run_unflushed(session, _held(), {"slate_id": slate_id}).all()
     return Slots(
         overlap=overlap,
         leased={slot: labeler for slot, labeler, expires_at in held if slot is not None and expires_at is not None},

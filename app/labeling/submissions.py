@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     Boolean,
+    DateTime,
     Row,
     Select,
     SmallInteger,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -24,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db import constant, run, table_of
+from app.db import constant, constraint_of, run_unflushed, table_of
 from app.labeling.errors import LeaseNotFound, RankingIdTaken
 from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, RankingItem, Slate
 from app.labeling.slots import MOVE, Place, moved
@@ -49,15 +51,15 @@ def lock_slate(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
 
     Raises LeaseNotFound.
     """
-    slate = run(session, _slate_to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
+    slate = run_unflushed(session, _slate_to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
     if slate is None:
         raise LeaseNotFound(lease_id)
     return slate
 
 
-def read_lease(session: Session, lease_id: UUID) -> Row[Any]:
-    """The lease with the ranking it brought, if it has one, as they are once its slate is locked."""
-    return run(session, _lease_to_close(), {"lease_id": lease_id}).one()
+def lock_lease(session: Session, lease_id: UUID) -> Row[Any]:
+    """Lock the lease too, and read it with the ranking it brought, if it has one."""
+    return run_unflushed(session, _lease_to_close(), {"lease_id": lease_id}).one()
 
 
 def store(session: Session, ranking: Mapping[str, Any], items: list[dict[str, Any]], place: Place) -> None:
@@ -68,9 +70,9 @@ def store(session: Session, ranking: Mapping[str, Any], items: list[dict[str, An
     """
     try:
         named = {f"ranking_{name}": value for name, value in ranking.items()}
-        run(session, _store(), {**named, **moved(ranking["slate_id"], place), "given": items})
+        run_unflushed(session, _store(), {**named, **moved(ranking["slate_id"], place), "given": items})
     except IntegrityError as error:
-        if "pk_ranking" in str(error.orig):
+        if constraint_of(error) == "pk_ranking":
             raise RankingIdTaken(ranking["id"]) from error
         raise
 
@@ -99,12 +101,16 @@ def _lease_to_close() -> Select[*tuple[Any, ...]]:
         .select_from(_lease)
         .outerjoin(_ranking, _ranking.c.lease_id == _lease.c.id)
         .where(_lease.c.id == bindparam("lease_id"))
+        .with_for_update(of=_lease, key_share=True)  # a draft on its way is stored before, or not at all
     )
 
 
 @lru_cache(maxsize=1)
 def _store() -> Any:
-    """One statement, one round trip: the write is what a labeler waits for."""
+    """One statement, one round trip: the write is what a labeler waits for.
+
+    Its parts run in an order of Postgres's own: what they change must be locked before.
+    """
     stored = insert(_ranking).values({name: bindparam(f"ranking_{name}") for name in RANKING_COLUMNS}).cte("stored")
     given = (
         func.jsonb_to_recordset(bindparam("given", type_=JSONB))
@@ -113,13 +119,15 @@ def _store() -> Any:
     )
     rows = select(bindparam("ranking_id", type_=Uuid), bindparam("ranking_slate_id", type_=Uuid), *given.c)
     placed = insert(_item).from_select(["ranking_id", "slate_id", *ITEM_TYPES], rows).cte("placed")
+    submitted_at = bindparam("ranking_submitted_at", type_=DateTime(timezone=True))
+    is_own_but_late = (_lease.c.id == bindparam("ranking_lease_id")) & (_lease.c.end == constant(LeaseEnd.EXPIRED))
     closed = (
         update(_lease)  # the one it came on; or one granted on the same slate since, if that one had expired
         .where(
             _lease.c.slate_id == bindparam("ranking_slate_id"), _lease.c.labeler_id == bindparam("ranking_labeler_id")
         )
-        .where(_lease.c.closed_at.is_(None))
-        .values(closed_at=bindparam("ranking_submitted_at"), end=constant(LeaseEnd.SUBMITTED))
+        .where(or_(_lease.c.closed_at.is_(None), is_own_but_late))
+        .values(closed_at=func.coalesce(_lease.c.closed_at, submitted_at), end=constant(LeaseEnd.SUBMITTED))
         .cte("closed")
     )
     dropped = (

@@ -62,6 +62,7 @@ class Caller:
         """Run one statement that is a transaction of its own and looks the caller's account up by itself.
 
         statement: made from the account's id and the time, in SQL; asked for each time, so it had better be kept.
+        It does not mark the credential as seen: leases and submits do.
         Returns the one value that it answers with. None: it found nothing to do, perhaps because nobody is signed in.
         """
         with connect_for_one_statement() as connection:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, aliased
 
+from app.db import constant
 from app.labeling.models import Ranking, Slate, SlateKind, SlateState
 from app.people.models import Labeler
 from app.projects.models import Project
@@ -15,11 +16,15 @@ REPEATED_KINDS = (SlateKind.TRAINING, SlateKind.PAIR)
 
 def ensure_repeat(session: Session, labeler: Labeler, project: Project, *, now: datetime) -> None:
     """Have a repeat ready for the labeler, if they ranked anything long enough ago that was not repeated yet."""
-    waiting = select(Slate.id).where(Slate.for_labeler_id == labeler.id, Slate.state == SlateState.READY)
+    waiting = select(Slate.id).where(Slate.for_labeler_id == labeler.id, Slate.state == constant(SlateState.READY))
     if session.scalar(waiting.limit(1)) is not None:
         return
     repeat = aliased(Slate)
-    is_repeated = exists().where(repeat.repeats_id == Slate.id, repeat.for_labeler_id == labeler.id)
+    is_repeated = exists().where(
+        repeat.repeats_id == Slate.id,
+        repeat.for_labeler_id == labeler.id,
+        repeat.kind == constant(SlateKind.REPEAT),  # what the index holds
+    )
     oldest = session.scalar(
         select(Slate)
         .join(Ranking, Ranking.slate_id == Slate.id)

@@ -10,6 +10,7 @@ from app.main import create_app
 from app.people.access import anyone, signed_in
 from app.people.caller import identify
 from app.settings import Settings
+from tests.app.conftest import Person
 
 UUID = "00000000-0000-4000-8000-000000000000"
 
@@ -48,7 +49,12 @@ def fill(path: str) -> str:
 
 
 # What a route wants to be sent before it looks at who sends it to where.
-BODIES = {"/api/v1/projects/{slug}/leases": {"wanted": 1}}
+BODIES = {
+    "/api/v1/projects/{slug}/leases": {"wanted": 1},
+    "/api/v1/projects/{slug}/leases/screens": {"since": "2026-01-01T00:00:00Z"},
+    "/api/v1/leases/{lease_id}/draft": {"revision": 0, "content": {}},
+    "/api/v1/leases/{lease_id}/ranking": {"ranking_id": UUID, "ranks": {}},
+}
 
 
 def test_the_walk_finds_the_routes():
@@ -69,6 +75,17 @@ def test_a_route_without_a_public_rule_is_closed_to_a_visitor(visitor, project):
             is_sent_to_sign_in = response.headers.get("location", "").startswith("/sign-in")
             is_closed = response.status_code in {401, 403, 404} or (response.status_code == 303 and is_sent_to_sign_in)
             assert is_closed, (method, route.path, response.status_code)
+
+
+def test_a_route_without_a_public_rule_is_closed_to_credentials_that_nobody_issued(app, project):
+    for made_up in (Person(app, token="made up"), Person(app)):
+        headers = {} if made_up.token else {"authorization": "Bearer made up"}
+        for route in PRIVATE:
+            for method in route.methods:
+                path, body = fill(route.path), BODIES.get(route.path)
+                response = made_up.request(method, path, json=body, headers=headers)
+                is_sent_to_sign_in = response.headers.get("location", "").startswith("/sign-in")
+                assert response.status_code == 401 or is_sent_to_sign_in, (method, route.path, response.status_code)
 
 
 def test_a_project_does_not_exist_for_those_who_are_no_member(outsider, project):

@@ -1,6 +1,7 @@
 """Rankings: what is stored, what counts, what is refused, and what can be taken back."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.datasets.models import Snapshot, SnapshotRanking
-from app.labeling import queue
+from app.labeling import queue, service
 from app.labeling.models import (
+    Draft,
     Lease,
     LeaseEnd,
     Ranking,
@@ -27,7 +29,8 @@ from app.labeling.service import dense
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState
 from tests.app.conftest import Person
-from tests.app.labeling.conftest import Clock, MakeSlate, ids, in_order, num_counted, save, submit, take
+from tests.app.datasets.test_snapshots import wait_until_blocked
+from tests.app.labeling.conftest import Clock, MakeSlate, ids, in_order, num_counted, save, skip, submit, take
 
 LEASE_DURATION = timedelta(seconds=1800)  # the project's default
 
@@ -193,6 +196,39 @@ def test_a_late_ranking_counts_while_its_slot_is_free(
     clock.advance(LEASE_DURATION + timedelta(hours=3))
     assert submit(labeler, lease).json()["counted"] is True
     assert num_counted(session, slate) == 1
+
+
+def test_a_slate_that_was_ranked_late_can_neither_be_skipped_nor_drafted_again(
+    labeler: Person, project: Project, make_slate: MakeSlate, clock: Clock
+) -> None:
+    make_slate()
+    (lease,) = take(labeler, project)
+    clock.advance(LEASE_DURATION + timedelta(seconds=1))
+    receipt = submit(labeler, lease)
+    assert receipt.json()["counted"] is True
+    assert skip(labeler, lease).json()["code"] == "lease_ended"
+    assert save(labeler, lease, 0, note="late").json()["code"] == "lease_ended"
+    back = labeler.post(f"/api/v1/rankings/{receipt.json()['id']}/retraction", json={"correct": False})
+    assert back.status_code == 200
+    assert len(take(labeler, project)) == 1  # it is theirs to rank again
+
+
+def test_a_draft_on_its_way_does_not_outlive_the_submit(
+    labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate()
+    (lease,) = take(labeler, project)
+    assert save(labeler, lease, 0, note="one").status_code == 200
+    with db.SessionFactory() as submitting, ThreadPoolExecutor(1) as tab:
+        assert labeler.account is not None
+        judgement = service.Judgement({UUID(completion): rank for completion, rank in in_order(lease).items()})
+        now = db.clock(submitting)
+        service.submit_ranking(submitting, labeler.account.id, UUID(lease["id"]), uuid4(), judgement, now=now)
+        saving = tab.submit(save, labeler, lease, 1, note="two")
+        wait_until_blocked(session)
+        submitting.commit()
+        assert saving.result().json()["code"] == "lease_ended"
+    assert session.scalar(select(func.count()).select_from(Draft)) == 0
 
 
 def test_a_late_ranking_is_kept_but_does_not_count_when_the_slot_was_taken(
