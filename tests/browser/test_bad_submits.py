@@ -209,7 +209,8 @@ def test_somebody_paused_in_the_middle_hands_in_what_they_began_and_gets_no_more
     session: Session,
 ) -> None:
     make_slate(TEXTS[:4], prompt="In hand")
-    open_ranking(page, sign_in, labeler, project)
+    with page.expect_response(lambda response: response.url.endswith("/screens")):  # what it would fetch ahead
+        open_ranking(page, sign_in, labeler, project)
     make_slate(TEXTS[:4], prompt="Not for them")
     membership.paused_at = db.clock(session)
     session.commit()
@@ -220,7 +221,7 @@ def test_somebody_paused_in_the_middle_hands_in_what_they_began_and_gets_no_more
     assert [ranking.counted for ranking in rankings(session)] == [True]
     membership.paused_at = None
     session.commit()
-    expect(page.locator(".prompt")).to_contain_text("Not for them")  # it goes on by itself
+    expect(page.locator(".prompt")).to_contain_text("Not for them", timeout=30_000)  # it asks every few seconds
     expect(page.locator("#banner")).to_be_hidden()
 
 
@@ -248,7 +249,8 @@ def test_what_was_begun_on_the_old_policy_counts_after_a_new_one_was_promoted(
     session: Session,
 ) -> None:
     begun = make_slate(TEXTS[:4], prompt="In hand")
-    open_ranking(page, sign_in, labeler, project)
+    with page.expect_response(lambda response: response.url.endswith("/screens")):  # what it would fetch ahead
+        open_ranking(page, sign_in, labeler, project)
     unstarted = make_slate(TEXTS[:4], prompt="Of the old policy")
     promote_a_new_policy(session, project)
     rank_all(page)

@@ -240,7 +240,7 @@ class States:
         self.session.commit()
         self.sign_in(self.page, self.labeler)
         self.page.goto("/projects/everyday/rank")
-        expect(self.page.get_by_text("This project is paused")).to_be_visible()
+        expect(self.page.get_by_role("heading", name="This project is paused")).to_be_visible()
 
     def person_paused(self) -> None:
         membership = self.session.scalars(
