@@ -93,6 +93,7 @@ def serve(*, num_slates: int, num_labelers: int, overlap: int, workers: int) -> 
             keys = fill(connection, num_slates=num_slates, num_labelers=num_labelers, overlap=overlap)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
+            connection.execute(text("CHECKPOINT"))  # what was filled is on disk before anyone works
         engine.dispose()
         environment = {
             **os.environ,
@@ -161,15 +162,18 @@ def fill(connection: Connection, *, num_slates: int, num_labelers: int, overlap:
 
 
 def proportional_kb(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    """None of a process that has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return 0
 
 
 def family(pid: int) -> list[int]:
     """A process and all that it has started."""
     pids = [pid]
     for parent in pids:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             pids.extend(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
     return pids
 
@@ -184,5 +188,5 @@ def process_stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on (proc(5)): the state, the parent's id, …; none once it ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []

@@ -81,17 +81,17 @@ def submit_ranking(
     Raises LeaseNotFound, AlreadyRanked, IncompleteRanking, StrengthDoesNotFit, RankingIdTaken.
     """
     session.flush()  # what the caller changed on the lease is read back below
-    slate = submissions.lock_slate(session, account_id, lease_id)
-    lease = submissions.lock_lease(session, lease_id)
-    is_lesson = slate.kind is SlateKind.ONBOARDING
-    if lease.ranking_id is not None:
-        if lease.ranking_id != ranking_id:
-            raise AlreadyRanked(lease.ranking_id)
+    lease = submissions.lock(session, account_id, lease_id)
+    is_lesson = lease.kind is SlateKind.ONBOARDING
+    first = submissions.ranking_of(session, lease_id) if lease.end is not None else None
+    if first is not None:
+        if first.id != ranking_id:
+            raise AlreadyRanked(first.id)
         lesson = _lesson(session, ranking_id) if is_lesson else None
-        return Receipt(ranking_id, lease.counted, lease.submitted_at, is_retry=True, lesson=lesson)
+        return Receipt(ranking_id, first.counted, first.submitted_at, is_retry=True, lesson=lesson)
     _check(judgement, lease.order_shown)
-    _check_safety(session, judgement, lease.order_shown, slate.project_id)
-    slots = count_slots(session, slate.id, slate.overlap, now).without_lease_of(lease.labeler_id)
+    _check_safety(session, judgement, lease.order_shown, lease.project_id)
+    slots = count_slots(session, lease.slate_id, lease.overlap, now).without_lease_of(lease.labeler_id)
     slot = slots.free_for(lease.labeler_id, preferred=lease.slot)
     if lease.labeler_id in slots.ranked.values():
         slot = None  # they ranked it on a later lease: one person counts once
@@ -99,11 +99,11 @@ def submit_ranking(
         slot = None  # it says something about the labeler, and nothing about the completions
     if slot is not None:
         slots = slots.with_ranking(slot, lease.labeler_id)
-    place = Place(slate.state, slate.free_from, slate.done_at).settled(slots, now)
+    place = Place(lease.state, lease.free_from, lease.done_at).settled(slots, now)
     ranking = {
         "id": ranking_id,
-        "project_id": slate.project_id,
-        "slate_id": slate.id,
+        "project_id": lease.project_id,
+        "slate_id": lease.slate_id,
         "labeler_id": lease.labeler_id,
         "lease_id": lease_id,
         "slot": slot,
@@ -117,13 +117,13 @@ def submit_ranking(
         "submitted_at": now,
     }
     submissions.store(session, ranking, _items(judgement), place)
-    if slate.kind is SlateKind.EVALUATION and place.state is SlateState.DONE and slate.round_id is not None:
+    if lease.kind is SlateKind.EVALUATION and place.state is SlateState.DONE and lease.round_id is not None:
         from app.rounds.service import conclude_if_compared
 
-        conclude_if_compared(session, slate.round_id, now)
+        conclude_if_compared(session, lease.round_id, now)
     lesson = None
     if is_lesson:
-        stored, project = session.get_one(Ranking, ranking_id), session.get_one(Project, slate.project_id)
+        stored, project = session.get_one(Ranking, ranking_id), session.get_one(Project, lease.project_id)
         lesson = onboarding.answer(session, project, stored, now=now)
     return Receipt(ranking_id, slot is not None, now, is_retry=False, lesson=lesson)
 

@@ -46,20 +46,22 @@ ITEM_TYPES = {
 }
 
 
-def lock_slate(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
-    """Lock the slate that the account's lease is on: its id, project, kind, overlap and place in the queue.
+def lock(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
+    """Lock the account's lease and the slate that it is on; returns what a submit has to know of both.
 
+    Both are as they are once they are locked: a draft on its way is stored before, or not at all.
     Raises LeaseNotFound.
     """
-    slate = run_unflushed(session, _slate_to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
-    if slate is None:
+    found = run_unflushed(session, _to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
+    if found is None:
         raise LeaseNotFound(lease_id)
-    return slate
+    return found
 
 
-def lock_lease(session: Session, lease_id: UUID) -> Row[Any]:
-    """Lock the lease too, and read it with the ranking it brought, if it has one."""
-    return run_unflushed(session, _lease_to_close(), {"lease_id": lease_id}).one()
+def ranking_of(session: Session, lease_id: UUID) -> Row[Any] | None:
+    """The ranking that came on a lease, if one did: its id, whether it counted, when it was submitted."""
+    of_lease = select(_ranking.c.id, _ranking.c.counted, _ranking.c.submitted_at).where(_ranking.c.lease_id == lease_id)
+    return run_unflushed(session, of_lease, {}).one_or_none()
 
 
 def store(session: Session, ranking: Mapping[str, Any], items: list[dict[str, Any]], place: Place) -> None:
@@ -81,27 +83,16 @@ _ranking, _item, _lease, _draft, _slate, _labeler = map(table_of, (Ranking, Rank
 
 
 @lru_cache(maxsize=1)
-def _slate_to_lock() -> Select[*tuple[Any, ...]]:
-    columns = ("id", "project_id", "kind", "overlap", "round_id", "state", "free_from", "done_at")
+def _to_lock() -> Select[*tuple[Any, ...]]:
+    of_slate = ("project_id", "kind", "overlap", "round_id", "state", "free_from", "done_at")
+    of_lease = ("slate_id", "labeler_id", "slot", "order_shown", "end")
     return (
-        select(*(_slate.c[name] for name in columns))
-        .select_from(_lease)
-        .join(_slate, _slate.c.id == _lease.c.slate_id)
+        select(*(_slate.c[name] for name in of_slate), *(_lease.c[name] for name in of_lease))
+        .select_from(_slate)
+        .join(_lease, _lease.c.slate_id == _slate.c.id)
         .join(_labeler, _labeler.c.id == _lease.c.labeler_id)
         .where(_lease.c.id == bindparam("lease_id"), _labeler.c.account_id == bindparam("account_id"))
-        .with_for_update(of=_slate, key_share=True)
-    )
-
-
-@lru_cache(maxsize=1)
-def _lease_to_close() -> Select[*tuple[Any, ...]]:
-    of_ranking = (_ranking.c.id.label("ranking_id"), _ranking.c.counted, _ranking.c.submitted_at)
-    return (
-        select(_lease.c.labeler_id, _lease.c.slot, _lease.c.order_shown, *of_ranking)
-        .select_from(_lease)
-        .outerjoin(_ranking, _ranking.c.lease_id == _lease.c.id)
-        .where(_lease.c.id == bindparam("lease_id"))
-        .with_for_update(of=_lease, key_share=True)  # a draft on its way is stored before, or not at all
+        .with_for_update(of=[_slate, _lease], key_share=True)
     )
 
 
