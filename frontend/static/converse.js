@@ -118,7 +118,12 @@ function listen() {
   }
 }
 
-const send = openSender(outbox, async (answer, item) => {
+const send = openSender(outbox, onAnswer, () => {
+  tellState(null);
+  refresh(); // another tab has sent it: this one shows what became of it
+});
+
+async function onAnswer(answer, item) {
   tellState(answer, queued());
   if (isAway(answer) || isSignedOut(answer)) return;
   if (!isAccepted(answer)) {
@@ -132,7 +137,7 @@ const send = openSender(outbox, async (answer, item) => {
   if (item.isEnd) location.assign(`/projects/${slug}/work`);
   else await refresh();
   timer = openTimer(0);
-});
+}
 
 function submit(form) {
   const { action, path } = wish(form);

@@ -8,12 +8,16 @@ export function say(words) {
   document.querySelector("#said").textContent = words;
 }
 
+let news = ""; // of the work
+
 /** News of the work; it stays until the next submit. */
 export function tell(words) {
+  news = words;
   show("work", words);
 }
 
 export function forgetNews() {
+  news = "";
   if (banner.dataset.about === "work") banner.hidden = true;
 }
 
@@ -21,6 +25,7 @@ export function forgetNews() {
 export function tellState(answer, queued = "") {
   if (!answer || isAccepted(answer)) {
     if (banner.dataset.about === "server") banner.hidden = true;
+    if (news) show("work", news); // what the server's trouble had covered
   } else if (isAway(answer)) {
     const words = "The server cannot be reached. Go on working: everything is kept in this browser and sent when it is back.";
     show("server", `${words} ${queued}`);

@@ -136,7 +136,9 @@ function tellMissing(slate) {
   say(remark.textContent);
 }
 
-const send = openSender(outbox, (answer, item) => {
+const send = openSender(outbox, onAnswer, () => tellState(null));
+
+function onAnswer(answer, item) {
   if (isAway(answer) || isSignedOut(answer)) {
     tellState(answer, queued());
     return;
@@ -150,7 +152,7 @@ const send = openSender(outbox, (answer, item) => {
     }
   }
   if (hasNoLesson(item.id)) advance();
-});
+}
 
 /** A refused ranking is not lost: it lies in the browser as a draft, and comes back with its slate. */
 function onRefusal(answer, { form, draft }) {

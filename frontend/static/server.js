@@ -39,14 +39,17 @@ export function tryAgain(act) {
 /**
  * A function that sends what the outbox holds, one after the other, until it is empty or the server is away; then it
  * tries again by itself. `onAnswer(answer, item)` hears every answer; the item has left the outbox if it was final.
+ * `onOthersSent()` hears that what the server did not take from here has been sent by another tab since.
  */
-export function openSender(outbox, onAnswer) {
+export function openSender(outbox, onAnswer, onOthersSent) {
   let sending = null;
+  let isOwed = false;
   async function sendAll() {
     let item;
     while ((item = outbox.all()[0])) {
       const answer = await call("POST", item.path, item.form);
       const isFinal = !isAway(answer) && !isSignedOut(answer);
+      isOwed = !isFinal;
       if (isFinal) outbox.remove(item.id);
       onAnswer(answer, item);
       if (!isFinal) {
@@ -54,6 +57,8 @@ export function openSender(outbox, onAnswer) {
         return;
       }
     }
+    if (isOwed) onOthersSent();
+    isOwed = false;
   }
   function send() {
     sending ??= sendAll().finally(() => (sending = null));

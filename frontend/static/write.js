@@ -117,7 +117,12 @@ function start() {
     return outbox.all().some((item) => item.writing === writing);
   }
 
-  const send = openSender(outbox, (answer, item) => {
+  const send = openSender(outbox, onAnswer, () => {
+    tellState(null);
+    if (form.inert) ended(); // what became of it, the next page shows
+  });
+
+  function onAnswer(answer, item) {
     if (isAway(answer) || isSignedOut(answer)) {
       tellState(answer, queued());
       return;
@@ -126,7 +131,7 @@ function start() {
     if (item.writing !== writing) return;
     if (isAccepted(answer) || answer.data?.code === "writing_ended") ended();
     else refuse(answer.data?.detail ?? "This was refused; what you wrote is kept.");
-  });
+  }
 
   function submit() {
     if (isSent()) return;

@@ -119,6 +119,22 @@ def test_whoever_signs_in_at_the_same_browser_never_submits_the_work_of_the_one_
     assert stored_ranks(session) == {"A": 4, "B": 3, "C": 2, "D": 1}
 
 
+def test_a_tab_whose_ranking_another_tab_has_sent_no_longer_says_that_it_waits(
+    page: Page, sign_in: SignIn, labeler: Person, project: Project, make_slate: MakeSlate, session: Session
+) -> None:
+    make_slate(TEXTS[:4], prompt="The first")
+    make_slate(TEXTS[:4], prompt="The second")
+    open_ranking(page, sign_in, labeler, project)
+    page.route("**/ranking", lambda route: route.abort())
+    rank_all(page)
+    press_submit(page)
+    expect(page.locator("#banner")).to_contain_text("One ranking waits to be sent")
+    other = page.context.new_page()
+    submitted(other, lambda: open_ranking(other, sign_in, labeler, project) and None)
+    expect(page.locator("#banner:not([hidden])")).to_have_count(0, timeout=30_000)
+    assert stored_ranks(session) == IN_ORDER
+
+
 def test_two_tabs_of_one_browser_send_what_waits_once_when_the_server_is_back(
     page: Page,
     web: WebServer,

@@ -153,17 +153,18 @@ def test_the_chord_that_is_held_down_or_hit_twice_submits_one_slate(
         open_ranking(page, sign_in, labeler, project)
     first = page.locator("form.slate").get_attribute("data-lease")
     wait_until_settled(page)
-    page.keyboard.down("Control")
-    page.keyboard.down("Enter")
-    page.keyboard.down("Enter")  # it repeats
-    page.keyboard.up("Enter")
-    page.keyboard.press("Enter")
-    page.keyboard.up("Control")
+    with page.expect_response(lambda response: response.url.endswith("/ranking")):
+        page.keyboard.down("Control")
+        page.keyboard.down("Enter")
+        page.keyboard.down("Enter")  # it repeats
+        page.keyboard.up("Enter")
+        page.keyboard.press("Enter")
+        page.keyboard.up("Control")
     expect(page.locator(f"form.slate:not([data-lease='{first}'])")).to_be_visible()
     expect(chips(page, 0)).to_have_count(0)
+    wait_until_settled(page)
     session.rollback()
     assert session.scalar(select(func.count(Ranking.id))) == 1
-    wait_until_settled(page)
     submitted(page, lambda: page.keyboard.press("Control+Enter"))  # on purpose
 
 
