@@ -9,7 +9,6 @@ acknowledged submit that is not there. Prints one JSON line; --write puts a tabl
 """
 
 import argparse
-import asyncio
 import datetime
 import gc
 import json
@@ -21,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import uvloop
 
 from benchmarks.web_load import Timings, run_clients
 from benchmarks.web_server import SLUG, K, Server, serve
@@ -65,7 +66,7 @@ def measure(server: Server, title: str, num: int, duration_s: float, slate_s: fl
     gc.collect()
     gc.disable()  # the load generator's pauses are not the server's
     began, cpu_before = time.perf_counter(), {**server.cpu_s(), "load generator": time.process_time()}
-    timings = asyncio.run(
+    timings = uvloop.run(
         run_clients(server.port, SLUG, server.keys[:num], duration_s=duration_s, slate_s=slate_s, seed=num)
     )
     took_s = time.perf_counter() - began
