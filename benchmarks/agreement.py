@@ -45,6 +45,7 @@ INSERT INTO prompt (project_id, messages, text_hash, group_key, split, use, kind
 SELECT 1, '[{{"role": "user", "content": "How do I do this?"}}]', number::text::bytea, number::text, 'train', 'rank',
        CASE WHEN mod(number, 3) = 0 THEN 'plain' ELSE 'imported' END
 FROM wanted;
+ANALYZE wanted, prompt;
 INSERT INTO slate (id, project_id, prompt_id, kind, state, k, overlap)
 SELECT slate_id, 1, prompt.id, 'training', 'done', k, {overlap}
 FROM wanted JOIN prompt ON prompt.group_key = number::text;
@@ -52,7 +53,7 @@ INSERT INTO completion
     (id, slate_id, position, text, source, policy_version_id, seed, temperature, top_p, finish_reason)
 SELECT gen_random_uuid(), slate_id, place, repeat('a few words ', 20), 'policy', 1 + mod(place, 2), 1, 1, 1, 'stop'
 FROM wanted, generate_series(0, k - 1) AS place;
-ANALYZE completion, wanted;
+ANALYZE completion;
 CREATE TEMPORARY TABLE made ON COMMIT DROP AS
 SELECT gen_random_uuid() AS id, slate_id, mod(number + slot * 7, {labelers}) + 1 AS labeler_id, slot + 1 AS slot,
        (SELECT array_agg(completion.id ORDER BY random()) FROM completion WHERE completion.slate_id = wanted.slate_id
