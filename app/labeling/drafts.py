@@ -5,13 +5,13 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, DateTime, Executable, and_, bindparam, exists, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Executable, and_, bindparam, exists, or_, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from app.db import table_of
 from app.labeling.errors import LeaseEnded, StaleDraft
-from app.labeling.leases import find_lease
+from app.labeling.leases import NOW, OF_ACCOUNT, find_lease
 from app.labeling.models import Draft, Lease, LeaseEnd
 from app.people.models import Labeler
 
@@ -25,7 +25,7 @@ def save_draft(
     content and gets the same revision.  Raises LeaseNotFound, LeaseEnded (submitted or skipped), StaleDraft.
     """
     what = {"of_lease": lease_id, "builds_on": builds_on, "new_content": content}
-    saved: int | None = session.scalar(saving(_account_id, _now), {**what, "of_account": account_id, "now": now})
+    saved: int | None = session.scalar(saving(OF_ACCOUNT, NOW), {**what, "of_account": account_id, "now": now})
     if saved is not None:
         return saved
     lease = find_lease(session, account_id, lease_id)
@@ -37,10 +37,6 @@ def save_draft(
     if newer is None or lease.end in (LeaseEnd.SUBMITTED, LeaseEnd.SKIPPED, LeaseEnd.CANNOT_RANK):
         raise LeaseEnded(str(lease.end or "another tab gave the slate back"))
     raise StaleDraft(newer.revision, newer.content)
-
-
-_account_id: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
-_now: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
 
 
 @lru_cache(maxsize=4)  # putting it together costs more than the database's answer

@@ -116,7 +116,7 @@ def renew(session: Session, account_id: int, lease_id: UUID, now: datetime) -> d
     A lease that is over its deadline but still open is renewed too: nobody has taken the slot.
     """
     bound = {"of_lease": lease_id, "of_account": account_id, "now": now}
-    renewed: datetime | None = session.scalar(renewing(_account_id, _now), bound)
+    renewed: datetime | None = session.scalar(renewing(OF_ACCOUNT, NOW), bound)
     if renewed is None:
         raise LeaseEnded(str(find_lease(session, account_id, lease_id).end))
     return renewed
@@ -208,21 +208,29 @@ def _grant(
             if slot is not None and labeler.id not in {*slots.leased.values(), *slots.ranked.values()}:
                 order_shown = slate.seen or rng.sample(sorted(slate.completion_ids), k=len(slate.completion_ids))
                 place = place.settled(slots.with_lease(slot, labeler.id, deadline), now)
-                lease = (uuid4(), slate.id, labeler.id, slot, order_shown, now, deadline)
+                lease = {
+                    "id": uuid4(),
+                    "slate_id": slate.id,
+                    "labeler_id": labeler.id,
+                    "slot": slot,
+                    "order_shown": order_shown,
+                    "granted_at": now,
+                    "expires_at": deadline,
+                }
                 return _open(session, lease, place)
             run_unflushed(session, MOVE, moved(slate.id, place.settled(slots, now)))
             passed_over.append(slate.id)
     return None
 
 
-def _open(session: Session, lease: tuple[Any, ...], place: Place) -> UUID:
+def _open(session: Session, lease: dict[str, Any], place: Place) -> UUID:
     """Store a lease, and where its slate now stands in the queue, in one statement; returns the lease's id.
 
     lease: a value for each of _LEASE_COLUMNS.
     """
-    named = {f"lease_{name}": value for name, value in zip(_LEASE_COLUMNS, lease, strict=True)}
-    run_unflushed(session, _OPEN, {**named, **moved(named["lease_slate_id"], place)})
-    lease_id: UUID = named["lease_id"]
+    named = {f"lease_{name}": value for name, value in lease.items()}
+    run_unflushed(session, _OPEN, {**named, **moved(lease["slate_id"], place)})
+    lease_id: UUID = lease["id"]
     return lease_id
 
 
@@ -260,8 +268,9 @@ _RENEW_ALL = (
 )
 _LEASE_COLUMNS = ("id", "slate_id", "labeler_id", "slot", "order_shown", "granted_at", "expires_at")
 _OPEN = MOVE.add_cte(insert(_lease).values({name: bindparam(f"lease_{name}") for name in _LEASE_COLUMNS}).cte("opened"))
-_account_id: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
-_now: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
+# For statements that a caller may also be looked up in: whose lease it is and what time it is, when both are known.
+OF_ACCOUNT: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
+NOW: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
 
 
 @lru_cache(maxsize=4)

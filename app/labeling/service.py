@@ -78,6 +78,7 @@ def submit_ranking(
 
     ranking_id: made by the client, so that a retry finds the first ranking. A lease that has expired still takes the
     ranking: it counts when a slot is free, and is kept with `counted` false when none is.
+    The slate and the lease are written past the session: objects of them that it holds are stale afterwards.
     Raises LeaseNotFound, AlreadyRanked, IncompleteRanking, StrengthDoesNotFit, RankingIdTaken.
     """
     session.flush()  # what the caller changed on the lease is read back below

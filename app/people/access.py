@@ -213,15 +213,16 @@ SiteAdmin = Annotated[Account, Depends(site_admin)]
 
 def labeler_of(session: Session, access: Access) -> Labeler:
     """The labeler that the account is in this project; made when they first judge."""
-    mine = select(Labeler).where(Labeler.project_id == access.project.id, Labeler.account_id == access.account.id)
-    found = session.scalar(mine)
-    return found or make_labeler(session, access)
+    return session.scalar(_labeler(access)) or make_labeler(session, access)
 
 
 def make_labeler(session: Session, access: Access) -> Labeler:
     """The labeler of an account that has not judged in the project before."""
-    mine = select(Labeler).where(Labeler.project_id == access.project.id, Labeler.account_id == access.account.id)
     values: dict[str, Any] = {"project_id": access.project.id, "account_id": access.account.id}
     # Two tabs may open the page at once: the second finds what the first made.
     session.execute(insert(Labeler).values(**values, pseudonym=new_pseudonym()).on_conflict_do_nothing())
-    return session.scalars(mine).one()
+    return session.scalars(_labeler(access)).one()
+
+
+def _labeler(access: Access) -> Select[Labeler]:
+    return select(Labeler).where(Labeler.project_id == access.project.id, Labeler.account_id == access.account.id)
