@@ -17,8 +17,9 @@ from trainer.decoding import LocalEngine, SampleRequest
 from trainer.errors import StageError
 from trainer.kl import k3
 from trainer.models import score_weight
+from trainer.reward_models import Scorer
 from trainer.rollouts import Part, Rollouts, gather_rollouts
-from trainer.scoring import micro_batches, packed_logprobs, score_completions
+from trainer.scoring import micro_batches, packed_logprobs
 from trainer.settings import PPOConfig
 from trainer.shared_prompt import packed_hidden_states
 from trainer.side_by_side import side_by_side
@@ -50,9 +51,9 @@ class Models:
 
     policy: PreTrainedModel
     reference: PreTrainedModel  # frozen: where the policy started
-    reward_model: PreTrainedModel  # frozen
+    scorer: Scorer  # the reward models, frozen
     value: PreTrainedModel  # started from the reward model
-    score_std: float  # of the reference policy's scores on validation prompts: one unit of score
+    score_std: float  # of the reward model that the value model started from: one unit of score
 
 
 @dataclass(frozen=True)
@@ -196,11 +197,8 @@ def token_values(models: Models, part: Part) -> Tensor:
 
 
 def score_rollouts(models: Models, rollouts: Rollouts, config: PPOConfig) -> Tensor:
-    """(B,) score of each completion, in units of score_std."""
-    scores = score_completions(
-        models.reward_model, rollouts.prompts, rollouts.completions, max_tokens=config.micro_batch_tokens
-    )
-    return scores.float().cpu() / models.score_std
+    """(B,) score of each completion, in units of its spread on the reference policy's completions."""
+    return models.scorer.measure(rollouts.prompts, rollouts.completions, max_tokens=config.micro_batch_tokens).scores
 
 
 def final_scores(scores: Tensor, is_finished: Tensor, config: PPOConfig) -> Tensor:

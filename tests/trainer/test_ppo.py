@@ -22,6 +22,7 @@ from trainer.ppo import (
     update_value,
     weigh,
 )
+from trainer.reward_models import Scorer
 from trainer.settings import PPOConfig
 
 PROMPTS = [[5, 6], [7, 8, 9, 10, 11], [12], [13, 14, 15], [16, 5, 6, 7, 8, 9, 10], [20, 21]]
@@ -49,7 +50,7 @@ def models(folders):
     return Models(
         policy=policy,
         reference=load_policy(policy_path).model,
-        reward_model=load_reward_model(reward_path).model,
+        scorer=Scorer([load_reward_model(reward_path).model], [SCORE_STD]),
         value=load_reward_model(reward_path).model,
         score_std=SCORE_STD,
     )

@@ -21,16 +21,17 @@ from trainer.checkpoints import require_finite
 from trainer.decoding import LocalEngine, SampledCompletion, SampleRequest
 from trainer.fitting import autocast
 from trainer.kl import k1, sequence_kl
-from trainer.models import Policy, load_policy, load_reward_model
+from trainer.models import Policy, load_policy
 from trainer.ppo import draw_seed
 from trainer.prompting import decode_completion
 from trainer.recipes.program import Interrupt, Interrupted, run_recipe
+from trainer.reward_models import Scorer, load_scorer
 from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import PromptRow, RoundFolder, Stage, write_table
-from trainer.scoring import completion_logprobs, score_completions
+from trainer.scoring import completion_logprobs
 from trainer.settings import EvaluateConfig
 from trainer.side_by_side import side_by_side
-from trainer.stage_inputs import prompts_that_fit, score_std_of
+from trainer.stage_inputs import prompts_that_fit
 
 FIXED_TEXT = Path(__file__).parent.parent / "fixed_text.txt"  # of no project: its perplexity shows the alignment tax
 FIXED_TEXT_WINDOW = 512  # tokens read at once
@@ -57,19 +58,14 @@ class Judge:
     """What completions are measured by."""
 
     reference: PreTrainedModel
-    reward_model: PreTrainedModel
-    score_std: float
+    scorer: Scorer
     config: EvaluateConfig
 
     def scores(self, rollouts: Rollouts) -> Tensor:
-        """(B,) in units of score_std."""
-        scores = score_completions(
-            self.reward_model,
-            rollouts.prompts,
-            rollouts.completions,
-            max_tokens=self.config.micro_batch_tokens,
-        )
-        return scores.float().cpu() / self.score_std
+        """(B,) in units of their spread on the reference policy's completions."""
+        return self.scorer.measure(
+            rollouts.prompts, rollouts.completions, max_tokens=self.config.micro_batch_tokens
+        ).scores
 
     def kl(self, policy: PreTrainedModel, rollouts: Rollouts) -> Tensor:
         """(B,) nats of each completion, k1 at the sampling temperature."""
@@ -96,7 +92,7 @@ class Answers:
 
     completions: list[SampledCompletion]
     rollouts: Rollouts  # the same completions
-    scores: Tensor  # (B,) in units of score_std
+    scores: Tensor  # (B,) in units of their spread on the reference policy's completions
     temperature: float
     top_p: float
 
@@ -105,13 +101,12 @@ def evaluate(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     """The recipe, top to bottom. Raises NoPrompts, FlatScores, NotFinite, NonFiniteLogits, Interrupted."""
     config = cast(EvaluateConfig, stage.config)
     reference = load_policy(stage.models["reference"], stage.device)
-    reward = load_reward_model(stage.models["reward_model"], stage.device)
-    score_std = score_std_of(stage.models["reward_model"])
+    scorer = load_scorer(stage.models["reward_model"], stage.device)
     prompts, num_too_long = prompts_that_fit(folder, reference.model, config.max_completion_tokens, "test")
     prompts = prompts[: config.num_prompts]
     metrics = folder.metrics()
     metrics.cut_back(0)
-    judge = Judge(reference.model, reward.model, score_std, config)
+    judge = Judge(reference.model, scorer, config)
     answers: dict[tuple[str, Mode], Answers] = {}
     figures: dict[str, float] = {"num_prompts": len(prompts), "num_prompts_too_long": num_too_long}
     with torch.no_grad(), autocast(reference.model.device):

@@ -49,12 +49,13 @@ from trainer.ppo import (
 )
 from trainer.prompting import decode_completion
 from trainer.recipes.program import Interrupt, Interrupted, run_recipe
+from trainer.reward_models import load_scorer
 from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import JsonLines, PromptRow, RoundFolder, Stage
 from trainer.scoring import completion_logprobs
 from trainer.settings import PPOConfig
 from trainer.side_by_side import side_by_side
-from trainer.stage_inputs import prompts_that_fit, score_std_of
+from trainer.stage_inputs import prompts_that_fit
 
 NUM_SHOWN = 8  # completions of each held-out evaluation that samples.jsonl keeps
 
@@ -405,12 +406,13 @@ def pass_order(num_prompts: int, seed: int, number: int) -> list[int]:
 def load_models(stage: Stage, policy: Policy) -> Models:
     """The four models, the policy's among them."""
     path = stage.models["reward_model"]
+    scorer = load_scorer(path, stage.device)
     return Models(
         policy=policy.model,
         reference=load_policy(stage.models["policy"], stage.device).model.requires_grad_(False),
-        reward_model=load_reward_model(path, stage.device).model.requires_grad_(False),
+        scorer=scorer,
         value=load_reward_model(path, stage.device).model,
-        score_std=score_std_of(path),
+        score_std=scorer.score_stds[0],
     )
 
 

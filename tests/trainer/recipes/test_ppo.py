@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import trainer.ppo
+import trainer.reward_models
 from tests.trainer.tiny import GOOD, some_prompt
 from trainer.models import reward_model_from_policy, save_model
 from trainer.recipes.ppo import run_ppo
@@ -212,7 +213,7 @@ def good_words(model, prompts, completions, **_):
 
 
 def test_the_policy_learns_what_the_scores_ask_for(ppo_folder, monkeypatch):
-    monkeypatch.setattr(trainer.ppo, "score_completions", good_words)
+    monkeypatch.setattr(trainer.reward_models, "score_completions", good_words)
     folder = ppo_folder(
         num_steps=24, batch_size=32, minibatch_size=16, evaluate_every_steps=8, kl_control="fixed", kl_coef=0.01
     )
