@@ -59,6 +59,17 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def start_from() -> Any:
+    """The setting of every policy recipe that says where a round starts; the reference stays the SFT policy."""
+    return setting(
+        "sft",
+        "Which policy a round starts from: the SFT policy (sft), or the one that labelers see now (current)."
+        " The KL is measured from the SFT policy in both.",
+        paper="arXiv:2505.18126: gold score 0.448 from the SFT policy with all labels, -0.06 continuing the last",
+        choices=("sft", "current"),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeConfig:
     """What every recipe's settings share: they are checked once, when they are made."""
@@ -92,7 +103,36 @@ def article(kind: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig(RecipeConfig):
+class TuningConfig(RecipeConfig):
+    """What every recipe that trains a model shares: whether all its weights learn, or an adapter on a frozen trunk."""
+
+    tuning: str = setting(
+        "full",
+        "All weights (full), or low-rank adapters on a trunk that all models of the stage share (lora): a fraction of"
+        " the memory.",
+        paper="arXiv:2106.09685",
+        choices=("full", "lora"),
+    )
+    lora_rank: int = setting(
+        16, "Rank of the adapters, on every matrix of the trunk.", paper="arXiv:2106.09685", minimum=1, maximum=1024
+    )
+    lora_alpha: float = setting(
+        32.0, "Scale of the adapters: their product counts alpha / rank times.", paper="arXiv:2106.09685", above=0
+    )
+    lora_rate_factor: float = setting(
+        10.0,
+        "Learning rates are this much higher under lora.",
+        paper="Schulman et al. 2025, LoRA without regret: its best rate is about ten times that of full fine-tuning",
+        above=0,
+    )
+
+    def rate(self, learning_rate: float) -> float:
+        """The learning rate that holds for what is trained."""
+        return learning_rate * self.lora_rate_factor if self.tuning == "lora" else learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(TuningConfig):
     """Supervised fine-tuning on demonstrations: the loss counts completion tokens only, their EOS included."""
 
     batch_size: int = setting(
@@ -127,11 +167,30 @@ class SFTConfig(RecipeConfig):
     micro_batch_tokens: int = setting(
         16384, "Tokens computed at once; lower it when memory runs out. The gradient stays the same.", minimum=64
     )
+    turns: str = setting(
+        "last",
+        "Which turns of a conversation are learned from: the demonstration at its end (last), or the assistant's"
+        " earlier turns too (all).",
+        choices=("last", "all"),
+    )
+    select_by: str = setting(
+        "loss",
+        "What chooses the pass that is kept: the loss on the validation split, or the reward model's score of"
+        " completions sampled on validation prompts.",
+        paper="InstructGPT chooses by score, arXiv:2203.02155, 3.5",
+        choices=("loss", "score"),
+    )
+    num_evaluation_prompts: int = setting(
+        256, "Validation prompts sampled from when the score chooses, at most.", small=128, minimum=1
+    )
+    max_completion_tokens: int = setting(
+        256, "Length limit of those completions, in tokens.", small=48, minimum=1, maximum=100_000
+    )
     checkpoint_every_steps: int = setting(50, "Steps between two resumable checkpoints.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig(RecipeConfig):
+class RewardConfig(TuningConfig):
     """Reward model: fitted to the comparisons implied by rankings, all completions of a slate at once."""
 
     batch_size: int = setting(
@@ -169,6 +228,12 @@ class RewardConfig(RecipeConfig):
     )
     weight_decay: float = setting(0.0, "AdamW weight decay of the matrices.", minimum=0, maximum=1)
     max_gradient_norm: float = setting(1.0, "Gradients longer than this are scaled down to it.", above=0)
+    labels: str = setting(
+        "all",
+        "Which rankings are learned from: all so far (all), or those that no earlier round knew (latest_round).",
+        paper="arXiv:2505.18126: gold score 0.448 with all labels, 0.357 with the last ones only",
+        choices=("all", "latest_round"),
+    )
     ties: str = setting(
         "skip",
         "What a tie teaches: nothing (skip), or half a comparison each way (half).",
@@ -200,7 +265,7 @@ class RewardConfig(RecipeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(RecipeConfig):
+class PPOConfig(TuningConfig):
     """PPO: the policy improved against a frozen reward model, held near the reference policy by a KL penalty."""
 
     num_steps: int = setting(
@@ -341,6 +406,71 @@ class PPOConfig(RecipeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RejectionConfig(TuningConfig):
+    """Rejection sampling: the best of n completions by score, and supervised fine-tuning on those."""
+
+    start_from: str = start_from()
+    samples_per_prompt: int = setting(
+        16,
+        "Completions sampled of each prompt, of which the best is learned from.",
+        small=8,
+        paper="Llama 2, arXiv:2307.09288, figure 7: up to 100",
+        minimum=2,
+        maximum=1000,
+    )
+    num_prompts: int = setting(
+        20_000, "Prompts of the train split sampled from, at most; drawn by the seed.", small=512, minimum=1
+    )
+    prompts_per_chunk: int = setting(256, "Prompts sampled and scored between two saved points.", small=64, minimum=1)
+    max_completion_tokens: int = setting(
+        256, "Length limit of a completion, in tokens.", small=48, minimum=1, maximum=100_000
+    )
+    temperature: float = setting(
+        1.0,
+        "Sampling temperature.",
+        paper="Llama 2, arXiv:2307.09288, 3.2.3: 1.2 to 1.3 is best for 10 to 100 completions",
+        above=0,
+        maximum=10,
+    )
+    top_p: float = setting(1.0, "Share of the probability mass sampled from.", above=0, maximum=1)
+    batch_size: int = setting(
+        64, "Chosen completions per optimiser step.", small=16, paper="Llama 2, arXiv:2307.09288, 3.1", minimum=1
+    )
+    num_epochs: int = setting(
+        2,
+        "Passes over the chosen completions, at most: the look with the highest held-out score is kept.",
+        paper="Llama 2, arXiv:2307.09288, 3.1",
+        minimum=1,
+        maximum=100,
+    )
+    learning_rate: float = setting(
+        2e-5, "Highest learning rate.", small=2e-4, paper="Llama 2, arXiv:2307.09288, 3.1", above=0, maximum=1
+    )
+    final_learning_rate: float = setting(
+        0.1, "Where the cosine ends, as a share of the learning rate.", minimum=0, maximum=1
+    )
+    warmup: float = setting(
+        0.03, "Share of all steps during which the learning rate rises from 0.", minimum=0, maximum=0.5
+    )
+    weight_decay: float = setting(0.0, "AdamW weight decay of the matrices.", minimum=0, maximum=1)
+    max_gradient_norm: float = setting(1.0, "Gradients longer than this are scaled down to it.", above=0)
+    kl_budget: float = setting(
+        30.0,
+        "KL to the reference policy beyond which no policy is kept and the stage stops, in nats per completion.",
+        small=4.5,
+        paper="as for PPO",
+        above=0,
+    )
+    num_evaluation_prompts: int = setting(256, "Validation prompts used, at most.", small=128, minimum=1)
+    evaluations_per_epoch: int = setting(2, "Looks at the validation prompts in each pass.", small=4, minimum=1)
+    patience: int = setting(3, "Stop after this many looks in a row without a better held-out score.", minimum=1)
+    micro_batch_tokens: int = setting(
+        16384, "Tokens computed at once; lower it when memory runs out. The gradient stays the same.", minimum=64
+    )
+    checkpoint_every_steps: int = setting(50, "Steps between two resumable checkpoints.", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(RecipeConfig):
     """Evaluation: the candidate against the current policy on test prompts, before people compare them blind."""
 
@@ -366,6 +496,7 @@ RECIPES: dict[str, type[RecipeConfig]] = {
     "sft": SFTConfig,
     "reward": RewardConfig,
     "ppo": PPOConfig,
+    "rejection": RejectionConfig,
     "evaluate": EvaluateConfig,
 }
 
