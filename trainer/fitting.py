@@ -1,7 +1,7 @@
 """Fitting a model to fixed data: passes, learning rate, early stop on the validation split, checkpoints, exact resume.
 
-What is the same in supervised fine-tuning and in reward modelling. The order of a pass is a function of the seed and
-its number, so a resumed fit goes on with the batch that came next. Knows nothing of what the loss is.
+What is the same in supervised fine-tuning, rejection sampling and reward modelling. The order of a pass is a function
+of the seed and its number, so a resumed fit goes on with the batch that came next. Knows nothing of what the loss is.
 """
 
 import math
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainer.checkpoints import (
     Checkpoints,
+    learned_parameters,
     load_model_tensors,
     load_optimizer_tensors,
     model_tensors,
@@ -23,9 +24,24 @@ from trainer.checkpoints import (
 )
 from trainer.recipes.program import Interrupt, Interrupted
 from trainer.round_folder import RoundFolder
-from trainer.settings import RewardConfig, SFTConfig
+from trainer.settings import RejectionConfig, RewardConfig, SFTConfig
 
 ADAM_BETAS = (0.9, 0.95)  # InstructGPT, arXiv:2203.02155, C
+
+
+FittingConfig = SFTConfig | RejectionConfig | RewardConfig
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Which look at the validation split is the best, and what ends a fit beside its last step."""
+
+    figure: str = "validation_loss"  # of what `look` returns
+    is_higher_better: bool = False
+    looks_at_start: bool = False  # the parameters that the fit starts with may be the best too
+    kl_budget: float = (
+        math.inf
+    )  # nats a completion: a look whose held_out_kl is above it is never the best, and ends it
 
 
 @dataclass
@@ -34,10 +50,16 @@ class Fit:
 
     step: int = 0
     best_step: int = 0
-    best_loss: float | None = None  # on the validation split
+    start_figures: dict[str, float] = field(default_factory=dict)  # of the look at the start, where there is one
+    best_figures: dict[str, float] = field(default_factory=dict)  # of the best look
     looks_without_gain: int = 0
     stopped: str = ""  # why it ended before its last step
     best: dict[str, Tensor] = field(default_factory=dict)  # parameters
+
+    @property
+    def best_loss(self) -> float | None:
+        """The validation loss of the best look; None without one."""
+        return self.best_figures.get("validation_loss")
 
 
 def fit(
@@ -45,15 +67,19 @@ def fit(
     num_examples: int,
     learn: Callable[[Sequence[int]], dict[str, float]],
     look: Callable[[int], dict[str, float]] | None,
-    config: SFTConfig | RewardConfig,
+    config: FittingConfig,
     seed: int,
     folder: RoundFolder,
     interrupt: Interrupt,
+    *,
+    aim: Aim = Aim(),
+    num_metric_bytes: int = 0,
 ) -> Fit:
     """Fit the model and leave its best parameters in it.
 
     learn: adds the gradient of one batch (indices of examples) to the parameters and returns its metrics, with `loss`.
-    look: metrics on the validation split after a step, with `validation_loss`; None if there is no such split.
+    look: metrics on the validation split after a step, with the aim's figure; None if there is no such split.
+    num_metric_bytes: of metrics.jsonl that were there before the fit and stay.
     Raises NotFinite, DiskFull, Interrupted.
     """
     optimizer = adamw(model, config.weight_decay)
@@ -73,25 +99,34 @@ def fit(
         load_model_tensors(model, checkpoint.tensors, "model")
         load_optimizer_tensors(optimizer, checkpoint.tensors, "optimizer")
         progress = Fit(**checkpoint.state["progress"], best=with_prefix(checkpoint.tensors, "best.", model))
-    positions = checkpoint.state["positions"] if checkpoint else {"metrics": 0, "samples": 0}
+    positions = checkpoint.state["positions"] if checkpoint else {"metrics": num_metric_bytes, "samples": 0}
     metrics.cut_back(positions["metrics"])
     samples.cut_back(positions["samples"])
 
+    def look_and_judge() -> dict[str, float]:
+        assert look is not None
+        seen = look(progress.step)
+        require_finite(progress.step, **seen)
+        judge(progress, model, seen, aim, config.patience)
+        return seen
+
+    if look and aim.looks_at_start and not checkpoint:
+        progress.start_figures = look_and_judge()
+        metrics.record(0, **progress.start_figures)
     while progress.step < num_steps and not progress.stopped:
         started = time.perf_counter()
         epoch, batch_number = divmod(progress.step, steps_per_epoch)
         batch = batches_of(num_examples, steps_per_epoch, seed, epoch)[batch_number]
         values = learn(batch)
-        rate = config.learning_rate * rate_share(progress.step, num_steps, config.warmup, config.final_learning_rate)
+        rate = config.rate(config.learning_rate) * rate_share(
+            progress.step, num_steps, config.warmup, config.final_learning_rate
+        )
         values |= {"learning_rate": rate, "gradient_norm": update(model, optimizer, rate, config.max_gradient_norm)}
         progress.step += 1
         require_finite(progress.step, **values)
         values["step_s"] = time.perf_counter() - started
         if look and is_look(progress.step, steps_per_epoch, config.evaluations_per_epoch):
-            seen = look(progress.step)
-            require_finite(progress.step, **seen)
-            judge(progress, model, seen["validation_loss"], config.patience)
-            values |= seen
+            values |= look_and_judge()
         metrics.record(progress.step, **values)
         at_end = progress.step == num_steps or bool(progress.stopped)
         if at_end or interrupt.requested or progress.step % config.checkpoint_every_steps == 0:
@@ -103,15 +138,22 @@ def fit(
     return progress
 
 
-def judge(progress: Fit, model: nn.Module, loss: float, patience: int) -> None:
-    """Keep the parameters if the validation loss is the lowest so far; stop after too many looks without that."""
-    if progress.best_loss is None or loss < progress.best_loss:
-        progress.best_loss, progress.best_step, progress.looks_without_gain = loss, progress.step, 0
+def judge(progress: Fit, model: nn.Module, seen: dict[str, float], aim: Aim, patience: int) -> None:
+    """Keep the parameters if the look is the best so far; stop after too many looks without that, or over budget."""
+    name = aim.figure.replace("_", " ")
+    value, best = seen[aim.figure], progress.best_figures.get(aim.figure)
+    kl = seen.get("held_out_kl", 0.0)
+    if kl > aim.kl_budget:
+        progress.stopped = f"the KL, {kl:.1f} nats, went over its budget of {aim.kl_budget:g}"
+        return
+    if best is None or (value > best if aim.is_higher_better else value < best):
+        progress.best_figures, progress.best_step, progress.looks_without_gain = seen, progress.step, 0
         progress.best = {name: tensor.clone() for name, tensor in model_tensors(model, "model").items()}
         return
     progress.looks_without_gain += 1
     if progress.looks_without_gain >= patience:
-        progress.stopped = f"the validation loss was last lowest at step {progress.best_step}"
+        extreme = "highest" if aim.is_higher_better else "lowest"
+        progress.stopped = f"the {name} was last {extreme} at step {progress.best_step}"
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str, model: nn.Module) -> dict[str, Tensor]:
@@ -122,15 +164,21 @@ def with_prefix(tensors: Mapping[str, Tensor], prefix: str, model: nn.Module) ->
 
 def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     """AdamW that decays matrices only; the learning rate is set at each update."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    parameters = [parameter for _, parameter in learned_parameters(model)]
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=0.0, betas=ADAM_BETAS, fused=True)
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: float, max_gradient_norm: float) -> float:
-    """One optimiser step from the gathered gradients. Returns their norm; one that is not finite changes nothing."""
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
+    """One optimiser step from the gathered gradients. Returns their norm; one that is not finite changes nothing.
+
+    Members of an ensemble are scaled down one by one, as if each were alone; the norm is then the largest.
+    """
+    parts = list(model) if isinstance(model, nn.ModuleList) else [model]
+    norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), max_gradient_norm) for part in parts]
+    norm = torch.stack(norms).max()  # of which one is NaN, this is NaN
     if bool(torch.isfinite(norm)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
