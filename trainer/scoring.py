@@ -23,7 +23,7 @@ def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor
     """(M,) fp32 score of each completion, read at its last token: its EOS when it finished. With gradients."""
     hidden = packed_hidden_states(reward_model, packed)
     last, head = (
-        values.to(accumulation_dtype(hidden)) for values in (hidden[packed.last_index], score_weight(reward_model))
+        values.to(accumulation_dtype(hidden.dtype)) for values in (hidden[packed.last_index], score_weight(reward_model))
     )
     return (last * head).sum(dim=1)  # not a matrix product: autocast would round the scores to bf16
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trainer import losses
 from trainer.losses import kwise_loss, token_logprobs
@@ -117,21 +119,37 @@ def naive_logprobs(hidden, weight, bias, ids, temperature):
     return torch.log_softmax((hidden @ weight.T + bias) / temperature, dim=-1)[torch.arange(len(ids)), ids]
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("chunk_elements", [40, 4_194_304])
-def test_chunked_logprobs_and_their_gradients_equal_the_naive_ones(monkeypatch, chunk_elements):
+def test_chunked_logprobs_and_their_gradients_equal_the_naive_ones(monkeypatch, chunk_elements, dtype, tolerance):
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk_elements)
     monkeypatch.setattr(losses, "VOCABULARY_STEP", 8)
     generator = torch.Generator().manual_seed(0)
-    leaves = [torch.randn(*shape, generator=generator, requires_grad=True) for shape in [(13, 6), (30, 6), (30,)]]
+    leaves = [
+        torch.randn(*shape, generator=generator, dtype=dtype, requires_grad=True) for shape in [(13, 6), (30, 6), (30,)]
+    ]
     ids = torch.randint(0, 30, (13,), generator=generator)
-    upstream = torch.randn(13, generator=generator)
+    upstream = torch.randn(13, generator=generator, dtype=dtype)
     ours = token_logprobs(leaves[0], leaves[1], ids, output_bias=leaves[2], temperature=0.7)
     naive = naive_logprobs(*leaves, ids, 0.7)
-    torch.testing.assert_close(ours, naive, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, naive, rtol=tolerance, atol=tolerance)
     for own, expected in zip(
         torch.autograd.grad(ours @ upstream, leaves), torch.autograd.grad(naive @ upstream, leaves), strict=True
     ):
-        torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(own, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("learns", [(True, False, False), (False, True, False), (False, False, True)])
+def test_only_what_learns_gets_a_gradient(learns):
+    leaves = [
+        torch.randn(*shape).requires_grad_(own) for shape, own in zip([(5, 6), (9, 6), (9,)], learns, strict=True)
+    ]
+    ids = torch.arange(5)
+    token_logprobs(leaves[0], leaves[1], ids, output_bias=leaves[2]).sum().backward()
+    [wanted] = [leaf for leaf in leaves if leaf.requires_grad]
+    [expected] = torch.autograd.grad(naive_logprobs(*leaves, ids, 1.0).sum(), [wanted])
+    torch.testing.assert_close(wanted.grad, expected, rtol=1e-5, atol=1e-5)
+    assert [leaf.grad is not None for leaf in leaves] == list(learns)
 
 
 def test_logprobs_of_bf16_states_are_accumulated_in_fp32():
@@ -143,14 +161,73 @@ def test_logprobs_of_bf16_states_are_accumulated_in_fp32():
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-def largest_block(num_tokens: int, vocabulary: int) -> int:
+def test_a_bf16_output_weight_gets_the_gradient_of_all_tokens_summed_in_fp32():
+    """Summed in bf16, 256 equal shares would stop growing long before the end."""
+    hidden = torch.full((4096, 4), 0.5).bfloat16()
+    weight = torch.zeros(2, 4).bfloat16().requires_grad_()
+    token_logprobs(hidden, weight, torch.zeros(4096, dtype=torch.long)).sum().backward()
+    expected = torch.tensor([[1.0], [-1.0]]).expand(2, 4) * 4096 * 0.5 * 0.5
+    assert weight.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(weight.grad.float(), expected)
+
+
+def test_autocast_rounds_the_factors_and_not_the_logits():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(7, 64, generator=generator) * 3, torch.randn(50, 64, generator=generator))
+    ids = torch.arange(7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = token_logprobs(hidden, weight, ids)
+    rounded = naive_logprobs(hidden.bfloat16().double(), weight.bfloat16().double(), 0.0, ids, 1.0)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), rounded, rtol=1e-5, atol=1e-5)
+
+
+class LargestTensor(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        made = operation(*args, **(kwargs or {}))
+        given = {
+            tensor.untyped_storage().data_ptr() for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor)
+        }
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.numel = max(self.numel, tensor.numel())
+        return made
+
+
+def largest_tensor(vocabulary, *, weight_learns):
+    hidden = torch.randn(100, 4, requires_grad=True)
+    weight, bias = torch.randn(vocabulary, 4), torch.randn(vocabulary)
+    if weight_learns:
+        weight.requires_grad_()
+    with LargestTensor() as made:
+        token_logprobs(hidden, weight, torch.randint(0, vocabulary, (100,)), output_bias=bias).sum().backward()
+    return made.numel
+
+
+def test_memory_does_not_grow_with_the_vocabulary_where_the_output_layer_is_frozen(monkeypatch):
+    """Broken by a gradient buffer of (V, D) for a weight without requires_grad, and by logits of (T, V)."""
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 1_000)
+    monkeypatch.setattr(losses, "VOCABULARY_STEP", 100)
+    assert largest_tensor(1_000, weight_learns=False) == 1_000
+    assert largest_tensor(50_000, weight_learns=False) == 1_000
+    assert largest_tensor(50_000, weight_learns=True) == 50_000 * 4  # its gradient, and nothing larger
+
+
+def largest_block(num_tokens: int, vocabulary: int, device: str) -> int:
     return max(
         (tokens.stop - tokens.start) * (part.stop - part.start)
-        for tokens, parts in losses.chunks(num_tokens, vocabulary)
-        for part in parts
+        for part, slices in losses.chunks(num_tokens, vocabulary, torch.device(device))
+        for tokens in slices
     )
 
 
 @pytest.mark.parametrize("vocabulary", [100, 8_192, 152_064])
 def test_no_block_of_logits_grows_with_the_vocabulary(vocabulary):
-    assert largest_block(100_000, vocabulary) <= losses.CHUNK_ELEMENTS
+    assert largest_block(100_000, vocabulary, "cpu") <= losses.CHUNK_ELEMENTS
+    assert largest_block(100_000, vocabulary, "cuda") <= losses.GPU_CHUNK_ELEMENTS
