@@ -125,6 +125,12 @@ class TuningConfig(RecipeConfig):
         paper="Schulman et al. 2025, LoRA without regret: its best rate is about ten times that of full fine-tuning",
         above=0,
     )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Throw away what layers computed and compute it again for the gradient: a fraction of the memory of"
+        " activations, a step takes about a third longer. The gradient stays the same.",
+        paper="arXiv:1604.06174",
+    )
 
     def rate(self, learning_rate: float) -> float:
         """The learning rate that holds for what is trained."""
@@ -234,6 +240,13 @@ class RewardConfig(TuningConfig):
         paper="arXiv:2505.18126: gold score 0.448 with all labels, 0.357 with the last ones only",
         choices=("all", "latest_round"),
     )
+    num_members: int = setting(
+        1,
+        "Reward models fitted together, as adapters on one trunk (lora); 4 say how sure they are.",
+        paper="arXiv:2310.02743",
+        minimum=1,
+        maximum=16,
+    )
     ties: str = setting(
         "skip",
         "What a tie teaches: nothing (skip), or half a comparison each way (half).",
@@ -262,6 +275,11 @@ class RewardConfig(TuningConfig):
         256, "Length limit of those completions, in tokens.", small=48, minimum=1, maximum=100_000
     )
     checkpoint_every_steps: int = setting(50, "Steps between two resumable checkpoints.", small=25, minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_members > 1 and self.tuning != "lora":
+            raise ConfigError("reward.num_members", self.num_members, "needs reward.tuning=lora: members share a trunk")
 
 
 @dataclass(frozen=True, kw_only=True)
