@@ -116,8 +116,8 @@ class TuningConfig(RecipeConfig):
     lora_rank: int = setting(
         16, "Rank of the adapters, on every matrix of the trunk.", paper="arXiv:2106.09685", minimum=1, maximum=1024
     )
-    lora_alpha: float = setting(
-        32.0, "Scale of the adapters: their product counts alpha / rank times.", paper="arXiv:2106.09685", above=0
+    lora_alpha: int = setting(
+        32, "Scale of the adapters: their product counts alpha / rank times.", paper="arXiv:2106.09685", minimum=1
     )
     lora_rate_factor: float = setting(
         10.0,
@@ -283,9 +283,10 @@ class RewardConfig(TuningConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(TuningConfig):
-    """PPO: the policy improved against a frozen reward model, held near the reference policy by a KL penalty."""
+class PolicyConfig(TuningConfig):
+    """What PPO and GRPO share: a policy samples, its completions are scored, and it learns from them."""
 
+    start_from: str = start_from()
     num_steps: int = setting(
         500,
         "Steps, each of which samples a batch and learns from it; fewer when a stop rule ends the stage.",
@@ -338,6 +339,95 @@ class PPOConfig(TuningConfig):
         above=0,
         maximum=1,
     )
+    warmup_updates: int = setting(
+        10, "Gradient updates over which the learning rates rise from 0; constant afterwards.", minimum=0
+    )
+    max_gradient_norm: float = setting(1.0, "Gradients longer than this are scaled down to it.", above=0)
+    clip: float = setting(
+        0.2, "How far an update may move a token's probability ratio from 1.", paper="arXiv:1707.06347", above=0
+    )
+    ema_decay: float = setting(
+        0.0,
+        "The result is a running average of the policy's weights, which keeps this share of itself at each update;"
+        " evaluations are of the average. 0: no average. 0.992 is usual.",
+        paper="InstructGPT, arXiv:2203.02155, C.4: 0.992",
+        minimum=0,
+        maximum=0.99999,
+    )
+    ensemble_rule: str = setting(
+        "mean",
+        "How the scores of an ensemble become one: their mean, the worst, or the mean less a penalty for their"
+        " variance. One reward model alone is not affected.",
+        paper="arXiv:2310.02743, 3",
+        choices=("mean", "worst", "variance"),
+    )
+    variance_penalty: float = setting(
+        0.1, "That penalty, under the rule variance.", paper="arXiv:2310.02743, lambda", minimum=0
+    )
+    missing_eos: str = setting(
+        "penalise",
+        "Score of a completion that was cut off: min(score, batch mean) - 1 (penalise), or a constant (replace).",
+        paper="replacing, as arXiv:2403.17031 does, rewards cutting off a bad answer",
+        choices=("penalise", "replace"),
+    )
+    missing_eos_score: float = setting(-1.0, "That constant, in units of the normalised score.")
+    kl_budget: float = setting(
+        30.0,
+        "KL to the reference policy at which the stage stops, in nats per completion.",
+        small=4.5,
+        paper="arXiv:2403.17031: a run that reached 50 to 85 won less than 20 %",
+        above=0,
+    )
+    patience: int = setting(5, "Stop after this many evaluations in a row without a better held-out score.", minimum=1)
+    max_disagreement_factor: float = setting(
+        2.0,
+        "Stop when the members of an ensemble disagree this many times as much as at the start: their scores are of"
+        " texts that they were not fitted to. One reward model alone never disagrees.",
+        paper="arXiv:2310.02743: over-optimised completions are those that members disagree on; the factor is ours",
+        above=1,
+    )
+    max_length_factor: float = setting(
+        2.0,
+        "Stop when held-out completions are this many times as long as at the start, or as short.",
+        paper="arXiv:2310.03716: reward models pay for length; the factor is ours",
+        above=1,
+    )
+    max_eos_drop: float = setting(
+        0.2,
+        "Stop when the share of held-out completions that end by themselves falls by more than this.",
+        paper="ours: what is cut off was not finished, whatever its score",
+        above=0,
+        maximum=1,
+    )
+    evaluate_every_steps: int = setting(10, "Steps between two evaluations on validation prompts.", small=5, minimum=1)
+    num_evaluation_prompts: int = setting(256, "Validation prompts used, at most.", small=128, minimum=1)
+    micro_batch_tokens: int = setting(
+        16384,
+        "Tokens computed at once; lower it when memory runs out. The gradient stays the same.",
+        small=4096,
+        minimum=64,
+    )
+    checkpoint_every_steps: int = setting(10, "Steps between two resumable checkpoints.", small=5, minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        recipe = recipe_of(type(self))
+        if self.batch_size % self.minibatch_size:
+            raise ConfigError(
+                f"{recipe}.minibatch_size", self.minibatch_size, f"must divide {recipe}.batch_size={self.batch_size}"
+            )
+        if self.minibatch_size % self.samples_per_prompt:
+            raise ConfigError(
+                f"{recipe}.samples_per_prompt",
+                self.samples_per_prompt,
+                f"must divide {recipe}.minibatch_size={self.minibatch_size}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(PolicyConfig):
+    """PPO: the policy improved against a frozen reward model, held near the reference policy by a KL penalty."""
+
     value_learning_rate: float = setting(
         9e-6,
         "Highest learning rate of the value model.",
@@ -346,11 +436,13 @@ class PPOConfig(TuningConfig):
         above=0,
         maximum=1,
     )
-    warmup_updates: int = setting(
-        10, "Gradient updates over which the learning rates rise from 0; constant afterwards.", minimum=0
-    )
     value_warmup_steps: int = setting(0, "Steps at the start in which only the value model learns.", small=1, minimum=0)
-    max_gradient_norm: float = setting(1.0, "Gradients longer than this are scaled down to it.", above=0)
+    value_clip: float = setting(
+        0.2,
+        "How far an update may move a token's value from what it was.",
+        paper="InstructGPT, arXiv:2203.02155, C.4",
+        above=0,
+    )
     gamma: float = setting(1.0, "Discount of later rewards.", paper="InstructGPT: none", minimum=0, maximum=1)
     gae_lambda: float = setting(
         0.95,
@@ -358,15 +450,6 @@ class PPOConfig(TuningConfig):
         paper="arXiv:1506.02438",
         minimum=0,
         maximum=1,
-    )
-    clip: float = setting(
-        0.2, "How far an update may move a token's probability ratio from 1.", paper="arXiv:1707.06347", above=0
-    )
-    value_clip: float = setting(
-        0.2,
-        "How far an update may move a token's value from what it was.",
-        paper="InstructGPT, arXiv:2203.02155, C.4",
-        above=0,
     )
     kl_control: str = setting(
         "fixed",
@@ -384,43 +467,66 @@ class PPOConfig(TuningConfig):
     kl_target: float = setting(
         6.0, "KL that an adaptive coefficient aims at, in nats per completion.", paper="arXiv:1909.08593", above=0
     )
-    kl_budget: float = setting(
-        30.0,
-        "KL to the reference policy at which the stage stops, in nats per completion.",
-        small=4.5,
-        paper="arXiv:2403.17031: a run that reached 50 to 85 won less than 20 %",
-        above=0,
+    ptx_coef: float = setting(
+        0.0,
+        "PPO-ptx: weight of the loss on pretraining text beside that of PPO, against forgetting. 0: none. 27.8 is"
+        " InstructGPT's.",
+        paper="InstructGPT, arXiv:2203.02155, eq. 2 and C.4",
+        minimum=0,
     )
-    missing_eos: str = setting(
-        "penalise",
-        "Score of a completion that was cut off: min(score, batch mean) - 1 (penalise), or a constant (replace).",
-        paper="replacing, as arXiv:2403.17031 does, rewards cutting off a bad answer",
-        choices=("penalise", "replace"),
+    ptx_ratio: int = setting(
+        8, "Pretraining texts per completion in an update.", paper="InstructGPT, arXiv:2203.02155, C.4", minimum=1
     )
-    missing_eos_score: float = setting(-1.0, "That constant, in units of the normalised score.")
-    evaluate_every_steps: int = setting(10, "Steps between two evaluations on validation prompts.", small=5, minimum=1)
-    num_evaluation_prompts: int = setting(256, "Validation prompts used, at most.", small=128, minimum=1)
-    patience: int = setting(5, "Stop after this many evaluations in a row without a better held-out score.", minimum=1)
-    micro_batch_tokens: int = setting(
-        16384,
-        "Tokens computed at once; lower it when memory runs out. The gradient stays the same.",
-        small=4096,
-        minimum=64,
-    )
-    checkpoint_every_steps: int = setting(10, "Steps between two resumable checkpoints.", small=5, minimum=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size % self.minibatch_size:
-            raise ConfigError(
-                "ppo.minibatch_size", self.minibatch_size, f"must divide ppo.batch_size={self.batch_size}"
-            )
-        if self.minibatch_size % self.samples_per_prompt:
-            raise ConfigError(
-                "ppo.samples_per_prompt",
-                self.samples_per_prompt,
-                f"must divide ppo.minibatch_size={self.minibatch_size}",
-            )
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOConfig(PolicyConfig):
+    """GRPO: completions of one prompt are judged against each other, so no value model is needed."""
+
+    batch_size: int = setting(
+        1024, "Completions sampled per step.", small=128, paper="DeepSeekMath, arXiv:2402.03300, 4.2", minimum=2
+    )
+    minibatch_size: int = setting(
+        1024,
+        "Completions per gradient update; must divide the batch size.",
+        small=64,
+        paper="DeepSeekMath, arXiv:2402.03300, 4.2: one update a step",
+        minimum=2,
+    )
+    samples_per_prompt: int = setting(
+        64,
+        "Completions sampled of each prompt, whose scores are compared; must divide the minibatch size.",
+        small=8,
+        paper="DeepSeekMath, arXiv:2402.03300, 4.2",
+        minimum=2,
+    )
+    learning_rate: float = setting(
+        1e-6,
+        "Highest learning rate of the policy.",
+        small=3e-4,
+        paper="DeepSeekMath, arXiv:2402.03300, 4.2",
+        above=0,
+        maximum=1,
+    )
+    kl_coef: float = setting(
+        0.04,
+        "Weight of the KL to the reference policy in the loss, per nat a token.",
+        paper="DeepSeekMath, arXiv:2402.03300, 4.2",
+        minimum=0,
+    )
+    divide_by_std: bool = setting(
+        True,
+        "Divide a completion's advantage by the standard deviation of its prompt's scores, so that prompts whose"
+        " completions score alike count as much as others.",
+        paper="DeepSeekMath, arXiv:2402.03300, 4.1.2; arXiv:2503.20783 advises against it",
+    )
+    loss_mean: str = setting(
+        "tokens",
+        "What the loss is a mean of: all tokens of an update (tokens), or the means of its completions (sequences),"
+        " in which a long one's tokens count less.",
+        paper="sequences: DeepSeekMath, arXiv:2402.03300, eq. 3; tokens: DAPO, arXiv:2503.14476, 3.3",
+        choices=("tokens", "sequences"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -514,6 +620,7 @@ RECIPES: dict[str, type[RecipeConfig]] = {
     "sft": SFTConfig,
     "reward": RewardConfig,
     "ppo": PPOConfig,
+    "grpo": GRPOConfig,
     "rejection": RejectionConfig,
     "evaluate": EvaluateConfig,
 }
