@@ -171,7 +171,8 @@ def measure_podium(spec: dict[str, Any]) -> dict[str, float]:
 
     from trainer.fitting import adamw, update
     from trainer.models import disable_dropout
-    from trainer.recipes.reward import add_gradients, slates_of
+    from trainer.ranked_slates import slates_of
+    from trainer.recipes.reward import add_gradients
     from trainer.round_folder import RankingRow
     from trainer.settings import RewardConfig
     from trainer.shared_prompt import ATTENTION

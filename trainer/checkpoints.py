@@ -7,7 +7,7 @@ happened; the last two are kept. Knows nothing of what the tensors mean.
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,20 @@ class Checkpoints:
 
 
 def model_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """A model's parameters, tied ones once."""
-    return {f"{prefix}.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    """The parameters that a model learns, tied ones once; a frozen trunk is saved by nobody who sits on it."""
+    return {f"{prefix}.{name}": parameter.detach() for name, parameter in learned_parameters(model)}
 
 
 def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
     """Copy saved parameters into the model, in place."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in learned_parameters(model):
             parameter.copy_(tensors[f"{prefix}.{name}"])
+
+
+def learned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name and parameter of what is not frozen."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ Every model is opened with dropout off and with our attention (trainer.shared_pr
 What is saved is plain Hugging Face.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -25,6 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from trainer.adapters import plain_state
 from trainer.errors import StageError
 from trainer.prompting import PLAIN_CHAT_TEMPLATE
 from trainer.shared_prompt import ATTENTION
@@ -115,11 +117,30 @@ def reward_model_from_policy(path: str | Path, seed: int, device: str = "cpu") -
             str(path), num_labels=1, **loading_options(torch.float32)
         )
     add_pad_row(model, tokenizer)
+    draw_head(model, seed)
+    return RewardModel(prepare(model, tokenizer, device), tokenizer)
+
+
+def classifier_on(policy: Policy) -> PreTrainedModel:
+    """A classifier whose trunk is the policy's own, not a copy; its head is 0 and in fp32."""
+    model = policy.model
+    config = copy.deepcopy(model.config)
+    config.num_labels = 1
+    with torch.device("meta"):  # a trunk of its own would be thrown away at once
+        classifier = AutoModelForSequenceClassification.from_config(config, attn_implementation=ATTENTION)
+    setattr(classifier, classifier.base_model_prefix, model.base_model)
+    width = score_weight(classifier).shape[1]
+    classifier.score = nn.Linear(width, 1, bias=False, device=model.device)
+    nn.init.zeros_(classifier.score.weight)
+    return prepare(classifier, policy.tokenizer, model.device.type)
+
+
+def draw_head(model: PreTrainedModel, seed: int) -> None:
+    """A new head of standard deviation 1/sqrt(d + 1) (arXiv:2009.01325)."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         width = score_weight(model).shape[1]
         score_weight(model).copy_(torch.randn(1, width, generator=generator) / math.sqrt(width + 1))
-    return RewardModel(prepare(model, tokenizer, device), tokenizer)
 
 
 def loading_options(dtype: torch.dtype) -> dict[str, Any]:
@@ -236,6 +257,11 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
+def trunk_dtype(device: str) -> torch.dtype:
+    """What a frozen trunk is held in: bf16 on a GPU. Weights that learn are in fp32 everywhere."""
+    return torch.bfloat16 if device == "cuda" else torch.float32
+
+
 def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -279,7 +305,7 @@ def shift_scores(model: PreTrainedModel, anchors: Tensor, seen: Tensor) -> tuple
     mean = anchors.mean(dim=0)
     shift = head @ mean
     bias = final_norm_bias(model)
-    if bias is not None:
+    if bias is not None and bias.requires_grad:  # a frozen one is that of a trunk which others read too
         bias -= (shift / (head @ head) * head).to(bias.dtype)
         return shift.item(), 0.0
     centred = seen - seen.mean(dim=0)
@@ -292,6 +318,6 @@ def shift_scores(model: PreTrainedModel, anchors: Tensor, seen: Tensor) -> tuple
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A standard Hugging Face checkpoint: safetensors, configuration, tokenizer."""
-    model.save_pretrained(str(folder))
+    """A standard Hugging Face checkpoint: safetensors, configuration, tokenizer. An adapter is added into its trunk."""
+    model.save_pretrained(str(folder), state_dict=plain_state(model))
     tokenizer.save_pretrained(str(folder))

@@ -6,31 +6,15 @@ so that members count alike whatever their scale. Knows no recipe.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainer.errors import StageError
-from trainer.models import load_reward_model
-from trainer.round_folder import read_json
 from trainer.scoring import MICRO_BATCH_TOKENS, Completions, Prompts, score_completions
 
 EnsembleRule = Literal["mean", "worst", "variance"]
-
-
-class FlatScores(StageError):
-    """The reward model gives every completion the same score."""
-
-    code = "flat_scores"
-
-    def __init__(self, path: str) -> None:
-        super().__init__(
-            f"the reward model at {path} gives every completion the same score: there is nothing to learn from it",
-            advice="fit a reward model to more rankings first",
-        )
 
 
 @dataclass(frozen=True)
@@ -76,23 +60,3 @@ def combine(scores: Tensor, rule: EnsembleRule, variance_penalty: float = 0.0) -
     if rule == "variance":
         return scores.mean(dim=0) - variance_penalty * scores.var(dim=0, correction=0)
     return scores.mean(dim=0)
-
-
-def load_scorer(
-    path: str | Path, device: str = "cpu", *, rule: EnsembleRule = "mean", variance_penalty: float = 0.0
-) -> Scorer:
-    """A stage's reward model, frozen. Raises ModelNotFound, UnsafeWeights, UnsupportedModel, FlatScores."""
-    model = load_reward_model(path, device).model.requires_grad_(False)
-    return Scorer([model], [score_std_of(path)], rule, variance_penalty)
-
-
-def score_std_of(path: str | Path) -> float:
-    """The standard deviation of the reference policy's scores, by which scores are divided. Raises FlatScores.
-
-    The reward recipe measured it. A reward model from elsewhere is taken as it is: 1.
-    """
-    described = Path(path) / "result.json"
-    score_std = float(read_json(described)["score_std"]) if described.is_file() else 1.0
-    if not score_std > 0:
-        raise FlatScores(str(path))
-    return score_std

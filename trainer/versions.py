@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 from pathlib import Path
 
-LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
+LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
 
 
 def code_version() -> str:

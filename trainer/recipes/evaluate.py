@@ -25,7 +25,8 @@ from trainer.models import Policy, load_policy
 from trainer.ppo import draw_seed
 from trainer.prompting import decode_completion
 from trainer.recipes.program import Interrupt, Interrupted, run_recipe
-from trainer.reward_models import Scorer, load_scorer
+from trainer.reward_models import Scorer
+from trainer.reward_store import load_scorer
 from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import PromptRow, RoundFolder, Stage, write_table
 from trainer.scoring import completion_logprobs

@@ -49,7 +49,7 @@ from trainer.ppo import (
 )
 from trainer.prompting import decode_completion
 from trainer.recipes.program import Interrupt, Interrupted, run_recipe
-from trainer.reward_models import load_scorer
+from trainer.reward_store import load_scorer
 from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import JsonLines, PromptRow, RoundFolder, Stage
 from trainer.scoring import completion_logprobs

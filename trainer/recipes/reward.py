@@ -1,38 +1,47 @@
 """Reward model: fitted to all rankings so far, one forward per completion and the prompt's computation shared.
 
 Reads data/rankings, demonstrations and prompts and the SFT policy; writes a sequence classifier whose score is 0 on
-average for demonstrations. InstructGPT, arXiv:2203.02155, 3.5 and appendix C.2.
+average for demonstrations. InstructGPT, arXiv:2203.02155, 3.5 and appendix C.2. An ensemble (arXiv:2310.02743) is
+several adapters on one trunk, each with a head, a start and an order of the rankings of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainer.decoding import LocalEngine, SampleRequest
+from trainer.adapters import LoRA, with_adapter
 from trainer.errors import StageError
 from trainer.fitting import autocast, fit
-from trainer.losses import kwise_loss
 from trainer.models import (
-    RewardModel,
+    Policy,
+    classifier_on,
+    draw_head,
     load_policy,
     num_parameters,
     reward_model_from_policy,
-    save_model,
-    shift_scores,
+    trunk_dtype,
 )
+from trainer.normalisation import find_yardstick, normalise
 from trainer.prompting import decode_completion
+from trainer.ranked_slates import (
+    Slate,
+    batches_of_slates,
+    judged_slates,
+    longest_tokens,
+    loss_of,
+    mean_scores_of,
+    scores_of,
+    slates_of,
+)
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.reward_report import Judged, comparisons_of, figures, tables
-from trainer.round_folder import JsonLines, RankingRow, RoundFolder, Stage
-from trainer.scoring import last_states, micro_batches, packed_scores, score_completions, slate_tokens
+from trainer.reward_store import Members, save_members
+from trainer.round_folder import JsonLines, RoundFolder, Stage
 from trainer.settings import RewardConfig
-from trainer.shared_prompt import context_tokens, pack
+from trainer.shared_prompt import context_tokens
 
-MIN_DEMONSTRATIONS = 50  # fewer, and their mean score is too uncertain to be the zero
 NUM_SAMPLE_SLATES = 2  # shown in the sample table at each look at the validation split
 
 
@@ -49,26 +58,13 @@ class NothingToFit(StageError):
         )
 
 
-@dataclass(frozen=True)
-class Slate:
-    """One prompt's completions with all their rankings: the element of a batch."""
-
-    prompt_id: int
-    prompt_ids: list[int]
-    completion_ids: list[list[int]]
-    rankings: list[RankingRow]
-
-    @property
-    def num_tokens(self) -> int:
-        return slate_tokens(self.prompt_ids, self.completion_ids)
-
-
 def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     """The recipe, top to bottom."""
     config = cast(RewardConfig, stage.config)
     rows = [row for row in folder.read_rankings() if row.split != "test"]  # that split judges policies
-    reward = reward_model_from_policy(stage.models["policy"], stage.seed, stage.device)
-    fitting = [row for row in rows if longest_tokens(row) <= context_tokens(reward.model)]
+    members = start_members(stage, config)
+    limit = context_tokens(members.models[0])
+    fitting = [row for row in rows if longest_tokens(row) <= limit]
     usable = [row for row in fitting if len(set(row.ranks)) > 1]  # a ranking that is all ties implies no comparison
     num_too_long, num_all_ties = len(rows) - len(fitting), len(fitting) - len(usable)
     train = slates_of([row for row in usable if row.split == "train" and not row.held_out_labeler])
@@ -79,18 +75,25 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
     samples = folder.samples()
 
     def learn(batch: Sequence[int]) -> dict[str, float]:
-        return add_gradients(reward.model, [train[i] for i in batch], config)
+        return learn_batch(members.models, train, batch, config, stage.seed)
 
     def look(step: int) -> dict[str, float]:
-        show_samples(samples, step, reward, validation[:NUM_SAMPLE_SLATES])
-        return look_at(reward.model, validation, config)
+        show_samples(samples, step, members, validation[:NUM_SAMPLE_SLATES])
+        return look_at(members.models, validation, config)
 
-    fitted = fit(reward.model, len(train), learn, look if validation else None, config, stage.seed, folder, interrupt)
-    normalisation = normalise(folder, stage, reward, train + validation)
-    judged = judge(reward.model, validation, config)
-    by_held_out = figures(judge(reward.model, held_out, config)) if held_out else {}
+    fitted = fit(
+        members.together(), len(train), learn, look if validation else None, config, stage.seed, folder, interrupt
+    )
+
+    def reference() -> Policy:
+        return members.trunk or load_policy(stage.models["policy"], stage.device)
+
+    yardstick = find_yardstick(folder, config, train + validation, reference, seed=stage.seed, limit=limit)
+    normalisations = [normalise(member, yardstick) for member in members.models]
+    judged = judge(members.models, validation, config)
+    by_held_out = figures(judge(members.models, held_out, config)) if held_out else {}
     folder.publish_result(
-        lambda result: save_model(reward.model, reward.tokenizer, result),
+        lambda result: save_members(members, result, source=stage.models["policy"]),
         {
             "figures": without_unknown(
                 {
@@ -99,21 +102,39 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
                     "validation_loss": fitted.best_loss,
                     "best_step": fitted.best_step if validation else fitted.step,
                     "num_steps": fitted.step,
+                    "num_members": len(members.models),
                     "num_train_rankings": sum(len(slate.rankings) for slate in train),
                     "num_all_ties": num_all_ties,
                     "num_too_long": num_too_long,
-                    "num_parameters": num_parameters(reward.model),
-                    "score_std": normalisation.score_std,
-                    "score_shift": normalisation.shift,
-                    "score_shift_error": normalisation.shift_error,
+                    "num_parameters": num_parameters(members.models[0]),
+                    "score_std": normalisations[0].score_std,
+                    "score_shift": normalisations[0].shift,
+                    "score_shift_error": normalisations[0].shift_error,
                 }
             ),
-            "score_std": normalisation.score_std,
-            "normalised_by": normalisation.source,
+            "score_std": normalisations[0].score_std,
+            "normalised_by": yardstick.source,
             "report": tables(judged),
             "stopped": fitted.stopped,
+            **members.description(stage.models["policy"], [own.score_std for own in normalisations]),
         },
     )
+
+
+def start_members(stage: Stage, config: RewardConfig) -> Members:
+    """One model with all its weights to learn, or adapters on the policy's trunk, each with a head of its own."""
+    source = stage.models["policy"]
+    if config.tuning == "full":
+        reward = reward_model_from_policy(source, stage.seed, stage.device)
+        return Members([reward.model], reward.tokenizer, trunk=None)
+    policy = load_policy(source, stage.device, trunk_dtype(stage.device))
+    classifier, lora = classifier_on(policy), LoRA(config.lora_rank, config.lora_alpha)
+    models = []
+    for number in range(config.num_members):
+        member = with_adapter(classifier, lora, seed=stage.seed + number)
+        draw_head(member, stage.seed + number)
+        models.append(member)
+    return Members(models, policy.tokenizer, trunk=policy)
 
 
 def without_unknown(values: dict[str, float | None]) -> dict[str, float]:
@@ -121,19 +142,23 @@ def without_unknown(values: dict[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def longest_tokens(row: RankingRow) -> int:
-    """Tokens of the prompt with the longest completion: what the model has to read at once."""
-    return len(row.prompt_ids) + max(len(ids) for ids in row.completion_ids)
+def learn_batch(
+    models: Sequence[PreTrainedModel], train: Sequence[Slate], batch: Sequence[int], config: RewardConfig, seed: int
+) -> dict[str, float]:
+    """Add each member's gradient of a batch; the means of what they say. The first takes the batch as it is."""
+    seen = []
+    for number, model in enumerate(models):
+        order = order_of_member(len(train), seed, number)
+        seen.append(add_gradients(model, [train[order[i]] for i in batch], config))
+    return {name: sum(values[name] for values in seen) / len(seen) for name in seen[0]}
 
 
-def slates_of(rows: Sequence[RankingRow]) -> list[Slate]:
-    """Rankings of the same completions together: they are computed once."""
-    slates: dict[object, Slate] = {}
-    for row in rows:
-        key = (row.prompt_id, tuple(tuple(ids) for ids in row.completion_ids))
-        slate = slates.setdefault(key, Slate(row.prompt_id, row.prompt_ids, row.completion_ids, []))
-        slate.rankings.append(row)
-    return list(slates.values())
+def order_of_member(num_slates: int, seed: int, number: int) -> list[int]:
+    """Which slate stands for which in a member's batches: members that saw the same batches would agree too soon."""
+    if number == 0:
+        return list(range(num_slates))
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+    return torch.randperm(num_slates, generator=generator).tolist()
 
 
 def add_gradients(model: PreTrainedModel, slates: Sequence[Slate], config: RewardConfig) -> dict[str, float]:
@@ -152,168 +177,36 @@ def add_gradients(model: PreTrainedModel, slates: Sequence[Slate], config: Rewar
 
 
 @torch.no_grad()
-def look_at(model: PreTrainedModel, slates: Sequence[Slate], config: RewardConfig) -> dict[str, float]:
-    """Loss and accuracy of slates that are not learned from."""
+def look_at(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: RewardConfig) -> dict[str, float]:
+    """Loss and accuracy of the members' mean score on slates that are not learned from."""
     total_weight = sum(row.weight for slate in slates for row in slate.rankings)
     loss, judged = 0.0, []
     for batch in batches_of_slates(slates, config):
-        scores = scores_of(model, batch)
+        scores = mean_scores_of(models, batch)
         loss += loss_of(scores, batch, config, total_weight).item()
         judged += judged_slates(scores, batch)
     seen = without_unknown(figures(judged))
     return {"validation_loss": loss, "validation_accuracy": seen["accuracy"]}
 
 
-def judge(model: PreTrainedModel, slates: Sequence[Slate], config: RewardConfig) -> list[Judged]:
-    with torch.no_grad():
-        return [
-            judged
-            for batch in batches_of_slates(slates, config)
-            for judged in judged_slates(scores_of(model, batch), batch)
-        ]
-
-
-def batches_of_slates(slates: Sequence[Slate], config: RewardConfig) -> list[list[Slate]]:
-    costs = [slate.num_tokens for slate in slates]
-    return [[slates[i] for i in batch] for batch in micro_batches(costs, config.micro_batch_tokens)]
-
-
-def scores_of(model: PreTrainedModel, slates: Sequence[Slate]) -> Tensor:
-    """(M,) the scores of all completions of the slates, with gradients."""
-    prompts, completions = [slate.prompt_ids for slate in slates], [slate.completion_ids for slate in slates]
-    return packed_scores(model, pack(prompts, completions, model.device))
-
-
-def loss_of(scores: Tensor, slates: Sequence[Slate], config: RewardConfig, total_weight: float) -> Tensor:
-    """What the slates' rankings add to the mean over total_weight. scores: (M,) of all their completions."""
-    rankings = [row for slate in slates for row in slate.rankings]
-    longest = max(len(row.ranks) for row in rankings)
-    padded_scores = scores.new_zeros(len(rankings), longest)
-    rows = iter(range(len(rankings)))
-    for slate, own in zip(slates, split_by_slate(scores, slates), strict=True):
-        for _ in slate.rankings:
-            padded_scores[next(rows), : len(own)] = own
-    ranks = torch.tensor([row.ranks + [0] * (longest - len(row.ranks)) for row in rankings], device=scores.device)
-    weights = scores.new_tensor([row.weight for row in rankings])
-    margins = scores.new_tensor([row.margin or 0.0 for row in rankings]) if config.use_margins else None
-    picks = torch.tensor([row.is_pick for row in rankings], device=scores.device)
-    return kwise_loss(
-        padded_scores,
-        ranks,
-        margins=margins,
-        label_weights=weights,
-        total_weight=total_weight,
-        ties=cast(Literal["skip", "half"], config.ties),
-        picks=picks,
-    )
-
-
-def split_by_slate(scores: Tensor, slates: Sequence[Slate]) -> tuple[Tensor, ...]:
-    return torch.split(scores, [len(slate.completion_ids) for slate in slates])
-
-
-def judged_slates(scores: Tensor, slates: Sequence[Slate]) -> list[Judged]:
+@torch.no_grad()
+def judge(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: RewardConfig) -> list[Judged]:
+    """What the members' mean score makes of each ranking."""
     return [
-        Judged(
-            prompt_id=slate.prompt_id,
-            slate=id(slate),
-            labeler=row.labeler,
-            margin=row.margin,
-            ranks=row.ranks,
-            scores=own.tolist(),
-            lengths=[len(ids) for ids in slate.completion_ids],
-            is_pick=row.is_pick,
-        )
-        for slate, own in zip(slates, split_by_slate(scores, slates), strict=True)
-        for row in slate.rankings
+        judged
+        for batch in batches_of_slates(slates, config)
+        for judged in judged_slates(mean_scores_of(models, batch), batch)
     ]
 
 
-def show_samples(samples: JsonLines, step: int, reward: RewardModel, slates: Sequence[Slate]) -> None:
+@torch.no_grad()
+def show_samples(samples: JsonLines, step: int, members: Members, slates: Sequence[Slate]) -> None:
     """Rows of the sample table: a few validation completions and what the model makes of them by now."""
     for slate in slates:
-        scores = score_completions(reward.model, [slate.prompt_ids], [slate.completion_ids]).tolist()
-        prompt = decode_completion(reward.tokenizer, slate.prompt_ids)
+        scores = mean_scores_of(members.models, [slate]).tolist()
+        prompt = decode_completion(members.tokenizer, slate.prompt_ids)
         for text, score in zip(slate.rankings[0].completion_texts, scores, strict=True):
             samples.append(step=step, prompt=prompt, completion=text, score=score)
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Where the zero of the scores was put, and how far they spread on the reference policy's completions."""
-
-    source: Literal["demonstrations", "reference completions", "ranked completions"]
-    shift: float  # what was taken off every score
-    shift_error: float  # standard deviation, over completions, of what the shift did beyond that; 0 where it is exact
-    score_std: float
-
-
-def normalise(folder: RoundFolder, stage: Stage, reward: RewardModel, slates: Sequence[Slate]) -> Normalisation:
-    """Shift the scores so that demonstrations of the validation split have mean 0 (InstructGPT, arXiv:2203.02155, 3.5).
-
-    With fewer than 50 of them the reference policy's completions take their place, and where no prompt leaves room for
-    one, the completions that were ranked. Differences of scores are kept.
-    """
-    limit = context_tokens(reward.model)
-    source: Literal["reference completions", "ranked completions"] = "reference completions"
-    prompts, completions = reference_completions(folder, stage, slates, limit)
-    if not prompts:
-        source = "ranked completions"
-        prompts, completions = [slate.prompt_ids for slate in slates], [slate.completion_ids for slate in slates]
-    demonstrations = [
-        row
-        for row in folder.read_demonstrations()
-        if row.split == "validation" and len(row.prompt_ids) + len(row.completion_ids) <= limit
-    ]
-    enough = len(demonstrations) >= MIN_DEMONSTRATIONS
-    anchors = (
-        last_states(
-            reward.model,
-            [row.prompt_ids for row in demonstrations],
-            [[row.completion_ids] for row in demonstrations],
-        )
-        if enough
-        else last_states(reward.model, prompts, completions)
-    )  # (A, D)
-    ranked = last_states(
-        reward.model, [slate.prompt_ids for slate in slates], [slate.completion_ids for slate in slates]
-    )
-    shift, shift_error = shift_scores(reward.model, anchors, torch.cat([anchors, ranked]))
-    scores = score_completions(reward.model, prompts, completions)
-    return Normalisation(
-        source="demonstrations" if enough else source,
-        shift=shift,
-        shift_error=shift_error,
-        score_std=scores.std().item(),
-    )
-
-
-def reference_completions(
-    folder: RoundFolder, stage: Stage, slates: Sequence[Slate], limit: float
-) -> tuple[list[list[int]], list[list[list[int]]]]:
-    """Prompts of the validation split and, for each, completions that the reference policy samples now.
-
-    A project too small to have validation prompts uses those of its rankings. limit: tokens the model reads at once;
-    nothing is returned if no prompt leaves room for a completion.
-    """
-    config = cast(RewardConfig, stage.config)
-    ours = [row.prompt_ids for row in folder.read_prompts() if row.split == "validation"]
-    prompts = [
-        ids for ids in ours or [s.prompt_ids for s in slates] if len(ids) + config.max_completion_tokens <= limit
-    ]
-    prompts = prompts[: config.num_normalisation_completions]
-    if not prompts:
-        return [], []
-    policy = load_policy(stage.models["policy"], stage.device)
-    seeds: list[list[int]] = [[] for _ in prompts]
-    for seed in range(config.num_normalisation_completions):
-        seeds[seed % len(prompts)].append(stage.seed + seed)
-    requests: list[Any] = [
-        SampleRequest(prompt_ids=prompt, seeds=own, max_completion_tokens=config.max_completion_tokens)
-        for prompt, own in zip(prompts, seeds, strict=True)
-    ]
-    sampled = LocalEngine(policy.model, policy.tokenizer).sample(requests)
-    return prompts, [[completion.token_ids for completion in slate] for slate in sampled]
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ from tests.trainer.killing import run_until_killed
 from tests.trainer.tiny import EOS, GOOD, some_demonstration, some_ranking
 from trainer import fitting
 from trainer.models import load_policy, load_reward_model, reward_model_from_policy
+from trainer.normalisation import find_yardstick
+from trainer.ranked_slates import loss_of, scores_of, slates_of
 from trainer.recipes.program import Interrupt, run_in_folder
-from trainer.recipes.reward import add_gradients, fit_reward_model, judge, look_at, loss_of, scores_of, slates_of
+from trainer.recipes.reward import add_gradients, fit_reward_model, judge, look_at
 from trainer.reward_report import figures
+from trainer.reward_store import load_scorer
 from trainer.round_folder import read_result
 from trainer.scoring import score_completions
-from trainer.settings import recipe_config
+from trainer.settings import ConfigError, recipe_config
 
 LEARNS = {"learning_rate": 1e-2, "num_epochs": 3}
 
@@ -86,19 +89,19 @@ def test_with_fewer_demonstrations_the_reference_completions_score_0_and_it_is_s
 
 
 def test_the_spread_of_the_reference_completions_is_stored_for_ppo(reward_folder, monkeypatch):
-    from trainer.recipes import reward as module
+    from trainer import normalisation as module
 
     folder = reward_folder(24, num_epochs=1)
     seen = {}
-    original = module.reference_completions
+    original = module.sample_reference
 
     def remember(*arguments):
         seen["it"] = original(*arguments)
         return seen["it"]
 
-    monkeypatch.setattr(module, "reference_completions", remember)
+    monkeypatch.setattr(module, "sample_reference", remember)
     run(folder)
-    prompts, completions = seen["it"]
+    prompts, completions = seen["it"].prompts, seen["it"].completions
     plain = AutoModelForSequenceClassification.from_pretrained(folder.result).eval()
     scores = [
         plain(torch.tensor([prompt + ids])).logits.item()
@@ -195,7 +198,7 @@ def test_fitting_stops_early_and_keeps_the_best_parameters(reward_folder):
     assert result["figures"]["num_steps"] == max(losses)
     config = recipe_config("reward", "small", {})
     validation = slates_of([row for row in rows if row.split == "validation"])
-    seen = look_at(load_reward_model(folder.result).model, validation, config)
+    seen = look_at([load_reward_model(folder.result).model], validation, config)
     assert seen["validation_loss"] == pytest.approx(min(losses.values()), rel=0.05)  # the shift moves it a little
 
 
@@ -237,8 +240,8 @@ def test_a_pick_teaches_and_counts_nothing_of_what_it_left_open(llama_folder):
     leads = own[0] - own[1:]
     expected = -torch.nn.functional.logsigmoid(leads).mean()
     torch.testing.assert_close(loss_of(own, slates_of([pick]), config, 1.0), expected)
-    assert figures(judge(model, slates_of([pick]), config))["num_ties"] == 0
-    assert figures(judge(model, slates_of([ranking]), config))["num_ties"] == 3
+    assert figures(judge([model], slates_of([pick]), config))["num_ties"] == 0
+    assert figures(judge([model], slates_of([ranking]), config))["num_ties"] == 3
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +303,84 @@ def test_a_weight_that_is_nan_stops_the_stage_by_name(reward_folder, write_stage
     assert run(folder) == 3
     assert error_of(folder)["code"] == "not_finite"
     assert not folder.is_finished
+
+
+LORA = {"tuning": "lora", "lora_rank": 4, "lora_alpha": 8, "learning_rate": 1e-2, "lora_rate_factor": 1.0}
+
+
+def test_adapters_learn_what_the_labelers_prefer_and_the_result_is_a_plain_model(reward_folder):
+    folder = reward_folder(120, **LORA, num_epochs=6)
+    assert run(folder) == 0
+    assert result_of(folder)["figures"]["validation_accuracy"] > 0.9
+    plain = AutoModelForSequenceClassification.from_pretrained(folder.result).eval()
+    good, bad = (plain(torch.tensor([[5, 6, word, 9, EOS]])).logits.item() for word in (GOOD, GOOD + 1))
+    assert good > bad + 0.5
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_every_member_of_an_ensemble_learns_its_own_way_and_has_its_own_zero_and_unit(
+    reward_folder, policy_folder, llama_folder, family
+):
+    folder = reward_folder(60, **LORA, num_members=3, num_epochs=6)
+    stage = folder.path / "stage.json"
+    stage.write_text(stage.read_text().replace(str(llama_folder), str(policy_folder(family))))
+    assert run(folder) == 0
+    result, trunk = result_of(folder), load_policy(policy_folder(family))
+    scorer = load_scorer(folder.result, trunk=trunk)
+    rows = [row for row in folder.read_rankings() if row.split == "validation"]
+    prompts, completions = [row.prompt_ids for row in rows], [row.completion_ids for row in rows]
+    scores = scorer.member_scores(prompts, completions)
+    for member, other in ((0, 1), (0, 2), (1, 2)):
+        assert torch.corrcoef(scores[[member, other]])[0, 1] > 0.5  # they learned the same
+        assert (scores[member] - scores[other]).abs().mean() > 0.01  # each in its way
+    yardstick = find_yardstick(
+        folder, folder.read_stage().config, slates_of(folder.read_rankings()), lambda: trunk, seed=7, limit=64
+    )
+    for number, (member, described) in enumerate(zip(scorer.members, result["members"], strict=True)):
+        own = score_completions(member, yardstick.unit.prompts, yardstick.unit.completions)
+        assert own.mean().item() == pytest.approx(0, abs=1e-4), number
+        assert described["score_std"] == pytest.approx(own.std().item(), rel=1e-4)
+    assert result["score_std"] == result["members"][0]["score_std"]
+
+
+def test_the_accuracy_of_an_ensemble_is_that_of_its_members_mean_score(reward_folder):
+    folder = reward_folder(40, **LORA, num_members=2, num_epochs=1)
+    run(folder)
+    rows = [row for row in folder.read_rankings() if row.split == "validation"]
+    members = load_scorer(folder.result).members
+    by_prompt = []
+    for row in rows:
+        scores = sum(score_completions(model, [row.prompt_ids], [row.completion_ids]) for model in members)
+        pairs = [(i, j) for i in range(4) for j in range(4) if row.ranks[i] < row.ranks[j]]
+        by_prompt.append(statistics.fmean(float(scores[i] > scores[j]) for i, j in pairs))
+    figures = result_of(folder)["figures"]
+    assert figures["validation_accuracy"] == pytest.approx(statistics.fmean(by_prompt), abs=1e-6)
+    assert figures["num_members"] == 2
+
+
+def test_a_killed_fit_of_an_ensemble_goes_on_to_the_same_bits(reward_folder):
+    settings = {**LORA, "num_members": 2, "batch_size": 6, "num_epochs": 2, "checkpoint_every_steps": 3}
+    undisturbed, killed = reward_folder(24, **settings), reward_folder(24, **settings)
+    run(undisturbed)
+    run_until_killed("trainer.recipes.reward", "fit_reward_model", killed.path, "trainer.fitting.update", 5)
+    assert run(killed) == 0
+    assert weights_of(killed) == weights_of(undisturbed)
+    for number in range(2):
+        adapter = f"members/{number}/adapter_model.safetensors"
+        assert (killed.result / adapter).read_bytes() == (undisturbed.result / adapter).read_bytes()
+    assert result_of(killed) == result_of(undisturbed)
+
+
+def test_members_are_scaled_down_one_by_one():
+    members = torch.nn.ModuleList([torch.nn.Linear(2, 1, bias=False) for _ in range(2)])
+    members[0].weight.grad, members[1].weight.grad = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.3, 0.4]])
+    optimizer = torch.optim.SGD(members.parameters(), lr=0.0)
+    before = [member.weight.detach().clone() for member in members]
+    assert fitting.update(members, optimizer, 1.0, 1.0) == pytest.approx(5.0)
+    torch.testing.assert_close(before[0] - members[0].weight, torch.tensor([[0.6, 0.8]]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(before[1] - members[1].weight, torch.tensor([[0.3, 0.4]]), atol=1e-5, rtol=1e-5)
+
+
+def test_an_ensemble_of_whole_models_is_refused_with_what_to_set():
+    with pytest.raises(ConfigError, match="num_members=3 needs"):
+        recipe_config("reward", "small", {"num_members": 3})

@@ -1,0 +1,110 @@
+"""Ranked slates as a reward model learns from them: batches by tokens, scores, the loss of all their rankings.
+
+The element of a batch is one prompt with all its completions and all their rankings: pairs of it in several batches
+overfit within an epoch (InstructGPT, arXiv:2203.02155, 3.5). Knows no files and no schedule.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trainer.losses import kwise_loss
+from trainer.reward_report import Judged
+from trainer.round_folder import RankingRow
+from trainer.scoring import micro_batches, packed_scores, slate_tokens
+from trainer.settings import RewardConfig
+from trainer.shared_prompt import pack
+
+
+@dataclass(frozen=True)
+class Slate:
+    """One prompt's completions with all their rankings: the element of a batch."""
+
+    prompt_id: int
+    prompt_ids: list[int]
+    completion_ids: list[list[int]]
+    rankings: list[RankingRow]
+
+    @property
+    def num_tokens(self) -> int:
+        return slate_tokens(self.prompt_ids, self.completion_ids)
+
+
+def longest_tokens(row: RankingRow) -> int:
+    """Tokens of the prompt with the longest completion: what the model has to read at once."""
+    return len(row.prompt_ids) + max(len(ids) for ids in row.completion_ids)
+
+
+def slates_of(rows: Sequence[RankingRow]) -> list[Slate]:
+    """Rankings of the same completions together: they are computed once."""
+    slates: dict[object, Slate] = {}
+    for row in rows:
+        key = (row.prompt_id, tuple(tuple(ids) for ids in row.completion_ids))
+        slate = slates.setdefault(key, Slate(row.prompt_id, row.prompt_ids, row.completion_ids, []))
+        slate.rankings.append(row)
+    return list(slates.values())
+
+
+def batches_of_slates(slates: Sequence[Slate], config: RewardConfig) -> list[list[Slate]]:
+    costs = [slate.num_tokens for slate in slates]
+    return [[slates[i] for i in batch] for batch in micro_batches(costs, config.micro_batch_tokens)]
+
+
+def scores_of(model: PreTrainedModel, slates: Sequence[Slate]) -> Tensor:
+    """(M,) the scores of all completions of the slates, with gradients."""
+    prompts, completions = [slate.prompt_ids for slate in slates], [slate.completion_ids for slate in slates]
+    return packed_scores(model, pack(prompts, completions, model.device))
+
+
+def mean_scores_of(models: Sequence[PreTrainedModel], slates: Sequence[Slate]) -> Tensor:
+    """(M,) the members' mean score of each completion of the slates."""
+    return torch.stack([scores_of(model, slates) for model in models]).mean(dim=0)
+
+
+def loss_of(scores: Tensor, slates: Sequence[Slate], config: RewardConfig, total_weight: float) -> Tensor:
+    """What the slates' rankings add to the mean over total_weight. scores: (M,) of all their completions."""
+    rankings = [row for slate in slates for row in slate.rankings]
+    longest = max(len(row.ranks) for row in rankings)
+    padded_scores = scores.new_zeros(len(rankings), longest)
+    rows = iter(range(len(rankings)))
+    for slate, own in zip(slates, split_by_slate(scores, slates), strict=True):
+        for _ in slate.rankings:
+            padded_scores[next(rows), : len(own)] = own
+    ranks = torch.tensor([row.ranks + [0] * (longest - len(row.ranks)) for row in rankings], device=scores.device)
+    weights = scores.new_tensor([row.weight for row in rankings])
+    margins = scores.new_tensor([row.margin or 0.0 for row in rankings]) if config.use_margins else None
+    picks = torch.tensor([row.is_pick for row in rankings], device=scores.device)
+    return kwise_loss(
+        padded_scores,
+        ranks,
+        margins=margins,
+        label_weights=weights,
+        total_weight=total_weight,
+        ties=cast(Literal["skip", "half"], config.ties),
+        picks=picks,
+    )
+
+
+def split_by_slate(scores: Tensor, slates: Sequence[Slate]) -> tuple[Tensor, ...]:
+    return torch.split(scores, [len(slate.completion_ids) for slate in slates])
+
+
+def judged_slates(scores: Tensor, slates: Sequence[Slate]) -> list[Judged]:
+    return [
+        Judged(
+            prompt_id=slate.prompt_id,
+            slate=id(slate),
+            labeler=row.labeler,
+            margin=row.margin,
+            ranks=row.ranks,
+            scores=own.tolist(),
+            lengths=[len(ids) for ids in slate.completion_ids],
+            is_pick=row.is_pick,
+        )
+        for slate, own in zip(slates, split_by_slate(scores, slates), strict=True)
+        for row in slate.rankings
+    ]
