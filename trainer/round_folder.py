@@ -86,6 +86,7 @@ class DemonstrationRow:
     prompt_ids: list[int]
     completion_ids: list[int]  # EOS at the end
     text: str
+    is_learned_in_prompt: list[bool] = field(default_factory=list)  # the assistant's earlier turns, and what ends each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,13 @@ class PromptRow:
     split: Split
     prompt_ids: list[int]
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRow:
+    """A piece of the text that the policy is not to forget (data/pretraining.parquet)."""
+
+    token_ids: list[int]
 
 
 COLUMNS: dict[type, dict[str, str]] = {
@@ -121,8 +129,10 @@ COLUMNS: dict[type, dict[str, str]] = {
         "prompt_ids": "list<int32>",
         "completion_ids": "list<int32>",
         "text": "string",
+        "is_learned_in_prompt": "list<bool>",
     },
     PromptRow: {"prompt_id": "int64", "split": "string", "prompt_ids": "list<int32>", "text": "string"},
+    PretrainingRow: {"token_ids": "list<int32>"},
 }
 
 
@@ -187,6 +197,12 @@ class RoundFolder:
 
     def read_prompts(self) -> list[PromptRow]:
         return self.read_rows("prompts", PromptRow)
+
+    def write_pretraining(self, rows: Iterable[PretrainingRow]) -> None:
+        self.write_rows("pretraining", PretrainingRow, rows)
+
+    def read_pretraining(self) -> list[PretrainingRow]:
+        return self.read_rows("pretraining", PretrainingRow)
 
     def write_rows(self, name: str, kind: type[Row], rows: Iterable[Row]) -> None:
         path = self.path / "data" / f"{name}.parquet"

@@ -10,6 +10,7 @@ from trainer.round_folder import (
     BrokenRoundFolder,
     DemonstrationRow,
     FolderLocked,
+    PretrainingRow,
     PromptRow,
     RoundFolder,
     Stage,
@@ -70,6 +71,8 @@ def test_rows_are_read_as_they_were_written(folder):
     folder.write_rankings(rankings)
     folder.write_demonstrations(demonstrations)
     folder.write_prompts(prompts)
+    folder.write_pretraining([PretrainingRow(token_ids=[5, 6, 7])])
+    assert folder.read_pretraining() == [PretrainingRow(token_ids=[5, 6, 7])]
     assert folder.read_rankings() == rankings
     assert folder.read_demonstrations() == demonstrations
     assert folder.read_prompts() == prompts
