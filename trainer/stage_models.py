@@ -1,0 +1,74 @@
+"""The models of a policy stage: the policy that learns, the frozen one it is held near, who scores, who values.
+
+Under full tuning those that learn have weights of their own. Under lora all sit on one trunk, with an adapter each; the
+trunk itself is the reference, and in bf16 on a GPU.
+"""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from trainer.adapters import LoRA, with_adapter
+from trainer.models import Policy, load_policy, load_reward_model, trunk_dtype
+from trainer.reward_models import EnsembleRule
+from trainer.reward_store import Opened, open_reward_models
+from trainer.round_folder import Stage
+from trainer.settings import TuningConfig
+
+
+@dataclass(frozen=True)
+class StageModels:
+    """The models that every policy stage reads."""
+
+    policy: Policy  # learns
+    reference: Policy  # frozen: the SFT policy, which is where the policy started unless the stage says otherwise
+    rewards: Opened  # frozen
+
+
+def open_policy_to_learn(source: str, config: TuningConfig, *, device: str, seed: int) -> Policy:
+    """The policy with what it learns: all its weights, or an adapter on them.
+
+    Raises ModelNotFound, UnsafeWeights, UnsupportedModel.
+    """
+    if config.tuning == "full":
+        return load_policy(source, device)
+    return with_own_adapter(load_policy(source, device, trunk_dtype(device)), config, seed=seed)
+
+
+def open_stage_models(
+    stage: Stage, config: TuningConfig, *, rule: EnsembleRule = "mean", variance_penalty: float = 0.0
+) -> StageModels:
+    """Open a stage's models, weights that do not change once.
+
+    Reads stage.models: policy, reward_model and, where the policy does not start as the reference, reference.
+    Raises ModelNotFound, UnsafeWeights, UnsupportedModel, FlatScores, AdapterMismatch.
+    """
+    source = stage.models["policy"]
+    reference_source = stage.models.get("reference", source)
+    if config.tuning == "full":
+        policy, reference = load_policy(source, stage.device), load_policy(reference_source, stage.device)
+    else:
+        trunk = load_policy(source, stage.device, trunk_dtype(stage.device))
+        policy = with_own_adapter(trunk, config, seed=stage.seed)
+        same = reference_source == source
+        reference = trunk if same else load_policy(reference_source, stage.device, trunk_dtype(stage.device))
+    reference.model.requires_grad_(False)
+    rewards = open_reward_models(
+        stage.models["reward_model"], stage.device, rule=rule, variance_penalty=variance_penalty, trunk=reference
+    )
+    return StageModels(policy, reference, rewards)
+
+
+def open_value_model(stage: Stage, config: TuningConfig, rewards: Opened) -> PreTrainedModel:
+    """A value model that starts as the reward model, an ensemble's first member, and learns apart from it."""
+    if config.tuning == "lora":
+        return rewards.start_value_model(lora_of(config), seed=stage.seed)
+    return load_reward_model(stage.models["reward_model"], stage.device).model
+
+
+def with_own_adapter(trunk: Policy, config: TuningConfig, *, seed: int) -> Policy:
+    return Policy(with_adapter(trunk.model, lora_of(config), seed=seed), trunk.tokenizer)
+
+
+def lora_of(config: TuningConfig) -> LoRA:
+    return LoRA(config.lora_rank, config.lora_alpha)
