@@ -209,5 +209,9 @@ def is_look(step: int, steps_per_epoch: int, evaluations_per_epoch: int) -> bool
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bf16 on a GPU, over weights in fp32; on the CPU everything is fp32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+    """bf16 on a GPU, over weights in fp32; on the CPU everything is fp32.
+
+    Without its cache of rounded weights: within one autocast it would outlive an optimiser step, and the model would go
+    on computing with the weights that it had before.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
