@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from random import SystemRandom
+from random import Random, SystemRandom
 from types import FrameType
 from typing import Any
 
@@ -26,8 +26,9 @@ from transformers.utils import logging as transformers_logging
 
 from app import terminal
 from app.db import SAMPLER_CHANNEL, SessionFactory, clock
-from app.labeling import conversation_replies, queue
-from app.labeling.models import CompletionSource
+from app.labeling import asking, conversation_replies, queue
+from app.labeling.asking import Asked
+from app.labeling.models import AskedBy, CompletionSource
 from app.labeling.queue import MixtureEntry, NewCompletion, SlateClaim, SlateToSample
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.policies.service import policy_path
@@ -41,13 +42,16 @@ from app.supervision import end_with_parent
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer import models, scoring
+from trainer.asking import choose
 from trainer.decoding import LocalEngine, SampleRequest
 from trainer.devices import available_device
+from trainer.doubts import open_doubts
 from trainer.errors import StageError
 from trainer.inspect_policy import inspect_policy
 from trainer.model_shelf import ModelShelf
 from trainer.prompting import decode_completion, encode_completion, encode_prompt, storable
 from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates
+from trainer.stage_data import Written
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +92,7 @@ class Sampler:
         self.gpu = f"{socket.gethostname()}/cuda:0" if available_device(settings.device) == "cuda" else None
         self.policies = ModelShelf(self._open_policy, capacity=OPEN_MODELS)
         self.reward_models = ModelShelf(self._open_reward_model, capacity=1)
+        self.ensembles = ModelShelf(lambda path: open_doubts(path, self.device), capacity=1)
         self.claims: list[SlateClaim] = []
         self.failing: dict[int, datetime] = {}  # project id -> when to try again
         self.problem = ""  # why, for the heartbeat
@@ -170,12 +175,49 @@ class Sampler:
         except Exception as error:  # one project's policy must not stop the others
             self._put_off(project_id, slates, error)
             return
+        chosen = self._choose(ready, filled, policies)
         for slate, completions in zip(ready, filled, strict=True):
-            self._store(slate, completions, policies)
+            self._store(slate, completions, policies, chosen.get(slate.claim))
         for slate in slates:
             refusal = requests[slate.claim]
             if isinstance(refusal, StageError):
                 self._give_up(slate, refusal.message)
+
+    def _choose(
+        self,
+        slates: Sequence[SlateToSample],
+        filled: Sequence[Sequence[SlateCompletion]],
+        policies: dict[int, OpenPolicy],
+    ) -> dict[SlateClaim, Asked]:
+        """Which of the sampled slates to show, where an ensemble of reward models is asked; empty where none is.
+
+        An ensemble that does not open stops nobody: slates are shown as they come, and it is said.
+        """
+        candidates = [(slate, own) for slate, own in zip(slates, filled, strict=True) if len(own) >= slate.min_k]
+        if not candidates or candidates[0][0].is_awaited:
+            return {}
+        with SessionFactory() as session:
+            project = session.get_one(Project, candidates[0][0].project_id)
+            ensemble = asking.ensemble_of(session, project)
+        if ensemble is None:
+            return {}
+        try:
+            doubts = self.ensembles.get(str(self.settings.artifacts / ensemble.source))
+            disagreements = [
+                doubts.on(slate.prompt_id, slate.messages, [written(completion, policies) for completion in own])
+                for slate, own in candidates
+            ]
+        except StageError as error:
+            self.problem = f"project {project.id} asks at random: {error.message}"
+            log.error("%s", self.problem)
+            return {}
+        count = max(1, round(len(candidates) / project.asking_candidates))
+        rng = Random(f"{project.seed}/{candidates[0][0].seed}")  # noqa: S311 - reproducible, not secret
+        chosen = choose(disagreements, count, disagreement_share=project.disagreement_share, rng=rng)
+        return {
+            slate.claim: Asked(disagreements[number], AskedBy(chosen[number]) if number in chosen else None)
+            for number, (slate, _) in enumerate(candidates)
+        }
 
     def _showing(self, slates: list[SlateToSample]) -> OnFound | None:
         """What shows replies of conversations as they are finished. A batch is of conversations or of none.
@@ -229,7 +271,11 @@ class Sampler:
         )
 
     def _store(
-        self, slate: SlateToSample, completions: Sequence[SlateCompletion], policies: dict[int, OpenPolicy]
+        self,
+        slate: SlateToSample,
+        completions: Sequence[SlateCompletion],
+        policies: dict[int, OpenPolicy],
+        asked: Asked | None,
     ) -> None:
         if len(completions) < slate.min_k:
             self._give_up(
@@ -237,8 +283,12 @@ class Sampler:
             )
             return
         with SessionFactory.begin() as session:
+            now = clock(session)
+            if asked is not None and asked.by is None:
+                queue.pass_over(session, slate.claim, asked, now=now)
+                return
             rows = [new_completion(slate, completion, policies) for completion in completions]
-            if queue.store_completions(session, slate.claim, rows, now=clock(session)):
+            if queue.store_completions(session, slate.claim, rows, now=now, asked=asked):
                 conversation_replies.announce(session, slate.claim.slate_id)
             else:
                 log.info("slate=%s is not ours any more; its completions are dropped", slate.claim.slate_id)
@@ -373,6 +423,7 @@ class Sampler:
             self.device = device
             self.policies.clear()
             self.reward_models.clear()
+            self.ensembles.clear()
             torch.cuda.empty_cache()
 
     def _let_go(self) -> None:
@@ -421,6 +472,18 @@ def new_completion(slate: SlateToSample, completion: SlateCompletion, policies: 
         logprob=sum(sampled.logprobs),
         token_ids=sampled.token_ids,
         tokenizer_sha256=policies[source.engine].tokenizer_sha256,
+    )
+
+
+def written(completion: SlateCompletion, policies: dict[int, OpenPolicy]) -> Written:
+    """A completion as a reward model reads it: the ids that were sampled, where there are any."""
+    if completion.sampled is None or completion.source.engine is None:
+        return Written(text=completion.text)
+    return Written(
+        text=completion.text,
+        token_ids=completion.sampled.token_ids,
+        tokenizer_sha256=policies[completion.source.engine].tokenizer_sha256,
+        finish_reason=completion.sampled.finish_reason,
     )
 
 

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Double,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -84,6 +85,13 @@ class Strength(StrEnum):
     NEGLIGIBLY = "negligibly"
 
 
+class AskedBy(StrEnum):
+    """How a slate was chosen among several that were sampled."""
+
+    DISAGREEMENT = "disagreement"
+    RANDOM = "random"
+
+
 class Slate(Base):
     """The K completions of one prompt that are shown together."""
 
@@ -103,6 +111,10 @@ class Slate(Base):
     # The slate whose prompt and completions this one copies: of gold, onboarding and repeat slates.
     repeats_id: Mapped[UUID | None] = mapped_column(ForeignKey("slate.id"))
     for_labeler_id: Mapped[int | None] = mapped_column(ForeignKey("labeler.id"))  # nobody else is given it
+    # Where reward models were asked which slates to show: how far they disagreed, and why this one is shown. One that
+    # was passed over is retired and has no reason.
+    disagreement: Mapped[float | None] = mapped_column(Double)
+    asked_by: Mapped[AskedBy | None] = mapped_column(one_of(AskedBy, "asked_by"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ready_at: Mapped[datetime | None]
     done_at: Mapped[datetime | None]

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db import EVENTS_CHANNEL, SAMPLER_CHANNEL, notify
+from app.labeling.asking import Asked, num_candidates
 from app.labeling.models import (
     Completion,
     CompletionSource,
@@ -112,6 +113,7 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
     num_missing = project.queue_target - (num_fresh or 0)
     if num_missing <= 0:
         return 0
+    num_missing *= num_candidates(session, project)
     rng = random.Random(f"{project.seed}/{num_planned}")  # noqa: S311 - reproducible, not secret
     prompts = _least_recently_used_prompts(session, project, num_missing, rng) if asks_for_slates(project) else []
     shared = _shared_overlap(session, project)
@@ -190,10 +192,16 @@ def release_claims(session: Session, claims: Sequence[SlateClaim]) -> None:
 
 
 def store_completions(
-    session: Session, claim: SlateClaim, completions: Sequence[NewCompletion], *, now: datetime
+    session: Session,
+    claim: SlateClaim,
+    completions: Sequence[NewCompletion],
+    *,
+    now: datetime,
+    asked: Asked | None = None,
 ) -> bool:
     """Fill the slate and make it ready; its K becomes the number given.
 
+    asked: why it is shown, where several were sampled and some chosen.
     False, and nothing is stored, if the claim is lost or the slate was retired meanwhile.
     """
     slate = session.scalar(select(Slate).where(*held(claim)).with_for_update())
@@ -204,10 +212,22 @@ def store_completions(
         for position, completion in enumerate(completions)
     )
     slate.k = len(completions)
+    if asked is not None:
+        slate.disagreement, slate.asked_by = asked.disagreement, asked.by
     slate.state, slate.ready_at, slate.owner, slate.deadline = SlateState.READY, now, None, None
     session.flush()
     notify(session, EVENTS_CHANNEL, f"project:{slate.project_id}")
     return True
+
+
+def pass_over(session: Session, claim: SlateClaim, asked: Asked, *, now: datetime) -> bool:
+    """Retire a sampled slate in whose place another is shown. False if the claim is lost.
+
+    Its prompt goes to the end of the line, as if it had been shown.
+    """
+    values = {"state": SlateState.RETIRED, "retired_at": now, "owner": None, "deadline": None}
+    retired = update(Slate).where(*held(claim)).values(values | {"disagreement": asked.disagreement})
+    return session.scalar(retired.returning(Slate.id)) is not None
 
 
 def give_up(session: Session, claim: SlateClaim, reason: str, *, now: datetime) -> bool:

@@ -68,6 +68,9 @@ class Project(Base):
     gold_share: Mapped[float] = mapped_column(Float, server_default=text("0.05"))  # of the slates given out
     repeat_share: Mapped[float] = mapped_column(Float, server_default=text("0.02"))  # of the slates given out
     repeat_after_days: Mapped[int] = mapped_column(server_default=text("14"))
+    # What to ask next: so many new slates because the reward models disagree on them, the rest at random.
+    disagreement_share: Mapped[float] = mapped_column(Float, server_default=text("0"))
+    asking_candidates: Mapped[int] = mapped_column(server_default=text("4"))  # slates sampled for each that is chosen
     # Tasks: which are on offer, how often each is drawn, and what a user-based prompt is written for.
     task_weights: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("""'{"rank": 1}'"""))
     use_cases: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))
@@ -95,6 +98,7 @@ class Project(Base):
             " AND repeat_after_days >= 1",
             name="known_answers",
         ),
+        CheckConstraint("disagreement_share BETWEEN 0 AND 1 AND asking_candidates BETWEEN 2 AND 8", name="asking"),
     )
 
 

@@ -167,6 +167,29 @@ GROUPS = (
         ),
     ),
     SettingGroup(
+        "What is asked next",
+        (
+            ProjectSetting(
+                "disagreement_share",
+                "float",
+                "Share of slates chosen by disagreement",
+                "So many new slates are those on whose order the reward models disagree most (arXiv:1706.03741); the"
+                " rest are drawn at random and marked, so that what choosing does can be measured. Takes effect once a"
+                " round has fitted several: reward.num_members above 1, with reward.tuning=lora.",
+                0,
+                1,
+            ),
+            ProjectSetting(
+                "asking_candidates",
+                "int",
+                "Slates sampled for each that is chosen",
+                "More find more disagreement, and cost the sampler as much more.",
+                2,
+                8,
+            ),
+        ),
+    ),
+    SettingGroup(
         "Writing",
         (
             ProjectSetting(

@@ -155,6 +155,8 @@ SETTINGS = {
     "gold_share": "0.1",
     "repeat_share": "0.05",
     "repeat_after_days": "30",
+    "disagreement_share": "0.7",
+    "asking_candidates": "4",
     "evaluation_comparisons": "384",
     "promotes_at_lower_bound": "0.5",
     "flags": "Rude\n\nWrong",
