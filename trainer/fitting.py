@@ -25,6 +25,7 @@ from trainer.checkpoints import (
 from trainer.recipes.program import Interrupt, Interrupted
 from trainer.round_folder import RoundFolder
 from trainer.settings import RejectionConfig, RewardConfig, SFTConfig
+from trainer.stopping import kl_over_budget
 
 ADAM_BETAS = (0.9, 0.95)  # InstructGPT, arXiv:2203.02155, C
 
@@ -143,8 +144,8 @@ def judge(progress: Fit, model: nn.Module, seen: dict[str, float], aim: Aim, pat
     name = aim.figure.replace("_", " ")
     value, best = seen[aim.figure], progress.best_figures.get(aim.figure)
     kl = seen.get("held_out_kl", 0.0)
-    if kl > aim.kl_budget:
-        progress.stopped = f"the KL, {kl:.1f} nats, went over its budget of {aim.kl_budget:g}"
+    progress.stopped = kl_over_budget(kl, aim.kl_budget)
+    if progress.stopped:
         return
     if best is None or (value > best if aim.is_higher_better else value < best):
         progress.best_figures, progress.best_step, progress.looks_without_gain = seen, progress.step, 0

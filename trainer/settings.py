@@ -59,17 +59,6 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def start_from() -> Any:
-    """The setting of every policy recipe that says where a round starts; the reference stays the SFT policy."""
-    return setting(
-        "sft",
-        "Which policy a round starts from: the SFT policy (sft), or the one that labelers see now (current)."
-        " The KL is measured from the SFT policy in both.",
-        paper="arXiv:2505.18126: gold score 0.448 from the SFT policy with all labels, -0.06 continuing the last",
-        choices=("sft", "current"),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class RecipeConfig:
     """What every recipe's settings share: they are checked once, when they are made."""
@@ -283,10 +272,32 @@ class RewardConfig(TuningConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyConfig(TuningConfig):
+class ScoredConfig(TuningConfig):
+    """What every recipe shares that improves a policy by scores: where it starts, and what its completions score."""
+
+    start_from: str = setting(
+        "sft",
+        "Which policy a round starts from: the SFT policy (sft), or the one that labelers see now (current)."
+        " The KL is measured from the SFT policy in both.",
+        paper="arXiv:2505.18126: gold score 0.448 from the SFT policy with all labels, -0.06 continuing the last",
+        choices=("sft", "current"),
+    )
+    ensemble_rule: str = setting(
+        "mean",
+        "How the scores of an ensemble become one: their mean, the worst, or the mean less a penalty for their"
+        " variance. One reward model alone is not affected.",
+        paper="arXiv:2310.02743, 3",
+        choices=("mean", "worst", "variance"),
+    )
+    variance_penalty: float = setting(
+        0.1, "That penalty, under the rule variance.", paper="arXiv:2310.02743, lambda", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig(ScoredConfig):
     """What PPO and GRPO share: a policy samples, its completions are scored, and it learns from them."""
 
-    start_from: str = start_from()
     num_steps: int = setting(
         500,
         "Steps, each of which samples a batch and learns from it; fewer when a stop rule ends the stage.",
@@ -353,16 +364,6 @@ class PolicyConfig(TuningConfig):
         paper="InstructGPT, arXiv:2203.02155, C.4: 0.992",
         minimum=0,
         maximum=0.99999,
-    )
-    ensemble_rule: str = setting(
-        "mean",
-        "How the scores of an ensemble become one: their mean, the worst, or the mean less a penalty for their"
-        " variance. One reward model alone is not affected.",
-        paper="arXiv:2310.02743, 3",
-        choices=("mean", "worst", "variance"),
-    )
-    variance_penalty: float = setting(
-        0.1, "That penalty, under the rule variance.", paper="arXiv:2310.02743, lambda", minimum=0
     )
     missing_eos: str = setting(
         "penalise",
@@ -530,10 +531,9 @@ class GRPOConfig(PolicyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RejectionConfig(TuningConfig):
+class RejectionConfig(ScoredConfig):
     """Rejection sampling: the best of n completions by score, and supervised fine-tuning on those."""
 
-    start_from: str = start_from()
     samples_per_prompt: int = setting(
         16,
         "Completions sampled of each prompt, of which the best is learned from.",

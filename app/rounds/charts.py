@@ -32,6 +32,8 @@ class Chart:
     help: str = ""
 
 
+UNCHARTED = {"num_completions"}  # how far sampling is: a number, and no line
+
 # In the order in which a stage is judged by them.
 CHARTS = (
     Chart(
@@ -54,6 +56,13 @@ CHARTS = (
         "nats per completion",
         {"kl": "rollouts", "held_out_kl": "validation"},
         "How far the policy has moved. The stage stops at its KL budget.",
+    ),
+    Chart(
+        "best_of_n",
+        "Best of n",
+        "reward model, normalised",
+        {"sampled_score": "sampled", "chosen_score": "chosen"},
+        "What the chosen completions score above all that were sampled: the most that learning from them can give.",
     ),
     Chart("loss", "Loss", "nats", {"loss": "train", "validation_loss": "validation"}),
     Chart("policy_loss", "Policy loss", "", {"policy_loss": "policy"}),
@@ -117,11 +126,13 @@ DARK = ("#93abff", "#f0a270", "#74d3a0", "#c8a2ff", "#ff9188", "#a6adba")
 
 def charts_of(metrics: Sequence[str]) -> list[Chart]:
     """The charts that these metrics fill, then one of its own for each number that belongs to none."""
-    present = set(metrics)
+    present = set(metrics) - UNCHARTED
     known = [chart for chart in CHARTS if present & set(chart.series)]
     placed = {name for chart in known for name in chart.series}
     others = [
-        Chart(name, name.replace("_", " ").capitalize(), "", {name: name}) for name in metrics if name not in placed
+        Chart(name, name.replace("_", " ").capitalize(), "", {name: name})
+        for name in metrics
+        if name not in placed | UNCHARTED
     ]
     return known + others
 

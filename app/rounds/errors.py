@@ -100,6 +100,18 @@ class NoValidationRankings(MissingData):
         )
 
 
+class NoNewRankings(MissingData):
+    """Only what is new was to be learned from, and on a side of the split nothing is."""
+
+    code = "no_new_rankings"
+
+    def __init__(self, split: str) -> None:
+        super().__init__(
+            f"reward.labels=latest_round learns from what no earlier round knew, and there is no such ranking of the"
+            f" {split} split; rank more slates, or choose all labels."
+        )
+
+
 class NoDemonstrations(MissingData):
     """No demonstration on the side of the split that is needed."""
 
@@ -123,12 +135,12 @@ class NoPrompts(MissingData):
 
 
 class NoRewardModel(MissingData):
-    """PPO or an evaluation was asked for, without a reward model to judge by."""
+    """A stage that learns or judges by scores was asked for, without a reward model that gives them."""
 
     code = "no_reward_model"
 
-    def __init__(self, stage: str) -> None:
-        super().__init__(f"{stage} needs a reward model and the project has none yet; choose the stage reward too.")
+    def __init__(self, stage: str, remedy: str = "choose the stage reward too") -> None:
+        super().__init__(f"{stage} needs a reward model and the project has none yet; {remedy}.")
 
 
 class StageNotFound(RoundError):

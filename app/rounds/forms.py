@@ -10,9 +10,11 @@ from trainer.settings import Preset, SettingDescription, Value, config_class_of,
 
 # What each stage is for, in the words of the page.
 PURPOSES = {
-    Recipe.SFT: "Learn from demonstrations. Makes the policy that PPO starts from.",
+    Recipe.SFT: "Learn from demonstrations. Makes the policy that the next stages start from.",
     Recipe.REWARD: "Fit a reward model to all rankings so far.",
     Recipe.PPO: "Improve the policy against the reward model, near where it started.",
+    Recipe.GRPO: "Instead of ppo: without a value model, completions of a prompt compared with each other.",
+    Recipe.REJECTION: "Instead of ppo: learn from the best of several completions by score.",
     Recipe.EVALUATE: "Judge the new policy against the current one on test prompts.",
 }
 

@@ -1,6 +1,6 @@
 """What a claimed stage is run with: its configuration, the models it reads, prompts and demonstrations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from app.policies.service import policy_path
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
 from app.rounds.claims import StageClaim, locked_stage
-from app.rounds.models import Recipe, Round
+from app.rounds.models import POLICY_RECIPES, Recipe, Round
 from app.settings import Settings
 
 
@@ -46,7 +46,7 @@ def stage_inputs(session: Session, settings: Settings, claim: StageClaim) -> Sta
     """All that the stage's folder is made from, looked up. Raises ClaimLost, MissingParent."""
     stage = locked_stage(session, claim)
     round = stage.round
-    models, parents = _models(session, settings, round, stage.recipe)
+    models, parents = _models(session, settings, round, stage.recipe, stage.configuration)
     stage.parents = {**parents, "snapshot_id": round.snapshot_id}
     assert stage.folder is not None
     snapshot_sha256 = None
@@ -102,28 +102,33 @@ def demonstrations_of(session: Session, snapshot_id: int | None) -> list[tuple[D
 
 
 def _models(
-    session: Session, settings: Settings, round: Round, recipe: Recipe
+    session: Session, settings: Settings, round: Round, recipe: Recipe, configuration: Mapping[str, Any]
 ) -> tuple[dict[str, str], dict[str, int]]:
     """The models a recipe reads: what each opens with, and whose they are."""
-    sft = session.get_one(PolicyVersion, round.sft_policy_id)
-    policies: dict[str, PolicyVersion]
-    if recipe in (Recipe.SFT, Recipe.REWARD, Recipe.PPO):
-        policies = {"policy": sft}
-    else:
-        if round.candidate_id is None:
-            raise MissingParent("there is no candidate to evaluate: add a stage that makes a policy to the round")
-        policies = {
-            "candidate": session.get_one(PolicyVersion, round.candidate_id),
-            "current": session.get_one(PolicyVersion, round.baseline_id),
-            "reference": sft,
-        }
+    policies = _policies(session, round, recipe, configuration)
     models = {name: policy_path(settings, version) for name, version in policies.items()}
     parents = {f"{name}_id": version.id for name, version in policies.items()}
-    if recipe in (Recipe.PPO, Recipe.EVALUATE):
+    if recipe in (*POLICY_RECIPES, Recipe.EVALUATE) or configuration.get("select_by") == "score":
         reward_model = _reward_model(session, round)
         models["reward_model"] = str(settings.artifacts / reward_model.source)
         parents["reward_model_id"] = reward_model.id
     return models, parents
+
+
+def _policies(
+    session: Session, round: Round, recipe: Recipe, configuration: Mapping[str, Any]
+) -> dict[str, PolicyVersion]:
+    """The policies by what the recipe calls them. Raises MissingParent."""
+    sft = session.get_one(PolicyVersion, round.sft_policy_id)
+    current = session.get_one(PolicyVersion, round.baseline_id)  # as it was when the round was started
+    if recipe == Recipe.EVALUATE:
+        if round.candidate_id is None:
+            raise MissingParent("there is no candidate to evaluate: add a stage that makes a policy to the round")
+        candidate = session.get_one(PolicyVersion, round.candidate_id)
+        return {"candidate": candidate, "current": current, "reference": sft}
+    if configuration.get("start_from") == "current" and current.id != sft.id:
+        return {"policy": current, "reference": sft}
+    return {"policy": sft}
 
 
 def _reward_model(session: Session, round: Round) -> RewardModelVersion:

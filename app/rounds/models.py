@@ -41,7 +41,13 @@ class Recipe(StrEnum):
     SFT = "sft"
     REWARD = "reward"
     PPO = "ppo"
+    GRPO = "grpo"
+    REJECTION = "rejection"
     EVALUATE = "evaluate"
+
+
+# What improves a policy by a reward model; a round has one of them at most.
+POLICY_RECIPES = (Recipe.PPO, Recipe.GRPO, Recipe.REJECTION)
 
 
 class Round(Base):
@@ -55,7 +61,7 @@ class Round(Base):
     state: Mapped[RoundState] = mapped_column(one_of(RoundState, "state"), server_default="queued")
     seed: Mapped[int]
     snapshot_id: Mapped[int | None] = mapped_column(ForeignKey("snapshot.id"))  # frozen when the round is started
-    sft_policy_id: Mapped[int] = mapped_column(ForeignKey("policy_version.id"))  # PPO starts from it
+    sft_policy_id: Mapped[int] = mapped_column(ForeignKey("policy_version.id"))  # the KL is measured from it
     baseline_id: Mapped[int] = mapped_column(ForeignKey("policy_version.id"))  # current when the round was started
     candidate_id: Mapped[int | None] = mapped_column(ForeignKey("policy_version.id"))
     evaluation_comparisons: Mapped[int] = mapped_column(server_default=text("0"))  # blind A/B slates wanted; 0: none

@@ -17,7 +17,7 @@ from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import ROUNDS_PREFIX
 from app.projects.models import Project
 from app.rounds.claims import StageClaim, locked_stage, tell
-from app.rounds.models import Metric, Recipe, RoundState, Stage, StageSample, StageState
+from app.rounds.models import POLICY_RECIPES, Metric, Recipe, RoundState, Stage, StageSample, StageState
 from app.rounds.service import announce
 
 ROWS_PER_STATEMENT = 1000  # Postgres takes 65,535 parameters a statement
@@ -90,7 +90,7 @@ def complete_stage(session: Session, claim: StageClaim, result: StageResult, *, 
     stage.owner = stage.deadline = None
     if stage.recipe == Recipe.REWARD:
         _register_reward_model(session, project, stage, result)
-    elif stage.recipe in (Recipe.SFT, Recipe.PPO):
+    elif stage.recipe in (Recipe.SFT, *POLICY_RECIPES):
         _register_policy(session, project, stage, result)
     session.flush()
     tell(session, stage, "Succeeded.")
@@ -121,7 +121,7 @@ def _register_reward_model(session: Session, project: Project, stage: Stage, res
 
 
 def _register_policy(session: Session, project: Project, stage: Stage, result: StageResult) -> None:
-    """A new candidate. What SFT made is what PPO starts from, in this round already."""
+    """A new candidate. What SFT made is what the next stage starts from, in this round already."""
     round = stage.round
     number = session.scalar(
         select(func.coalesce(func.max(PolicyVersion.number), 0) + 1).where(PolicyVersion.project_id == project.id)
@@ -132,7 +132,7 @@ def _register_policy(session: Session, project: Project, stage: Stage, result: S
         state=PolicyState.CANDIDATE,
         recipe=stage.recipe.value,
         source=f"{ROUNDS_PREFIX}{stage.folder}/result",
-        parent_id=round.sft_policy_id,
+        parent_id=stage.parents.get("policy_id", round.sft_policy_id),
         stage_id=stage.id,
         is_sft=stage.recipe == Recipe.SFT,
         num_parameters=result.num_parameters,

@@ -20,6 +20,7 @@ from app.rounds.errors import BadRoundSetting, ChartNotFound, StageNotFound
 from app.rounds.events import live
 from app.rounds.forms import overrides_of, stage_fields
 from app.rounds.models import Recipe, Round, Stage
+from app.rounds.needs import has_demonstrations
 from app.rounds.schemas import RoundOut, RoundStart, round_out
 from trainer.settings import SMALL_MODEL_PARAMETERS
 
@@ -110,7 +111,7 @@ def preset_of(session: Session, access: Access) -> Any:
 
 def can_demonstrate(session: Session, access: Access) -> bool:
     """Whether there is something to fine-tune on; the loop then begins with it."""
-    return all(service.has_demonstrations(session, access.project, split) for split in (Split.TRAIN, Split.VALIDATION))
+    return all(has_demonstrations(session, access.project, split) for split in (Split.TRAIN, Split.VALIDATION))
 
 
 def start_form(

@@ -11,15 +11,14 @@ from datetime import datetime
 from itertools import chain, count
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.datasets.errors import NothingSelected
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
-from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, RankingItem, Slate
 from app.people.models import Account
 from app.people.service import audit
 from app.policies.errors import CurrentPolicyChanged, NotPromotable
@@ -29,27 +28,23 @@ from app.policies.evaluation import (
     retire_evaluation_slates,
     win_rate,
 )
-from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
+from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import current_version, promote, sft_policy_of
 from app.projects.models import Project
-from app.prompts.models import Prompt, Split, Use
-from app.prompts.service import serves
+from app.prompts.models import Split
 from app.rounds.errors import (
     BadRoundSetting,
     BadStages,
     NoDemonstrations,
-    NoPrompts,
-    NoRankings,
-    NoRewardModel,
     NotAwaitingLabels,
     NotResumable,
-    NoValidationRankings,
     RoundIsActive,
     RoundIsOver,
     RoundNotFound,
 )
 from app.rounds.models import (
     ACTIVE_ROUND_STATES,
+    POLICY_RECIPES,
     Recipe,
     Round,
     RoundState,
@@ -57,6 +52,7 @@ from app.rounds.models import (
     StageEvent,
     StageState,
 )
+from app.rounds.needs import check_data, check_what_settings_need
 from trainer.settings import ConfigError, Preset, Value, describe, preset_for, recipe_config
 
 Overrides = Mapping[str, Mapping[str, Value]]  # recipe -> setting -> value, as text or as itself
@@ -91,6 +87,7 @@ def start_round(
     sft_policy = sft_policy_of(session, baseline)
     preset = preset_of(sft_policy)
     configurations = configure(project, recipes, preset, overrides)
+    check_what_settings_need(session, project, configurations)
     number = 1 + (session.scalar(select(func.max(Round.number)).where(Round.project_id == project.id)) or 0)
     round = Round(
         project_id=project.id,
@@ -158,82 +155,15 @@ def check_stages(stages: Sequence[str]) -> list[Recipe]:
         raise BadStages("A round needs a stage; choose at least one.")
     if len(recipes) < len(stages):
         raise BadStages("A stage was named twice; name each once.")
-    if Recipe.EVALUATE in recipes and not {Recipe.SFT, Recipe.PPO} & set(recipes):
-        raise BadStages("evaluate judges the policy that the round makes; choose sft or ppo too, or leave it out.")
+    improving = [recipe.value for recipe in recipes if recipe in POLICY_RECIPES]
+    if len(improving) > 1:
+        raise BadStages(f"A round improves the policy in one way; choose one of {' and '.join(improving)}.")
+    if Recipe.EVALUATE in recipes and Recipe.SFT not in recipes and not improving:
+        raise BadStages(
+            f"evaluate judges the policy that the round makes; choose one of sft, {', '.join(POLICY_RECIPES)} too,"
+            " or leave it out."
+        )
     return recipes
-
-
-def check_data(session: Session, project: Project, recipes: Sequence[Recipe]) -> None:
-    """Raises MissingData for the first stage that would have nothing to work on."""
-    if Recipe.SFT in recipes:
-        for split in (Split.TRAIN, Split.VALIDATION):
-            if not has_demonstrations(session, project, split):
-                raise NoDemonstrations(split)
-    if Recipe.REWARD in recipes:
-        if not has_rankings(session, project, Split.TRAIN):
-            raise NoRankings()
-        if not has_rankings(session, project, Split.VALIDATION):
-            raise NoValidationRankings()
-        check_prompts(session, project, Recipe.REWARD, Split.VALIDATION)
-    elif (needs_score := {Recipe.PPO, Recipe.EVALUATE} & set(recipes)) and newest_reward_model(
-        session, project
-    ) is None:
-        raise NoRewardModel(min(needs_score, key=list(Recipe).index))
-    if Recipe.PPO in recipes:
-        check_prompts(session, project, Recipe.PPO, Split.TRAIN, Use.ROLL_OUT)
-        check_prompts(session, project, Recipe.PPO, Split.VALIDATION)
-    if Recipe.EVALUATE in recipes:
-        check_prompts(session, project, Recipe.EVALUATE, Split.TEST)
-
-
-def has_rankings(session: Session, project: Project, split: Split) -> bool:
-    """Whether a ranking that counts, on this side of the split, places one completion above another."""
-    better, worse = aliased(RankingItem), aliased(RankingItem)
-    return bool(
-        session.scalar(
-            select(
-                exists()
-                .where(Ranking.project_id == project.id, Ranking.counted, Ranking.retracted_at.is_(None))
-                .where(Slate.id == Ranking.slate_id, Slate.kind.in_(FITTING_KINDS))
-                .where(Prompt.id == Slate.prompt_id, Prompt.split == split)
-                .where(better.ranking_id == Ranking.id, worse.ranking_id == Ranking.id, better.rank < worse.rank)
-            )
-        )
-    )
-
-
-def has_demonstrations(session: Session, project: Project, split: Split) -> bool:
-    return bool(
-        session.scalar(
-            select(
-                exists().where(
-                    Prompt.project_id == project.id,
-                    Prompt.split == split,
-                    Demonstration.prompt_id == Prompt.id,
-                    Demonstration.retracted_at.is_(None),
-                )
-            )
-        )
-    )
-
-
-def check_prompts(session: Session, project: Project, recipe: Recipe, split: Split, use: Use | None = None) -> None:
-    """Raises NoPrompts."""
-    condition = exists().where(Prompt.project_id == project.id, Prompt.split == split, Prompt.set_aside_at.is_(None))
-    if use is not None:
-        condition = condition.where(serves(project, use))
-    if not session.scalar(select(condition)):
-        raise NoPrompts(recipe, split)
-
-
-def newest_reward_model(session: Session, project: Project) -> RewardModelVersion | None:
-    """The reward model that judges where a round fits none of its own."""
-    return session.scalar(
-        select(RewardModelVersion)
-        .where(RewardModelVersion.project_id == project.id)
-        .order_by(RewardModelVersion.number.desc())
-        .limit(1)
-    )
 
 
 def preset_of(version: PolicyVersion) -> Preset:

@@ -31,12 +31,14 @@ EVENTS_SHOWN = 40
 SAMPLES_SHOWN = 4  # completions of the latest step
 
 # What each recipe's settings call the number of steps that its charts run to.
-STEP_SETTINGS = {Recipe.PPO: "num_steps"}
+STEP_SETTINGS = {Recipe.PPO: "num_steps", Recipe.GRPO: "num_steps"}
 
 HEADLINES = {
     Recipe.SFT: ("validation_loss", "loss"),
     Recipe.REWARD: ("validation_accuracy", "validation_loss", "loss"),
     Recipe.PPO: ("held_out_score", "score", "kl", "tokens_per_s"),
+    Recipe.GRPO: ("held_out_score", "score", "kl", "tokens_per_s"),
+    Recipe.REJECTION: ("held_out_score", "held_out_kl", "loss", "chosen_score", "num_completions"),
     Recipe.EVALUATE: (),
 }
 

@@ -1,6 +1,7 @@
 """Tiny policies on disk, and round folders to fit them in."""
 
 import itertools
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from tests.trainer.tiny import save_tiny_policy, some_prompt, some_ranking
+from trainer.models import reward_model_from_policy, save_model
 from trainer.round_folder import PromptRow, RoundFolder, Stage
 from trainer.settings import Value, recipe_config
 
@@ -39,6 +41,15 @@ def llama_folder(policy_folder: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def gpt2_folder(policy_folder: Callable[[str], Path]) -> Path:
     return policy_folder("gpt2")
+
+
+@pytest.fixture
+def reward_model(llama_folder: Path, tmp_path: Path) -> Path:
+    """A reward model whose result.json says how far its scores spread."""
+    reward = reward_model_from_policy(llama_folder, seed=3)
+    save_model(reward.model, reward.tokenizer, tmp_path / "reward")
+    (tmp_path / "reward" / "result.json").write_text(json.dumps({"score_std": 0.8}))
+    return tmp_path / "reward"
 
 
 @pytest.fixture

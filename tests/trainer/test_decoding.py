@@ -1,10 +1,14 @@
+import itertools
 import math
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from trainer.decoding import LocalEngine, NonFiniteLogits, SampleRequest, choose_tokens, stop_token_ids
+from tests.trainer.tiny import tiny_config
+from trainer.choosing import choose_tokens
+from trainer.decoding import LocalEngine, SampleRequest, stop_token_ids
+from trainer.lanes import NonFiniteLogits, Stepping
 from trainer.prompting import PromptTooLong
 
 EOS, VOCABULARY = 1, 40
@@ -14,7 +18,7 @@ class Tokenizer:
     eos_token_id = EOS
 
 
-@pytest.fixture(params=["llama", "gpt2"])
+@pytest.fixture(params=["llama", "gpt2", "qwen2", "opt"])
 def model(request):
     """A random model whose logits are spread enough that its completions differ and end."""
     torch.manual_seed(0)
@@ -32,6 +36,11 @@ def model(request):
             bos_token_id=None,
         )
         return LlamaForCausalLM(config).eval()
+    if request.param in ("qwen2", "opt"):
+        torch.manual_seed(1)
+        config = tiny_config(request.param)
+        config.vocab_size, config.init_std, config.initializer_range = VOCABULARY, 0.2, 0.5
+        return AutoModelForCausalLM.from_config(config).eval()
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=32,
@@ -152,6 +161,100 @@ def test_small_batches_give_what_one_large_batch_gives(model):
     large = LocalEngine(model, Tokenizer, max_rows=64).sample(requests)
     small = LocalEngine(model, Tokenizer, max_rows=4).sample(requests)
     assert [[c.token_ids for c in slate] for slate in small] == [[c.token_ids for c in slate] for slate in large]
+
+
+def ids_of(slates):
+    return [[completion.token_ids for completion in slate] for slate in slates]
+
+
+def test_a_place_that_becomes_free_is_taken_by_the_next_completion_at_once(model):
+    """Broken by decoding one full batch after another: 24 completions in 4 rows then take 6 times the longest."""
+    rows = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    slates = LocalEngine(model, Tokenizer, max_rows=4).sample([request_of(prompt, seeds=range(6)) for prompt in RAGGED])
+    num_tokens = sum(len(completion.token_ids) for slate in slates for completion in slate)
+    assert max(rows) == 4
+    assert sum(rows) == num_tokens  # no row is computed for nobody
+    assert rows.count(4) >= len(rows) - 12  # all are busy until nothing waits
+
+
+def shapes_read(model):
+    """The shape of every tensor of token ids that the trunk is given from now on."""
+    read = []
+    model.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append((args[0] if args else kwargs["input_ids"]).shape), with_kwargs=True
+    )
+    return read
+
+
+def test_a_prompt_is_read_once_for_all_its_completions(model):
+    read = shapes_read(model)
+    LocalEngine(model, Tokenizer).sample([request_of(RAGGED[1], seeds=range(20)), request_of(RAGGED[4])])
+    prompts = [shape for shape in read if shape[1] > 1]
+    assert prompts == [(2, len(RAGGED[1]) - 1)]  # together, the shorter one padded; the last token is the first step's
+
+
+def test_a_prompt_that_a_row_holds_is_not_read_again(model):
+    read = shapes_read(model)
+    engine, requests = LocalEngine(model, Tokenizer, max_rows=6), [request_of(RAGGED[1], seeds=range(20))]
+    sampled = engine.sample(requests)
+    assert sum(shape[1] > 1 for shape in read) == 1
+    assert ids_of(sampled) == ids_of(LocalEngine(model, Tokenizer).sample(requests))
+
+
+# What a GPU does, at a size that tests reach: few shapes, several steps before anybody looks.
+FEW_SHAPES = Stepping(lanes=(1, 2, 4), columns=8, steps_between_looks=3)
+
+
+@pytest.mark.parametrize("max_rows", [3, 7, 64])
+def test_steps_of_few_shapes_give_what_exact_ones_give(model, max_rows):
+    requests = [
+        request_of(prompt, seeds=(1, 2, 3), temperature=0.0 if i == 2 else 1.0, top_p=0.9 if i == 3 else 1.0)
+        for i, prompt in enumerate(RAGGED)
+    ]
+    exact = LocalEngine(model, Tokenizer).sample(requests)
+    shapes = set()
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.add((len(kwargs["input_ids"]), kwargs["attention_mask"].shape[-1])),
+        with_kwargs=True,
+    )
+    few = LocalEngine(model, Tokenizer, max_rows=max_rows, stepping=FEW_SHAPES).sample(requests)
+    assert ids_of(few) == ids_of(exact)
+    for own, expected in zip(itertools.chain(*few), itertools.chain(*exact), strict=True):
+        assert own.finish_reason == expected.finish_reason
+        assert own.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+    assert {lanes for lanes, _ in shapes} <= {1, 2, 4, 8, 12, 16}
+    assert {columns % 8 for _, columns in shapes} == {0}
+
+
+def test_what_a_row_held_before_does_not_reach_the_next_completion(model):
+    """One row: every completion is decoded where the others were, over longer ones too."""
+    requests = [request_of(prompt, seeds=(3, 4)) for prompt in reversed(RAGGED)]
+    one_row = LocalEngine(model, Tokenizer, max_rows=1).sample(requests)
+    assert ids_of(one_row) == ids_of(LocalEngine(model, Tokenizer).sample(requests))
+
+
+def test_a_model_in_fp32_can_be_decoded_in_bf16_with_the_weights_that_it_has_now(model):
+    engine = LocalEngine(model, Tokenizer, dtype=torch.bfloat16)
+    for _ in range(2):
+        [[completion]] = engine.sample([request_of(RAGGED[1], (5,))])
+        exact = logprobs_one_token_at_a_time(model, RAGGED[1], completion.token_ids)
+        assert completion.logprobs == pytest.approx(exact, abs=0.3)
+        assert completion.logprobs != pytest.approx(exact, abs=1e-5)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    assert model.dtype == torch.float32
+    assert all(own is not copied for own, copied in zip(model.parameters(), engine.rounded.parameters(), strict=True))
+
+
+def test_sampling_within_autocast_is_sampling_without_it(model):
+    requests = [request_of(prompt, seeds=(3, 4)) for prompt in RAGGED]
+    plain = LocalEngine(model, Tokenizer).sample(requests)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert LocalEngine(model, Tokenizer).sample(requests) == plain
 
 
 def test_the_model_is_read_anew_at_each_call(model):

@@ -7,21 +7,16 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from tests.trainer.tiny import EOS, PAD
 from trainer.decoding import LocalEngine
+from trainer.draws import shuffled
 from trainer.models import load_policy, load_reward_model, reward_model_from_policy, save_model
-from trainer.ppo import (
+from trainer.policy_updates import (
     Learner,
-    Models,
     clipped_policy_losses,
-    clipped_value_losses,
     final_scores,
     plan_epoch,
     sample_rollouts,
-    score_rollouts,
-    shuffled,
-    update_policy,
-    update_value,
-    weigh,
 )
+from trainer.ppo import Models, clipped_value_losses, update_policy, update_value, weigh
 from trainer.reward_models import Scorer
 from trainer.settings import PPOConfig
 
@@ -190,7 +185,7 @@ def test_a_custom_stop_token_finishes_a_completion_and_costs_nothing(models, fol
     last = [completion[-1] for _, _, completion in every_completion(rollouts)]
     assert {9, 17} & set(last)
     assert rollouts.is_finished.tolist() == [token in (EOS, 9, 17) for token in last]
-    scores = score_rollouts(models, rollouts, ppo_config())
+    scores = models.scorer.measure(rollouts.prompts, rollouts.completions).scores
     paid = final_scores(scores, rollouts.is_finished, ppo_config())
     assert torch.equal(paid[rollouts.is_finished], scores[rollouts.is_finished])
     assert (paid[~rollouts.is_finished] < scores[~rollouts.is_finished]).all()

@@ -19,10 +19,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.checkpoints import require_finite
 from trainer.decoding import LocalEngine, SampledCompletion, SampleRequest
+from trainer.draws import draw_seed
 from trainer.fitting import autocast
 from trainer.kl import k1, sequence_kl
 from trainer.models import Policy, load_policy
-from trainer.ppo import draw_seed
 from trainer.prompting import decode_completion
 from trainer.recipes.program import Interrupt, Interrupted, run_recipe
 from trainer.reward_models import Scorer

@@ -1,25 +1,26 @@
 """Supervised fine-tuning: teach the policy to write demonstrations (InstructGPT, arXiv:2203.02155, 3.5 and C.1).
 
-Reads data/demonstrations and a policy; writes the policy with the lowest loss on the validation split. The loss counts
-completion tokens alone, their EOS included: earlier turns of a conversation are read and not learned from. Dropout
-stays off, as PPO starts from the result.
+Reads data/demonstrations and a policy, and a reward model with data/prompts where its score chooses; writes the policy
+of the best look at the validation split. The loss counts completion tokens, their EOS included; of earlier turns of a
+conversation it counts the assistant's where `turns` says so. Dropout stays off, as PPO starts from the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
-
 from trainer.errors import StageError
-from trainer.fitting import autocast, fit
-from trainer.models import load_policy, num_parameters, save_model
+from trainer.fitting import Aim, fit
+from trainer.held_out import HeldOut
+from trainer.imitation import Example, add_gradients, mean_loss
+from trainer.models import Policy, num_parameters, save_model
 from trainer.recipes.program import Interrupt, run_recipe
+from trainer.recomputing import checkpointing
+from trainer.reward_store import load_scorer
 from trainer.round_folder import DemonstrationRow, RoundFolder, Stage
-from trainer.scoring import micro_batches, packed_logprobs
 from trainer.settings import SFTConfig
-from trainer.shared_prompt import context_tokens, pack
+from trainer.shared_prompt import context_tokens
+from trainer.stage_inputs import NoRewardModel, prompts_that_fit, require_one_tokenizer
+from trainer.stage_models import open_policy_to_learn
 
 
 class NoDemonstrations(StageError):
@@ -37,30 +38,38 @@ class NoDemonstrations(StageError):
 def fine_tune(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     """The recipe, top to bottom."""
     config = cast(SFTConfig, stage.config)
-    policy = load_policy(stage.models["policy"], stage.device)
+    policy = open_policy_to_learn(stage.models["policy"], config, device=stage.device, seed=stage.seed)
+    checkpointing(policy.model, config.gradient_checkpointing)
     demonstrations = folder.read_demonstrations()
     rows = [row for row in demonstrations if num_tokens(row) <= context_tokens(policy.model)]
     num_too_long = len(demonstrations) - len(rows)
-    train = [row for row in rows if row.split == "train"]
-    validation = [row for row in rows if row.split == "validation"]
+    train = [example_of(row, config) for row in rows if row.split == "train"]
+    validation = [example_of(row, config) for row in rows if row.split == "validation"]
     if not train:
         raise NoDemonstrations(num_too_long)
+    score = scoring_look(folder, stage, config, policy) if config.select_by == "score" else None
 
     def learn(batch: Sequence[int]) -> dict[str, float]:
-        return add_gradients(policy.model, [train[i] for i in batch], config)
+        return add_gradients(policy.model, [train[i] for i in batch], config.micro_batch_tokens)
 
     def look(step: int) -> dict[str, float]:
-        return {"validation_loss": mean_loss(policy.model, validation, config)}
+        seen = score(step) if score else {}
+        if validation:
+            seen["validation_loss"] = mean_loss(policy.model, validation, config.micro_batch_tokens)
+        return seen
 
-    fitted = fit(policy.model, len(train), learn, look if validation else None, config, stage.seed, folder, interrupt)
-    losses = {} if fitted.best_loss is None else {"validation_loss": fitted.best_loss}
+    has_looks = bool(validation or score)
+    aim = Aim("held_out_reward", is_higher_better=True) if score else Aim()
+    fitted = fit(
+        policy.model, len(train), learn, look if has_looks else None, config, stage.seed, folder, interrupt, aim=aim
+    )
     folder.publish_result(
         lambda result: save_model(policy.model, policy.tokenizer, result),
         {
             "figures": {
-                **losses,
-                "train_loss": mean_loss(policy.model, train, config),
-                "best_step": fitted.best_step if validation else fitted.step,
+                **fitted.best_figures,
+                "train_loss": mean_loss(policy.model, train, config.micro_batch_tokens),
+                "best_step": fitted.best_step if has_looks else fitted.step,
                 "num_steps": fitted.step,
                 "num_demonstrations": len(train),
                 "num_too_long": num_too_long,
@@ -72,42 +81,43 @@ def fine_tune(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     )
 
 
-def add_gradients(model: PreTrainedModel, rows: Sequence[DemonstrationRow], config: SFTConfig) -> dict[str, float]:
-    """Add the gradient of a batch's loss: the mean over all its tokens, micro-batched or not."""
-    num_completion_tokens = count_tokens(rows)
-    loss = 0.0
-    for batch in batches_of_rows(rows, config):
-        with autocast(model.device):
-            part = -logprobs_of(model, batch).sum() / num_completion_tokens
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += part.item()
-    return {"loss": loss, "num_tokens": num_completion_tokens}
-
-
-@torch.no_grad()
-def mean_loss(model: PreTrainedModel, rows: Sequence[DemonstrationRow], config: SFTConfig) -> float:
-    """Nats a completion token."""
-    total = sum(-logprobs_of(model, batch).double().sum().item() for batch in batches_of_rows(rows, config))
-    return total / count_tokens(rows)
-
-
 def num_tokens(row: DemonstrationRow) -> int:
     return len(row.prompt_ids) + len(row.completion_ids)
 
 
-def count_tokens(rows: Sequence[DemonstrationRow]) -> int:
-    return sum(len(row.completion_ids) for row in rows)
+def example_of(row: DemonstrationRow, config: SFTConfig) -> Example:
+    """What of the demonstration is learned from: its completion, and the assistant's turns before it if asked for."""
+    if config.turns == "last" or not any(row.is_learned_in_prompt):
+        return Example(prompt_ids=row.prompt_ids, completion_ids=row.completion_ids)
+    first = row.is_learned_in_prompt.index(True)
+    return Example(
+        prompt_ids=row.prompt_ids[:first],
+        completion_ids=row.prompt_ids[first:] + row.completion_ids,
+        is_learned=row.is_learned_in_prompt[first:] + [True] * len(row.completion_ids),
+    )
 
 
-def batches_of_rows(rows: Sequence[DemonstrationRow], config: SFTConfig) -> list[list[DemonstrationRow]]:
-    costs = [num_tokens(row) for row in rows]
-    return [[rows[i] for i in batch] for batch in micro_batches(costs, config.micro_batch_tokens)]
+def scoring_look(
+    folder: RoundFolder, stage: Stage, config: SFTConfig, policy: Policy
+) -> Callable[[int], dict[str, float]]:
+    """What samples completions on validation prompts and scores them.
 
-
-def logprobs_of(model: PreTrainedModel, rows: Sequence[DemonstrationRow]) -> Tensor:
-    """(T,) of the completions' tokens, each demonstration by itself in the packed row."""
-    packed = pack([row.prompt_ids for row in rows], [[row.completion_ids] for row in rows], model.device)
-    return packed_logprobs(model, packed)
+    Raises NoRewardModel, OtherTokenizer, NoPrompts, FlatScores.
+    """
+    if "reward_model" not in stage.models:
+        raise NoRewardModel(stage.recipe)
+    require_one_tokenizer(stage)
+    scorer = load_scorer(stage.models["reward_model"], stage.device)
+    prompts, _ = prompts_that_fit(folder, policy.model, config.max_completion_tokens, "validation")
+    held_out = HeldOut(
+        prompts=prompts[: config.num_evaluation_prompts],
+        scorer=scorer,
+        reference=None,
+        seed=stage.seed,
+        max_completion_tokens=config.max_completion_tokens,
+        micro_batch_tokens=config.micro_batch_tokens,
+    )
+    return lambda step: held_out.look(policy, folder.samples(), step)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from app.projects.models import Project
 from app.rounds import claims
 from app.rounds.claims import StageClaim
 from app.rounds.models import Round, Stage
-from app.rounds.service import start_round
+from app.rounds.service import Overrides, start_round
 from tests.app.loop import (
     make_project,
     make_what_a_round_needs,
@@ -26,12 +26,14 @@ def make_loop(session: Session) -> Project:
     return project
 
 
-def start(session: Session, project: Project, *stages: str, **options: Any) -> Round:
+def start(
+    session: Session, project: Project, *stages: str, overrides: Overrides | None = None, **options: Any
+) -> Round:
     round = start_round(
         session,
         project,
         stages=stages or ("reward", "ppo", "evaluate"),
-        overrides={},
+        overrides=overrides or {},
         account=None,
         now=clock(session),
         **options,

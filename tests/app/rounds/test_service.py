@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
 from app.db import SessionFactory, clock
-from app.labeling.models import Slate, SlateState
+from app.labeling.models import Demonstration, Slate, SlateState
 from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import current_version
 from app.projects.models import Project
@@ -20,6 +20,7 @@ from app.rounds.errors import (
     BadRoundSetting,
     BadStages,
     NoDemonstrations,
+    NoNewRankings,
     NoPrompts,
     NoRankings,
     NoRewardModel,
@@ -121,7 +122,9 @@ def test_stages_run_in_the_order_of_the_loop(session: Session, project: Project)
         ([], "needs a stage"),
         (["ppoo"], "no stage 'ppoo'"),
         (["reward", "reward"], "named twice"),
-        (["reward", "evaluate"], "choose sft or ppo too"),
+        (["reward", "evaluate"], "choose one of sft, ppo, grpo, rejection too"),
+        (["reward", "ppo", "grpo"], "choose one of ppo and grpo"),
+        (["ppo", "grpo", "rejection"], "choose one of ppo and grpo and rejection"),
     ],
 )
 def test_stages_that_make_no_round_are_refused(
@@ -205,6 +208,51 @@ def test_ppo_may_use_the_reward_model_of_an_earlier_round(session: Session, proj
     start(session, project, stages=["reward"])
     run_stage(session)
     assert start(session, project, stages=["ppo"]).snapshot_id is None
+
+
+@pytest.mark.parametrize("recipe", ["ppo", "grpo", "rejection"])
+def test_each_way_to_improve_a_policy_makes_a_round_of_its_own(session: Session, project: Project, recipe: str) -> None:
+    round = start(session, project, stages=["evaluate", recipe, "reward"])
+    assert [stage.recipe for stage in round.stages] == ["reward", recipe, "evaluate"]
+    assert round.stages[1].configuration["max_completion_tokens"] == 33
+    assert round.stages[1].configuration["start_from"] == "sft"
+
+
+@pytest.mark.parametrize("recipe", ["grpo", "rejection"])
+def test_every_way_to_improve_a_policy_needs_prompts_to_roll_out_and_a_reward_model(
+    session: Session, project: Project, recipe: str
+) -> None:
+    with pytest.raises(NoRewardModel, match=f"{recipe} needs a reward model"):
+        start(session, project, stages=[recipe])
+    for prompt in session.scalars(select(Prompt).where(Prompt.split == Split.TRAIN)):
+        prompt.set_aside_at, prompt.set_aside_reason = clock(session), "too long"
+    with pytest.raises(NoPrompts, match=f"{recipe} needs prompts of the train split"):
+        start(session, project, stages=["reward", recipe])
+
+
+def test_choosing_sft_by_score_needs_the_reward_model_of_an_earlier_round(session: Session, project: Project) -> None:
+    for split in (Split.TRAIN, Split.VALIDATION):
+        for prompt in make_prompts(session, project, split):
+            session.add(Demonstration(prompt_id=prompt.id, text="Written by a person"))
+    by_score = {"sft": {"select_by": "score"}}
+    with pytest.raises(NoRewardModel, match="fit one in a round before this one"):
+        start(session, project, stages=["sft", "reward"], overrides=by_score)
+    start(session, project, stages=["reward"])
+    run_stage(session)
+    assert start(session, project, stages=["sft"], overrides=by_score).stages[0].configuration["select_by"] == "score"
+
+
+def test_learning_from_new_rankings_alone_needs_some_on_both_sides(session: Session, project: Project) -> None:
+    only_new = {"reward": {"labels": "latest_round"}}
+    start(session, project, stages=["reward"], overrides=only_new)  # of a first round all are new
+    run_stage(session)
+    with pytest.raises(NoNewRankings, match="of the train split"):
+        start(session, project, stages=["reward"], overrides=only_new)
+    make_rankings(session, project, Split.TRAIN, 1)
+    with pytest.raises(NoNewRankings, match="of the validation split"):
+        start(session, project, stages=["reward"], overrides=only_new)
+    make_rankings(session, project, Split.VALIDATION, 1)
+    assert start(session, project, stages=["reward"], overrides=only_new).number == 2
 
 
 def test_sft_without_demonstrations_is_refused(session: Session, project: Project) -> None:

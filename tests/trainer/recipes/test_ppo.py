@@ -1,11 +1,7 @@
 import json
 import math
 import random
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import trainer.ppo
 import trainer.reward_models
+from tests.trainer.killing import run_until_killed
 from tests.trainer.tiny import GOOD, some_prompt
 from trainer.models import reward_model_from_policy, save_model
 from trainer.recipes.ppo import run_ppo
@@ -36,6 +33,8 @@ SETTINGS = {
     "evaluate_every_steps": 2,
     "num_evaluation_prompts": 6,
     "patience": 50,
+    "max_length_factor": 100.0,  # six tokens are soon one: rules on drift have tests of their own
+    "max_eos_drop": 1.0,
     "checkpoint_every_steps": 2,
 }
 
@@ -123,42 +122,21 @@ def test_the_phases_of_a_step_add_up_to_it(ppo_folder):
         assert 0.8 * row["step_s"] < sum(phases) <= row["step_s"]
 
 
-KILLED = """
-import os, signal, sys
-import trainer.recipes.ppo as recipe
-from trainer import checkpoints
-from trainer.recipes.program import Interrupt, run_in_folder
-from trainer.round_folder import RoundFolder
-
-calls = 0
-
-def dying(function, last_call):
-    def wrapped(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == last_call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
-
-phase = sys.argv[2]
-if phase == "sample":  # of the fourth step
-    recipe.weigh = dying(recipe.weigh, 4)
-if phase == "update":  # the middle of the third step's: 4 minibatches a step, the first step learns values only
-    recipe.update_policy = dying(recipe.update_policy, 6)
-if phase == "save":  # of the second checkpoint: everything is written, nothing renamed
-    checkpoints.sync = dying(checkpoints.sync, 6)
-run_in_folder(recipe.run_ppo, RoundFolder(sys.argv[1]), Interrupt())
-"""
+# Where a process dies, by phase: a function that is called in it, and the call. The fourth step of four, or the last
+# evaluation and checkpoint: what came before must be found again.
+PHASES = {
+    "sample": ("trainer.improvement.sample_rollouts", 4),
+    "score": ("trainer.recipes.ppo.weigh", 4),
+    "update": ("trainer.recipes.ppo.update_policy", 6),  # 4 minibatches a step, the first step learns values only
+    "evaluate": ("trainer.held_out.decode_completion", 15),  # of 6 a look: the sample table is half written
+    "save": ("trainer.checkpoints.sync", 6),  # everything is written, nothing renamed
+}
 
 
-@pytest.mark.parametrize("phase", ["sample", "update", "save"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_stage_killed_in_any_phase_and_resumed_ends_in_the_same_bits(ppo_folder, phase):
     folder, undisturbed = ppo_folder(), ppo_folder()
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, folder.path, phase], cwd=Path(trainer.ppo.__file__).parent.parent, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    run_until_killed("trainer.recipes.ppo", "run_ppo", folder.path, *PHASES[phase])
     assert not folder.is_finished
     assert [path.name for path in sorted(folder.checkpoints.glob("step-????????"))] == ["step-00000002"]
     assert run(folder) == 0
@@ -200,7 +178,7 @@ def test_the_stage_stops_at_its_kl_budget_and_keeps_the_best_policy_within_it(pp
 
 
 def test_the_stage_stops_when_the_held_out_reward_has_stopped_rising(ppo_folder, monkeypatch):
-    monkeypatch.setattr("trainer.recipes.ppo.final_scores", lambda scores, *_: torch.zeros_like(scores))
+    monkeypatch.setattr("trainer.improvement.final_scores", lambda scores, *_: torch.zeros_like(scores))
     folder = ppo_folder(patience=1)
     assert run(folder) == 0
     assert result_of(folder)["stopped"] == "the held-out reward was last highest at step 0"

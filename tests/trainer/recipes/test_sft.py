@@ -7,12 +7,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.trainer.killing import run_until_killed
-from tests.trainer.tiny import EOS, GOOD, some_completion, some_demonstration
+from tests.trainer.tiny import EOS, GOOD, some_completion, some_demonstration, some_prompt
+from trainer.imitation import Example, add_gradients, mean_loss
 from trainer.models import load_policy
 from trainer.recipes.program import Interrupt, run_in_folder
-from trainer.recipes.sft import add_gradients, fine_tune, mean_loss
+from trainer.recipes.sft import fine_tune
 from trainer.round_folder import read_result
-from trainer.settings import recipe_config
 
 
 @pytest.fixture
@@ -36,6 +36,10 @@ def weights_of(folder):
     return (folder.result / "model.safetensors").read_bytes()
 
 
+def some_examples(rng, count):
+    return [Example(prompt_ids=some_prompt(rng), completion_ids=some_completion(rng)) for _ in range(count)]
+
+
 def test_the_policy_learns_to_write_the_demonstrations_and_to_stop(sft_folder):
     folder = sft_folder(num_epochs=10)
     assert run(folder) == 0
@@ -50,7 +54,7 @@ def test_the_policy_learns_to_write_the_demonstrations_and_to_stop(sft_folder):
 
 def test_the_loss_counts_completion_tokens_and_their_eos_alone(llama_folder):
     rng = random.Random(1)
-    rows = [dataclasses.replace(some_demonstration(i, rng), completion_ids=some_completion(rng)) for i in range(3)]
+    rows = some_examples(rng, 3)
     plain = AutoModelForCausalLM.from_pretrained(llama_folder).eval()
     nats, count = 0.0, 0
     for row in rows:
@@ -58,20 +62,19 @@ def test_the_loss_counts_completion_tokens_and_their_eos_alone(llama_folder):
         for position, token in enumerate(row.completion_ids, start=len(row.prompt_ids)):
             nats -= logprobs[position - 1, token].item()
             count += 1
-    config = recipe_config("sft", "small", {})
     policy = load_policy(llama_folder).model
-    assert mean_loss(policy, rows, config) == pytest.approx(nats / count, rel=1e-5)
-    assert add_gradients(policy, rows, config)["loss"] == pytest.approx(nats / count, rel=1e-5)
+    assert mean_loss(policy, rows, 4096) == pytest.approx(nats / count, rel=1e-5)
+    assert add_gradients(policy, rows, 4096)["loss"] == pytest.approx(nats / count, rel=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_the_gradient_of_a_step_does_not_depend_on_its_micro_batches(llama_folder, dtype, tolerance):
     rng = random.Random(2)
-    rows = [dataclasses.replace(some_demonstration(i, rng), completion_ids=some_completion(rng)) for i in range(40)]
+    rows = some_examples(rng, 40)
 
     def gradient(micro_batch_tokens):
         model = load_policy(llama_folder, dtype=dtype).model
-        add_gradients(model, rows, recipe_config("sft", "small", {"micro_batch_tokens": micro_batch_tokens}))
+        add_gradients(model, rows, micro_batch_tokens)
         return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
     whole, parts = gradient(100_000), gradient(64)
