@@ -9,16 +9,16 @@ attention from Transformers' `AttentionInterface`. Knows nothing of rewards or o
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from trainer.errors import StageError
+from trainer.packed_attention import Slate, attend
 
 ATTENTION = "podium_shared_prompt"  # models are loaded with it; without a packed row it is Transformers' own sdpa
 
@@ -33,19 +33,6 @@ class SequenceTooLong(StageError):
             f"a prompt with its completion has {num_tokens} tokens; the model reads at most {limit}",
             advice="leave out prompts this long, or use a model with a longer context",
         )
-
-
-@dataclass(frozen=True)
-class Slate:
-    """How many tokens one prompt and its completions take in the packed row."""
-
-    prompt_length: int  # tokens
-    completion_lengths: tuple[int, ...]  # tokens of each completion; they follow the prompt in this order
-
-    @property
-    def spans(self) -> list[int]:
-        """Tokens of the prompt, then of each completion."""
-        return [self.prompt_length, *self.completion_lengths]
 
 
 @dataclass(frozen=True)
@@ -167,55 +154,8 @@ def shared_prompt_attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:  # grouped queries
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    # One split of the whole row: its gradient is one concatenation, where a slice per slate would fill N zeros each.
-    spans = [span for slate in packed_slates for span in slate.spans]
-    rows = [Rows(*parts) for parts in zip(*(torch.split(t, spans, dim=2) for t in (query, key, value)), strict=True)]
-    outputs: list[Tensor] = []
-    for slate in packed_slates:
-        own, rows = rows[: len(slate.spans)], rows[len(slate.spans) :]
-        outputs += attend_slate(own[0], own[1:], scaling)
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
-
-
-class Rows(NamedTuple):
-    """A prompt's or a completion's part of the row, each (1, H, tokens, D)."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-
-
-def attend_slate(prompt: Rows, completions: Sequence[Rows], scaling: float | None) -> list[Tensor]:
-    """The attention of one prompt, then of all its completions, each (1, H, tokens, D)."""
-    if len(completions) == 1:  # a single completion is a continuation: plain causal attention
-        query, key, value = (torch.cat(pair, dim=2) for pair in zip(prompt, completions[0], strict=True))
-        return [F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)]
-    output_of_prompt = F.scaled_dot_product_attention(*prompt, is_causal=True, scale=scaling)
-    lengths = [rows.query.shape[2] for rows in completions]
-    query, key, value = (stack(parts, max(lengths)) for parts in zip(*completions, strict=True))
-    output = F.scaled_dot_product_attention(
-        query,
-        torch.cat([prompt.key.expand(len(lengths), -1, -1, -1), key], dim=2),
-        torch.cat([prompt.value.expand(len(lengths), -1, -1, -1), value], dim=2),
-        attn_mask=prompt_and_self(max(lengths), prompt.key.shape[2], query.device),
-        scale=scaling,
-    )  # (K, H, longest, D)
-    # Split first: the gradient of a slice of the whole would be a whole of zeros for each completion.
-    return [
-        output_of_prompt,
-        *(row[:, :, :length] for row, length in zip(torch.split(output, 1), lengths, strict=True)),
-    ]
-
-
-def stack(rows: Sequence[Tensor], length: int) -> Tensor:
-    """(K, H, length, D) of K tensors (1, H, at most length, D): zeros on the right, where the mask hides them."""
-    return torch.cat([F.pad(row, (0, 0, 0, length - row.shape[2])) if row.shape[2] < length else row for row in rows])
-
-
-def prompt_and_self(completion_length: int, prompt_length: int, device: torch.device) -> Tensor:
-    """(C, P + C) True where a completion's token may look: all of its prompt, and itself up to here."""
-    mask = torch.ones(completion_length, prompt_length + completion_length, dtype=torch.bool, device=device)
-    return mask.tril_(diagonal=prompt_length)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return attend(query, key, value, packed_slates, scale), None
 
 
 AttentionInterface.register(ATTENTION, shared_prompt_attention)
