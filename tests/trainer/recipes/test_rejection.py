@@ -156,6 +156,8 @@ def test_the_look_with_the_best_held_out_reward_is_kept_the_start_among_them(rej
     assert {sample["step"] for sample in folder.samples().read()} == set(looks)
     assert set(folder.samples().read()[0]) == {"step", "prompt", "completion", "score", "kl"}
     assert (looks.keys() >= {0, figures["num_steps"]}, figures["start_held_out_kl"]) == (True, 0.0)
+    sampling = [row["num_completions"] for row in folder.metrics().read() if "sampled_score" in row]
+    assert sampling == [16, 32, 44]  # after each chunk, in completions; the fit leaves them there
 
 
 def test_the_stage_stops_at_its_kl_budget_and_keeps_the_best_policy_within_it(rejection_folder, llama_folder):
