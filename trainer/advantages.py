@@ -73,3 +73,18 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     centred = (values - mean).masked_fill(~mask, 0.0)
     variance = centred.square().sum() / (count - 1)
     return centred * torch.rsqrt(variance + 1e-8)
+
+
+def group_advantages(scores: Tensor, group_size: int, *, divide_by_std: bool) -> Tensor:
+    """(B,) how much better each completion is than the others of its prompt (GRPO, arXiv:2402.03300, 4.1.2).
+
+    scores: (B,), a prompt's completions side by side, group_size of them.
+    The score minus its group's mean, divided by the group's standard deviation (unbiased) where asked for. A group of
+    equal scores has nothing to teach: its advantages are 0, not the rounding error of its mean, and not 0 / 0.
+    """
+    groups = scores.view(-1, group_size)
+    advantages = groups - groups.mean(dim=1, keepdim=True)
+    if divide_by_std:
+        advantages = advantages / (groups.std(dim=1, keepdim=True) + 1e-4)  # scores that hardly differ are noise
+    is_equal = groups.amax(dim=1, keepdim=True) == groups.amin(dim=1, keepdim=True)
+    return advantages.masked_fill(is_equal, 0.0).view(-1)

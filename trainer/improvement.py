@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -33,11 +34,12 @@ from trainer.models import Policy, save_model
 from trainer.policy_updates import Learner, final_scores, sample_rollouts
 from trainer.recipes.program import Interrupt, Interrupted
 from trainer.recomputing import checkpointing
+from trainer.reward_models import EnsembleRule
 from trainer.rollouts import Rollouts
 from trainer.round_folder import PromptRow, RoundFolder, Stage
 from trainer.settings import PolicyConfig, recipe_of
-from trainer.stage_inputs import prompts_that_fit
-from trainer.stage_models import StageModels
+from trainer.stage_inputs import prompts_that_fit, require_one_tokenizer
+from trainer.stage_models import StageModels, open_stage_models
 from trainer.stopping import OverBudget, kl_over_budget, no_gain, reason_to_stop
 
 
@@ -52,6 +54,16 @@ class Task:
     config: PolicyConfig
     seed: int
     folder: RoundFolder
+
+
+def open_models(stage: Stage, config: PolicyConfig) -> StageModels:
+    """The policy that learns, the reference, the reward models; before anything slow, that all read the same tokens.
+
+    Raises ModelNotFound, UnsafeWeights, UnsupportedModel, OtherTokenizer, FlatScores, AdapterMismatch.
+    """
+    require_one_tokenizer(stage)
+    rule = cast(EnsembleRule, config.ensemble_rule)
+    return open_stage_models(stage, config, rule=rule, variance_penalty=config.variance_penalty)
 
 
 def read_task(folder: RoundFolder, stage: Stage, config: PolicyConfig, models: StageModels) -> Task:

@@ -10,28 +10,23 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from trainer.checkpoints import require_finite
-from trainer.improvement import Phases, Run, improve, is_look, policy_learner, read_task
+from trainer.improvement import Phases, Run, improve, is_look, open_models, policy_learner, read_task
 from trainer.kl import KLController
 from trainer.policy_updates import Learner, Minibatch, learn_policy, mean_metrics, plan_epoch
 from trainer.ppo import Models, PPOExperience, update_policy, update_value, weigh
 from trainer.pretraining import PretrainingMix, read_pretraining_mix
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
-from trainer.reward_models import EnsembleRule
 from trainer.rollouts import Rollouts
 from trainer.round_folder import RoundFolder, Stage
 from trainer.settings import PPOConfig
 from trainer.side_by_side import side_by_side
-from trainer.stage_inputs import require_one_tokenizer
-from trainer.stage_models import open_stage_models, open_value_model
+from trainer.stage_models import open_value_model
 
 
 def run_ppo(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     config = cast(PPOConfig, stage.config)
-    require_one_tokenizer(stage)
-    opened = open_stage_models(
-        stage, config, rule=cast(EnsembleRule, config.ensemble_rule), variance_penalty=config.variance_penalty
-    )
+    opened = open_models(stage, config)
     value = open_value_model(stage, config, opened.rewards)
     checkpointing(value, config.gradient_checkpointing)
     scorer = opened.rewards.scorer
