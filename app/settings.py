@@ -21,6 +21,12 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("podium"),
         description="Where the embedded database, the artifacts and the logs live.",
     )
+    artifacts_place: str | None = Field(
+        default=None,
+        validation_alias="PODIUM_ARTIFACTS",
+        description="Where round folders are kept for all machines: a folder, or the URL of a store (s3://, gs://,"
+        " file://); $PODIUM_HOME/artifacts when unset.",
+    )
     host: str = Field(default="127.0.0.1", description="Address the web process listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port the web process listens on; 0 picks a free one.")
     public_url: str | None = Field(
@@ -30,12 +36,23 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=10, ge=2, description="Database connections a process may hold.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the sampler and recipes compute.")
     threads: int = Field(default=0, ge=0, description="CPU threads for models; 0 uses every core.")
+    pretraining_text: Path | None = Field(
+        default=None, description="Text or JSONL that PPO mixes in (ppo.ptx_coef); demonstrations when unset."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
     @property
     def artifacts(self) -> Path:
-        """Round folders, checkpoints and snapshot files."""
-        return self.home / "artifacts"
+        """Round folders on this machine; with a store, what is worked on here and copies of what was fetched."""
+        if not self.artifacts_place or self.store_url is not None:
+            return self.home / "artifacts"
+        return Path(self.artifacts_place).expanduser().absolute()
+
+    @property
+    def store_url(self) -> str | None:
+        """The store that machines share (app.artifacts); None where they share a folder, or are one."""
+        place = self.artifacts_place
+        return place if place is not None and "://" in place else None
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_PACKAGES = {"sqlalchemy", "psycopg", "alembic"}
-SHELLS = {"trainer.worker", "trainer.sampler"}  # the two processes of trainer/ that may touch the database
+# The two processes of trainer/, and what the worker writes into a folder: they may touch the database.
+SHELLS = {"trainer.worker", "trainer.sampler", "trainer.stage_tables"}
 PURE = {"trainer.losses": {"torch"}, "trainer.advantages": {"torch"}, "trainer.kl": {"torch"}}
 ON_ANY_GPU_MACHINE = {
     *("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "huggingface_hub", "trainer")
@@ -55,7 +56,7 @@ def test_the_app_imports_nothing_of_the_trainer_but_its_settings() -> None:
         assert not any(within(imported, "torch") for imported in imports_of(name, path)), f"{name} imports torch"
 
 
-def test_only_the_worker_and_the_sampler_know_the_app_and_the_database() -> None:
+def test_only_the_worker_its_tables_and_the_sampler_know_the_app_and_the_database() -> None:
     for name, path in modules_of("trainer"):
         roots = {imported.partition(".")[0] for imported in imports_of(name, path)}
         if name not in SHELLS:

@@ -58,17 +58,51 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, max_
     max_tokens: the context left for the prompt; None when the caller checks. Raises PromptTooLong, MalformedMessages.
     """
     _check_messages(messages)
-    text = tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
-        chat_template=tokenizer.chat_template or PLAIN_CHAT_TEMPLATE,
-        add_generation_prompt=True,
-        tokenize=False,
-    )
+    text = _rendered(tokenizer, messages, asks_for_reply=True)
     # The template writes the special tokens it wants; a tokenizer that adds its own would double the BOS.
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     if max_tokens is not None and len(ids) > max_tokens:
         raise PromptTooLong(len(ids), max_tokens)
     return ids
+
+
+def earlier_turns(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[list[bool], int]:
+    """Which tokens of encode_prompt(messages) are the assistant's own words in earlier turns, each with its EOS.
+
+    What the template writes before a turn and after its EOS is nobody's to learn. Where it writes no EOS, none is
+    added. The second number counts turns that the template writes otherwise once the conversation goes on: the policy
+    never wrote them so, and they are not learned. Needs a fast tokenizer, as all that Transformers 5 opens are.
+    """
+    text = _rendered(tokenizer, messages, asks_for_reply=True)
+    spans, num_lost = [], 0
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = _rendered(tokenizer, messages[:number], asks_for_reply=True) if number else ""
+        after = _rendered(tokenizer, messages[: number + 1], asks_for_reply=False)
+        if before and after.startswith(before) and text.startswith(after):
+            spans.append((len(before), _end_of_turn(tokenizer, after, len(before))))
+        else:
+            num_lost += 1
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    is_learned = [any(first <= start < end <= last for first, last in spans) for start, end in offsets]
+    return is_learned, num_lost
+
+
+def _end_of_turn(tokenizer: Any, text: str, start: int) -> int:
+    """Where in the text the turn that begins at `start` ends: after its EOS, or with its last word."""
+    eos = text.rfind(tokenizer.eos_token, start)
+    return len(text.rstrip()) if eos < 0 else eos + len(tokenizer.eos_token)
+
+
+def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, asks_for_reply: bool) -> str:
+    text: str = tokenizer.apply_chat_template(
+        [dict(message) for message in messages],
+        chat_template=tokenizer.chat_template or PLAIN_CHAT_TEMPLATE,
+        add_generation_prompt=asks_for_reply,
+        tokenize=False,
+    )
+    return text
 
 
 def _check_messages(messages: Sequence[Mapping[str, str]]) -> None:

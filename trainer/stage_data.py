@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.prompting import MalformedMessages, PromptTooLong, encode_completion, encode_prompt
+from trainer.prompting import MalformedMessages, PromptTooLong, earlier_turns, encode_completion, encode_prompt
 
 LEAST_LABELERS_FOR_HOLDING_OUT = 10
 HELD_OUT_OF = 10  # one in so many labelers is never fitted to
@@ -18,6 +18,7 @@ HELD_OUT_OF = 10  # one in so many labelers is never fitted to
 TOO_LONG = "do not fit into the model's context"
 MALFORMED = "do not end with a turn that asks for a reply"
 ALL_TIES = "are all ties, imply no comparison"
+TURN_REWRITTEN = "have an earlier turn that the chat template writes otherwise once the conversation goes on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,12 @@ class Encoder:
             return None
         return ids
 
+    def learned_turns(self, messages: Sequence[Mapping[str, str]]) -> list[bool]:
+        """Which of the prompt's tokens belong to the assistant's earlier turns, and end them; empty where none does."""
+        is_learned, num_lost = earlier_turns(self.tokenizer, messages)
+        self.left_out[TURN_REWRITTEN] += num_lost
+        return is_learned if any(is_learned) else []
+
     def completions(self, prompt_ids: Sequence[int], written: Iterable[Written]) -> list[list[int]] | None:
         """The ids of a prompt's completions, or None where one does not fit beside it."""
         encoded = [self._completion(completion) for completion in written]
@@ -68,7 +75,7 @@ class Encoder:
         return None
 
     def _completion(self, written: Written) -> list[int]:
-        if written.token_ids is not None and written.tokenizer_sha256 == self.tokenizer_sha256:
+        if written.token_ids and written.tokenizer_sha256 == self.tokenizer_sha256:
             return list(written.token_ids)
         ids = encode_completion(self.tokenizer, written.text)
         return ids[:-1] if written.finish_reason == "length" and len(ids) > 1 else ids
@@ -78,7 +85,7 @@ class Encoder:
 
     def report(self, what: str) -> list[str]:
         """A sentence for each reason for which something was left out."""
-        return [f"{count} {what} {reason} and are left out." for reason, count in self.left_out.items()]
+        return [f"{count} {what} {reason} and are left out." for reason, count in self.left_out.items() if count]
 
 
 def is_held_out(labeler: str) -> bool:

@@ -1,6 +1,6 @@
 """The trainer's worker: claims one stage at a time, writes its folder, runs its recipe, registers the result.
 
-One of the two modules here that touch the database. A recipe is a process of its own, and its crash is an event to
+One of the three modules here that touch the database. A recipe is a process of its own, and its crash is an event to
 report. The claim (attempt, owner, deadline) is committed before work starts and renewed by a heartbeat; a worker that
 is killed leaves a recipe that dies by its pipe, and another worker goes on from the last checkpoint.
 """
@@ -21,20 +21,17 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from app import terminal
-from app.datasets.reading import ranking_rows as frozen_rankings
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
-from app.prompts.models import Split, Use
 from app.rounds import claims, devices, results
 from app.rounds.claims import ClaimLost, StageClaim
 from app.rounds.heart import BEAT_S, Heart, new_owner
-from app.rounds.inputs import MissingParent, StageInputs, demonstrations_of, prompts_for, record_versions, stage_inputs
+from app.rounds.inputs import MissingParent, StageInputs, record_versions, stage_inputs
 from app.rounds.models import Recipe
 from app.rounds.results import StageResult
 from app.settings import Settings, get_settings
 from app.supervision import end_with_parent
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
-from trainer import models
 from trainer.devices import available_device
 from trainer.errors import StageError
 from trainer.inspect_policy import describe_policy
@@ -48,9 +45,6 @@ from trainer.recipe_process import (
 )
 from trainer.round_folder import (
     MANIFEST,
-    DemonstrationRow,
-    PromptRow,
-    RankingRow,
     RoundFolder,
     file_sha256,
     read_result,
@@ -58,7 +52,7 @@ from trainer.round_folder import (
 )
 from trainer.round_folder import Stage as StageFile
 from trainer.settings import recipe_config
-from trainer.stage_data import ALL_TIES, Encoder, Written, display_text, held_out_labelers
+from trainer.stage_tables import write_data
 from trainer.versions import code_version, library_versions
 
 log = logging.getLogger(__name__)
@@ -69,12 +63,6 @@ FOLLOW_S = 0.3  # between two looks at what a recipe wrote
 RETRY_S = 1.0
 STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
 MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
-# What a recipe reads of the prompts.
-PROMPT_SPLITS: dict[Recipe, tuple[Split, ...]] = {
-    Recipe.REWARD: (Split.VALIDATION,),
-    Recipe.PPO: (Split.TRAIN, Split.VALIDATION),
-    Recipe.EVALUATE: (Split.TEST,),
-}
 
 Answer = TypeVar("Answer")
 
@@ -186,7 +174,7 @@ class Worker:
         if (folder.path / "stage.json").exists():
             return
         folder.path.mkdir(parents=True, exist_ok=True)
-        notes = self._transact(lambda session: write_data(session, inputs, folder))
+        notes = self._transact(lambda session: write_data(session, inputs, folder, self.settings))
         stage = StageFile(
             recipe=inputs.recipe.value,
             config=recipe_config(inputs.recipe.value, inputs.preset, inputs.configuration),
@@ -340,116 +328,6 @@ class Worker:
                 log.warning("the database went away, trying again in %s s: %s", RETRY_S, first_line)
             if self.stopping.wait(RETRY_S):
                 raise Stopping
-
-
-def write_data(session: Session, inputs: StageInputs, folder: RoundFolder) -> list[str]:
-    """The tables that the recipe reads; what was left out, in sentences."""
-    tokenizer_of = inputs.models.get("policy") or inputs.models["reference"]
-    found = describe_policy(tokenizer_of)
-    encoder = Encoder(models.load_tokenizer(tokenizer_of), found.tokenizer_sha256, found.context_tokens)
-    notes: list[str] = []
-    if inputs.recipe == Recipe.REWARD:
-        folder.write_rankings(ranking_rows(session, inputs, encoder))
-        notes += take_report(encoder, "rankings")
-    if inputs.recipe in (Recipe.SFT, Recipe.REWARD):
-        folder.write_demonstrations(demonstration_rows(session, inputs, encoder))
-        notes += take_report(encoder, "demonstrations")
-    if inputs.recipe in PROMPT_SPLITS:
-        folder.write_prompts(prompt_rows(session, inputs, encoder))
-        notes += take_report(encoder, "prompts")
-    return notes
-
-
-def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[RankingRow]:
-    """Every ranking of the round's snapshot that says something and fits."""
-    if inputs.snapshot_id is None:
-        return []
-    rankings = list(frozen_rankings(session, inputs.snapshot_id))
-    held_out = held_out_labelers({ranking.pseudonym for ranking in rankings})
-    rows = []
-    for ranking in rankings:
-        if len(set(ranking.ranks)) == 1:
-            encoder.left_out[ALL_TIES] += 1  # written all the same: the recipe leaves them out and counts them too
-        prompt_ids = encoder.prompt(ranking.prompt_id, ranking.messages)
-        if prompt_ids is None:
-            continue
-        written = [
-            Written(
-                text=completion.text,
-                token_ids=completion.token_ids,
-                tokenizer_sha256=completion.tokenizer_sha256,
-                finish_reason=completion.finish_reason,
-            )
-            for completion in ranking.completions
-        ]
-        completion_ids = encoder.completions(prompt_ids, written)
-        if completion_ids is None:
-            continue
-        rows.append(
-            RankingRow(
-                ranking_id=str(ranking.ranking_id),
-                prompt_id=ranking.prompt_id,
-                group=ranking.group_key,
-                split=ranking.split.value,
-                labeler=ranking.pseudonym,
-                held_out_labeler=ranking.pseudonym in held_out,
-                prompt_ids=prompt_ids,
-                completion_ids=completion_ids,
-                completion_texts=[completion.text for completion in ranking.completions],
-                ranks=ranking.ranks,
-                is_pick=ranking.is_pick,
-                margin=ranking.margin,
-                weight=ranking.weight,
-            )
-        )
-    return rows
-
-
-def demonstration_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[DemonstrationRow]:
-    """The demonstrations of the round's snapshot that fit."""
-    rows = []
-    for demonstration, prompt in demonstrations_of(session, inputs.snapshot_id):
-        prompt_ids = encoder.prompt(prompt.id, prompt.messages)
-        if prompt_ids is None:
-            continue
-        encoded = encoder.completions(prompt_ids, [Written(text=demonstration.text)])
-        if encoded is not None:
-            rows.append(
-                DemonstrationRow(
-                    prompt_id=prompt.id,
-                    group=prompt.group_key,
-                    split=prompt.split.value,
-                    prompt_ids=prompt_ids,
-                    completion_ids=encoded[0],
-                    text=demonstration.text,
-                )
-            )
-    return rows
-
-
-def prompt_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[PromptRow]:
-    """The prompts that the recipe samples from: those that leave room for its longest completion."""
-    use = Use.ROLL_OUT if inputs.recipe == Recipe.PPO else None
-    room = int(inputs.configuration["max_completion_tokens"])
-    rows = []
-    for prompt in prompts_for(session, inputs.project_id, PROMPT_SPLITS[inputs.recipe], use=use):
-        prompt_ids = encoder.prompt(prompt.id, prompt.messages, room_for=room)
-        if prompt_ids is not None:
-            rows.append(
-                PromptRow(
-                    prompt_id=prompt.id,
-                    split=prompt.split.value,
-                    prompt_ids=prompt_ids,
-                    text=display_text(prompt.messages),
-                )
-            )
-    return rows
-
-
-def take_report(encoder: Encoder, what: str) -> list[str]:
-    notes = encoder.report(what)
-    encoder.left_out.clear()
-    return notes
 
 
 def read_stage_result(recipe: Recipe, folder: RoundFolder) -> StageResult:

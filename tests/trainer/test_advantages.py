@@ -1,11 +1,12 @@
 import math
+import statistics
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.advantages import estimate_advantages, penalise_missing_eos, shape_rewards, whiten
+from trainer.advantages import estimate_advantages, group_advantages, penalise_missing_eos, shape_rewards, whiten
 
 LENGTHS = (5, 3, 1)
 
@@ -102,3 +103,21 @@ def test_being_cut_off_never_raises_a_score(scores, cut_off):
     after = penalise_missing_eos(before, is_finished)
     assert (after <= before).all()
     torch.testing.assert_close(after[is_finished], before[is_finished])
+
+
+def test_a_completion_is_as_good_as_it_is_better_than_the_others_of_its_prompt():
+    scores = torch.tensor([1.0, 3.0, 5.0, 10.0, 10.0, 4.0], dtype=torch.float64)
+    plain = group_advantages(scores, 3, divide_by_std=False)
+    torch.testing.assert_close(plain, torch.tensor([-2.0, 0.0, 2.0, 2.0, 2.0, -4.0], dtype=torch.float64))
+    divided = group_advantages(scores, 3, divide_by_std=True)
+    spreads = [statistics.stdev([1, 3, 5])] * 3 + [statistics.stdev([10, 10, 4])] * 3
+    torch.testing.assert_close(divided, plain / torch.tensor(spreads, dtype=torch.float64), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("divide_by_std", [True, False])
+def test_a_group_of_equal_scores_has_nothing_to_teach(divide_by_std):
+    """Seen to fail (NaN) with a division by the standard deviation alone, and (1e-8, not 0) without the mask."""
+    scores = torch.tensor([0.1] * 7 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    advantages = group_advantages(scores, 7, divide_by_std=divide_by_std)
+    assert advantages[:7].tolist() == [0.0] * 7
+    assert (advantages[7:] != 0).sum() == 6

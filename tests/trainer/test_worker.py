@@ -19,10 +19,10 @@ from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import InspectedPolicy, policy_path
 from app.projects.models import Project
 from app.projects.service import create_project
-from app.prompts.models import Split
+from app.prompts.models import Prompt, Split
 from app.rounds import claims
 from app.rounds.inputs import StageInputs, stage_inputs
-from app.rounds.models import Metric, Round, RoundState, Stage, StageEvent, StageSample, StageState
+from app.rounds.models import Metric, Recipe, Round, RoundState, Stage, StageEvent, StageSample, StageState
 from app.rounds.results import StageResult, complete_stage
 from app.rounds.service import cancel_round, start_round
 from app.settings import Settings
@@ -31,7 +31,8 @@ from tests.app.loop import evaluation_slates, make_labeler, make_prompts, make_s
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
 from trainer.prompting import encode_completion, encode_prompt
 from trainer.round_folder import RoundFolder
-from trainer.worker import Worker, write_data
+from trainer.stage_tables import write_data
+from trainer.worker import Worker
 
 QUICK = {
     "reward": {"num_epochs": 1, "num_normalisation_completions": 8, "max_completion_tokens": 4, "batch_size": 4},
@@ -271,7 +272,7 @@ def test_sampled_ids_are_used_as_they_are_and_texts_without_ids_are_encoded_with
     session.commit()
     start(session, loop, "reward")
     folder = RoundFolder(settings.home / "folder")
-    write_data(session, inputs_of(session, settings), folder)
+    write_data(session, inputs_of(session, settings), folder, settings)
     row = next(row for row in folder.read_rankings() if row.ranking_id == str(ranking.id))
     assert row.completion_ids == [
         [4, 4, 4],
@@ -291,7 +292,7 @@ def test_what_does_not_fit_is_left_out_and_said(session: Session, settings: Sett
     session.commit()
     start(session, loop, "reward")
     folder = RoundFolder(settings.home / "folder")
-    notes = write_data(session, inputs_of(session, settings), folder)
+    notes = write_data(session, inputs_of(session, settings), folder, settings)
     rows = {row.ranking_id for row in folder.read_rankings()}
     assert str(ranking.id) not in rows
     assert str(tied.id) in rows  # the recipe leaves it out, and counts it in its report
@@ -306,7 +307,7 @@ def test_a_pick_comes_to_the_recipe_as_one(session: Session, settings: Settings,
     session.commit()
     start(session, loop, "reward")
     folder = RoundFolder(settings.home / "folder")
-    write_data(session, inputs_of(session, settings), folder)
+    write_data(session, inputs_of(session, settings), folder, settings)
     assert {row.ranking_id for row in folder.read_rankings() if row.is_pick} == {str(pick.id)}
 
 
@@ -320,7 +321,7 @@ def test_a_tenth_of_ten_labelers_is_held_out_and_nobody_of_nine(
     session.commit()
     start(session, project, "reward")
     folder = RoundFolder(settings.home / "folder")
-    write_data(session, inputs_of(session, settings), folder)
+    write_data(session, inputs_of(session, settings), folder, settings)
     held_out = {row.labeler for row in folder.read_rankings() if row.held_out_labeler}
     assert 0 < len(held_out) < 15
 
@@ -333,10 +334,10 @@ def test_each_recipe_gets_the_prompts_and_demonstrations_of_its_splits(
         session.add(Demonstration(prompt_id=prompt.id, text="good good"))
     session.commit()
     found = {}
-    for recipes in (("reward", "ppo", "evaluate"), ("sft",)):
+    for recipes in (("reward", "ppo", "evaluate"), ("sft",), ("grpo",), ("rejection",)):
         for stage in start(session, loop, *recipes).stages:
             folder = RoundFolder(settings.home / stage.recipe.value)
-            write_data(session, inputs_of(session, settings), folder)
+            write_data(session, inputs_of(session, settings), folder, settings)
             found[stage.recipe.value] = {
                 path.stem: {row.split for row in getattr(folder, f"read_{path.stem}")()}
                 for path in (folder.path / "data").iterdir()
@@ -351,6 +352,8 @@ def test_each_recipe_gets_the_prompts_and_demonstrations_of_its_splits(
             "prompts": {"validation"},
         },
         "ppo": {"prompts": {"train", "validation"}},
+        "grpo": {"prompts": {"train", "validation"}},
+        "rejection": {"prompts": {"train", "validation"}},
         "evaluate": {"prompts": {"test"}},
     }
 
@@ -365,3 +368,115 @@ def test_a_folder_that_is_whole_is_not_written_again(
     worker.step()
     assert json.loads((folder / "stage.json").read_text()) == {"recipe": "reward"}
     assert fresh(session, round).stages[0].state == StageState.FAILED  # the recipe says what is wrong with it
+
+
+def tables_of(
+    session: Session, settings: Settings, project: Project, recipe: str, **values: Any
+) -> tuple[RoundFolder, list[str]]:
+    """The folder that a stage of these settings gets, and what was noted of it; the stage is then over."""
+    stage = start(session, project, recipe, settings={recipe: {**QUICK.get(recipe, {}), **values}}).stages[0]
+    folder = RoundFolder(settings.home / f"{recipe}-{stage.id}")
+    notes = write_data(session, inputs_of(session, settings), folder, settings)
+    claim = claims.StageClaim(stage_id=stage.id, attempt=1, owner="test")
+    complete_stage(session, claim, StageResult(figures={}, manifest_sha256="ab"), now=clock(session))
+    session.commit()
+    return folder, notes
+
+
+def test_only_rankings_that_no_earlier_round_knew_come_to_a_reward_model_of_the_latest(
+    session: Session, settings: Settings, loop: Project
+) -> None:
+    known = {row.ranking_id for row in tables_of(session, settings, loop, "reward")[0].read_rankings()}
+    new = set()
+    for split in (Split.TRAIN, Split.VALIDATION):
+        slate = make_slate(session, make_prompts(session, loop, split)[0])
+        new.add(str(rank(session, slate, [1, 2, 3, 4]).id))
+    session.commit()
+    folder, _ = tables_of(session, settings, loop, "reward", labels="latest_round")
+    assert {row.ranking_id for row in folder.read_rankings()} == new
+    folder, _ = tables_of(session, settings, loop, "reward")
+    assert {row.ranking_id for row in folder.read_rankings()} == known | new
+
+
+def a_conversation(session: Session, project: Project, split: Split) -> Prompt:
+    """A prompt of three turns: the assistant has spoken once."""
+    prompt = make_prompts(session, project, split)[0]
+    prompt.messages = [
+        {"role": "user", "content": "w1 w2"},
+        {"role": "assistant", "content": "good w3"},
+        {"role": "user", "content": "w4"},
+    ]
+    return prompt
+
+
+def test_a_demonstration_in_a_conversation_says_which_tokens_of_earlier_turns_are_the_assistants(
+    session: Session, settings: Settings, loop: Project, llama_folder: Path
+) -> None:
+    for split in (Split.TRAIN, Split.VALIDATION):
+        session.add(Demonstration(prompt_id=a_conversation(session, loop, split).id, text="good good"))
+    session.commit()
+    tokenizer = load_tokenizer(llama_folder)
+    for turns, learned in (("all", "good w3 <eos>"), ("last", "")):
+        folder, _ = tables_of(session, settings, loop, "sft", turns=turns)
+        for row in folder.read_demonstrations():
+            own = [i for i, flag in zip(row.prompt_ids, row.is_learned_in_prompt, strict=False) if flag]
+            assert tokenizer.decode(own) == learned
+
+
+def test_sft_gets_validation_prompts_where_the_score_chooses(
+    session: Session, settings: Settings, loop: Project
+) -> None:
+    for split in (Split.TRAIN, Split.VALIDATION):
+        session.add(Demonstration(prompt_id=make_prompts(session, loop, split)[0].id, text="good good"))
+    tables_of(session, settings, loop, "reward")
+    session.commit()
+    folder, _ = tables_of(session, settings, loop, "sft", select_by="score", max_completion_tokens=8)
+    assert {row.split for row in folder.read_prompts()} == {"validation"}
+
+
+def test_text_that_is_not_to_be_forgotten_is_the_operators_or_else_what_was_demonstrated(
+    session: Session, settings: Settings, loop: Project, tmp_path: Path, llama_folder: Path
+) -> None:
+    for split in (Split.TRAIN, Split.VALIDATION):
+        session.add(Demonstration(prompt_id=make_prompts(session, loop, split)[0].id, text="good bad"))
+    session.commit()
+    tokenizer = load_tokenizer(llama_folder)
+    ptx = {"ppo": {**QUICK["ppo"], "ptx_coef": 1.0}, "reward": QUICK["reward"]}
+
+    def rows(own: Settings) -> list[str]:
+        round = start(session, loop, "reward", "ppo", settings=ptx)
+        for stage in round.stages:
+            folder = RoundFolder(settings.home / f"{stage.recipe.value}-{stage.id}")
+            write_data(session, inputs_of(session, settings), folder, own)
+            claim = claims.StageClaim(stage_id=stage.id, attempt=1, owner="test")
+            complete_stage(session, claim, StageResult(figures={}, manifest_sha256="ab"), now=clock(session))
+        session.commit()
+        return [tokenizer.decode(row.token_ids) for row in folder.read_pretraining()]
+
+    assert [text.endswith("good bad <eos>") for text in rows(settings)] == [True]  # the train split's alone
+    (tmp_path / "text.txt").write_text("w1 w2\nw3")
+    assert rows(settings.model_copy(update={"pretraining_text": tmp_path / "text.txt"})) == ["w1 w2 w3 <eos>"]
+
+
+def test_a_conversation_goes_through_reward_policy_and_evaluation_unchanged(
+    session: Session, worker: Worker, settings: Settings, llama_folder: Path
+) -> None:
+    project = make_loop(session, llama_folder, num_rankings=4)
+    for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
+        prompt = a_conversation(session, project, split)
+        if split != Split.TEST:
+            rank(session, make_slate(session, prompt), [1, 2, 3, 4])
+    session.commit()
+    rejection = {"samples_per_prompt": 8, "max_completion_tokens": 12, "num_epochs": 1}
+    round = start(session, project, "reward", "rejection", "evaluate", settings={**QUICK, "rejection": rejection})
+    assert [worker.step() for _ in range(3)] == [True] * 3
+    round = fresh(session, round)
+    assert round.state == RoundState.SUCCEEDED, [stage.error for stage in round.stages]
+    tokenizer = load_tokenizer(llama_folder)
+    expected = encode_prompt(tokenizer, prompt.messages)
+    for stage in round.stages:
+        folder = folder_of(settings, stage)
+        assert expected in [row.prompt_ids for row in folder.read_prompts()]
+        if stage.recipe == Recipe.REWARD:
+            assert expected in [row.prompt_ids for row in folder.read_rankings()]
+    assert any("Assistant: good w3" in row.text for row in folder.read_prompts())
