@@ -38,7 +38,7 @@ from trainer.recomputing import checkpointing
 from trainer.reward_models import EnsembleRule
 from trainer.rollouts import Rollouts
 from trainer.round_folder import PromptRow, RoundFolder, Stage
-from trainer.settings import PolicyConfig, recipe_of
+from trainer.settings import PolicyConfig, ScoredConfig, recipe_of
 from trainer.stage_inputs import prompts_that_fit, require_one_tokenizer
 from trainer.stage_models import StageModels, open_stage_models
 from trainer.stopping import OverBudget, kl_over_budget, no_gain, reason_to_stop
@@ -57,7 +57,7 @@ class Task:
     folder: RoundFolder
 
 
-def open_models(stage: Stage, config: PolicyConfig) -> StageModels:
+def open_models(stage: Stage, config: ScoredConfig) -> StageModels:
     """The policy that learns, the reference, the reward models; before anything slow, that all read the same tokens.
 
     Raises ModelNotFound, UnsafeWeights, UnsupportedModel, OtherTokenizer, FlatScores, AdapterMismatch.

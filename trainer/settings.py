@@ -164,7 +164,7 @@ class SFTConfig(TuningConfig):
     max_gradient_norm: float = setting(1.0, "Gradients longer than this are scaled down to it.", above=0)
     evaluations_per_epoch: int = setting(2, "Looks at the validation split in each pass.", minimum=1)
     patience: int = setting(
-        2, "Stop after this many looks at the validation split in a row without a lower loss.", minimum=1
+        2, "Stop after this many looks at the validation split in a row without a better one.", minimum=1
     )
     micro_batch_tokens: int = setting(
         16384, "Tokens computed at once; lower it when memory runs out. The gradient stays the same.", minimum=64

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from app import terminal
+from app.artifacts import ArtifactError, StoreUnreachable, Wait, open_store
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
 from app.rounds import claims, devices, results
 from app.rounds.claims import ClaimLost, StageClaim
@@ -28,6 +30,7 @@ from app.rounds.heart import BEAT_S, Heart, new_owner
 from app.rounds.inputs import MissingParent, StageInputs, record_versions, stage_inputs
 from app.rounds.models import Recipe
 from app.rounds.results import StageResult
+from app.rounds.stage_copies import StageCopies
 from app.settings import Settings, get_settings
 from app.supervision import end_with_parent
 from app.terminal import CannotStart
@@ -61,6 +64,8 @@ CLAIM_DURATION = timedelta(seconds=30)  # renewed with every heartbeat
 POLL_S = 2.0
 FOLLOW_S = 0.3  # between two looks at what a recipe wrote
 RETRY_S = 1.0
+STORE_RETRY_S = 5.0
+STORE_PATIENCE_S = 600.0  # how long the artifact store may be away before a stage fails; its work is kept
 STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
 MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
 
@@ -83,6 +88,7 @@ class Worker:
         beat_s: float = BEAT_S,
     ) -> None:
         self.settings = settings
+        self.store = open_store(settings)
         self.wakeups = wakeups
         self.owner = new_owner("trainer")
         self.claim_duration = claim_duration
@@ -138,14 +144,23 @@ class Worker:
             inputs = self._transact(lambda session: stage_inputs(session, self.settings, claim))
             self.heart.doing = f"round {inputs.round_number}, stage {inputs.recipe.value}"
             folder = RoundFolder(self.settings.artifacts / inputs.folder)
+            copies = StageCopies(self.store, inputs.folder, claim.attempt, wait=self._waiting_for_store(claim))
+            copies.fetch_models(inputs.results)
+            copies.bring(seed=inputs.seed)
             self._write_folder(claim, inputs, folder)
+            copies.send_inputs()
             if not self._wait_for_device(claim):
                 return
-            if not self._run_recipe(claim, inputs, folder):
-                return
+            with copies:
+                if not self._run_recipe(claim, inputs, folder, copies):
+                    return
             result = read_stage_result(inputs.recipe, folder)
+            copies.send_result()
         except StageError as error:
             self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
+            return
+        except ArtifactError as error:
+            self._end_without_store(claim, error)
             return
         except MissingParent as error:
             self._fail(claim, missing_parent(error))
@@ -166,6 +181,37 @@ class Worker:
     def _put_back(self, claim: StageClaim) -> None:
         why = "The trainer was stopped; the stage goes on from its last checkpoint."
         self._transact(lambda session: claims.release_stage(session, claim, why))
+
+    # The store
+
+    def _waiting_for_store(self, claim: StageClaim) -> Wait:
+        """What a stage does while the store is away: says so, and tries again until somebody has had enough."""
+        away_since = last_told = -STORE_PATIENCE_S
+
+        def wait(problem: StoreUnreachable) -> None:
+            nonlocal away_since, last_told
+            now = time.monotonic()
+            if now - last_told > STORE_PATIENCE_S / 10:  # it had been back
+                away_since = now
+                story = f"{problem.message}; trying again."
+                self._transact(lambda session: claims.report(session, claim, story))
+            last_told = now
+            if self.is_lost:
+                raise ClaimLost(claim)
+            if self.is_cancelled or self.stopping.is_set() or now - away_since > STORE_PATIENCE_S:
+                raise problem
+            self.stopping.wait(STORE_RETRY_S)
+
+        return wait
+
+    def _end_without_store(self, claim: StageClaim, error: ArtifactError) -> None:
+        """The stage cannot go on without what the store has, or cannot leave its result there."""
+        if self.is_cancelled:
+            self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
+        elif self.stopping.is_set():
+            self._put_back(claim)
+        else:
+            self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
 
     # The folder
 
@@ -200,18 +246,19 @@ class Worker:
 
     # The recipe
 
-    def _run_recipe(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder) -> bool:
+    def _run_recipe(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder, copies: StageCopies) -> bool:
         """Run the recipe to its end, through kills; whether there is a result. All other ends are written down."""
         num_kills = 0
         while not folder.is_finished:
             recipe = RecipeProcess(inputs.recipe.value, folder)
             try:
-                status = self._follow(claim, recipe, folder)
+                status = self._follow(claim, recipe, folder, copies)
             finally:
                 recipe.kill()  # nothing that goes wrong here leaves a recipe behind
                 recipe.close()
             if status == 0:
                 continue
+            copies.catch_up()  # before the claim is let go: whoever takes it goes on from here
             if self.is_cancelled:
                 self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
                 return False
@@ -229,7 +276,7 @@ class Worker:
             self._transact(lambda session, story=story: claims.report(session, claim, story))  # type: ignore[misc]
         return True
 
-    def _follow(self, claim: StageClaim, recipe: RecipeProcess, folder: RoundFolder) -> int:
+    def _follow(self, claim: StageClaim, recipe: RecipeProcess, folder: RoundFolder, copies: StageCopies) -> int:
         """Relay what the recipe measures until it ends; its exit status. Raises ClaimLost, having killed it."""
         metrics, samples = Tail(folder.path / "metrics.jsonl"), Tail(folder.path / "samples.jsonl")
         positions = Positions()
@@ -240,6 +287,7 @@ class Worker:
             new_metrics, new_samples = metrics.read(), positions.number(samples.read())
             if new_metrics or new_samples:
                 self._relay(claim, new_metrics, new_samples)
+            copies.look()
             if self.is_lost:
                 recipe.kill()
                 raise ClaimLost(claim)
@@ -372,7 +420,9 @@ def main() -> None:
     try:
         available_device(settings.device)
         engine = terminal.reach_migrated(settings, application="podium-trainer")
-    except (CannotStart, StageError) as error:
+        if store := open_store(settings):
+            store.check(writes=True)
+    except (CannotStart, StageError, ArtifactError) as error:
         terminal.refuse(str(error), exit_code=terminal.USAGE)
     worker = Worker(settings, Wakeups(engine, (TRAINER_CHANNEL,)))
 

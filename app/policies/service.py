@@ -20,7 +20,7 @@ from app.policies.errors import (
     PolicyVersionNotFound,
 )
 from app.policies.evaluation import lock_open_comparisons, retire_evaluation_slates
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState
 from app.settings import Settings
@@ -43,6 +43,29 @@ class InspectedPolicy:
     tokenizer_sha256: str
     manifest_sha256: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model's files lie: `path` is what it opens with, an absolute folder or a hub name.
+
+    folder, manifest_sha256: of a result of a round, below the artifacts; with a store it may have to be fetched first.
+    """
+
+    path: str
+    folder: str | None = None
+    manifest_sha256: str | None = None
+
+
+def policy_files(settings: Settings, version: PolicyVersion) -> ModelFiles:
+    path = policy_path(settings, version)
+    if not version.source.startswith(ROUNDS_PREFIX):
+        return ModelFiles(path)
+    return ModelFiles(path, version.source.removeprefix(ROUNDS_PREFIX), version.manifest_sha256)
+
+
+def reward_model_files(settings: Settings, version: RewardModelVersion) -> ModelFiles:
+    return ModelFiles(str(settings.artifacts / version.source), version.source, version.manifest_sha256)
 
 
 def policy_path(settings: Settings, version: PolicyVersion) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.datasets.models import Snapshot, SnapshotDemonstration
 from app.labeling.models import Demonstration
 from app.policies.models import PolicyVersion, RewardModelVersion
-from app.policies.service import policy_path
+from app.policies.service import ModelFiles, policy_files, reward_model_files
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
 from app.rounds.claims import StageClaim, locked_stage
@@ -26,7 +26,10 @@ class MissingParent(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class StageInputs:
-    """What a stage is run with. models: name -> what it opens with.  parents: name -> id of its version."""
+    """What a stage is run with. models: name -> what it opens with.  parents: name -> id of its version.
+
+    results: those of the models that rounds made, folder below the artifacts -> SHA-256 of its manifest.
+    """
 
     recipe: Recipe
     folder: str  # below the artifacts
@@ -38,6 +41,7 @@ class StageInputs:
     snapshot_id: int | None
     snapshot_sha256: str | None
     models: dict[str, str]
+    results: dict[str, str]
     parents: dict[str, int]
     max_prompt_tokens: int
 
@@ -46,7 +50,7 @@ def stage_inputs(session: Session, settings: Settings, claim: StageClaim) -> Sta
     """All that the stage's folder is made from, looked up. Raises ClaimLost, MissingParent."""
     stage = locked_stage(session, claim)
     round = stage.round
-    models, parents = _models(session, settings, round, stage.recipe, stage.configuration)
+    files, parents = _models(session, settings, round, stage.recipe, stage.configuration)
     stage.parents = {**parents, "snapshot_id": round.snapshot_id}
     assert stage.folder is not None
     snapshot_sha256 = None
@@ -63,7 +67,8 @@ def stage_inputs(session: Session, settings: Settings, claim: StageClaim) -> Sta
         round_number=round.number,
         snapshot_id=round.snapshot_id,
         snapshot_sha256=snapshot_sha256,
-        models=models,
+        models={name: model.path for name, model in files.items()},
+        results={m.folder: m.manifest_sha256 for m in files.values() if m.folder and m.manifest_sha256},
         parents=parents,
         max_prompt_tokens=session.get_one(Project, round.project_id).max_prompt_tokens,
     )
@@ -103,14 +108,14 @@ def demonstrations_of(session: Session, snapshot_id: int | None) -> list[tuple[D
 
 def _models(
     session: Session, settings: Settings, round: Round, recipe: Recipe, configuration: Mapping[str, Any]
-) -> tuple[dict[str, str], dict[str, int]]:
-    """The models a recipe reads: what each opens with, and whose they are."""
+) -> tuple[dict[str, ModelFiles], dict[str, int]]:
+    """The models a recipe reads: where their files lie, and whose they are."""
     policies = _policies(session, round, recipe, configuration)
-    models = {name: policy_path(settings, version) for name, version in policies.items()}
+    models = {name: policy_files(settings, version) for name, version in policies.items()}
     parents = {f"{name}_id": version.id for name, version in policies.items()}
     if recipe in (*POLICY_RECIPES, Recipe.EVALUATE) or configuration.get("select_by") == "score":
         reward_model = _reward_model(session, round)
-        models["reward_model"] = str(settings.artifacts / reward_model.source)
+        models["reward_model"] = reward_model_files(settings, reward_model)
         parents["reward_model_id"] = reward_model.id
     return models, parents
 

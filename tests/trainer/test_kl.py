@@ -15,6 +15,7 @@ def test_both_estimators_average_to_the_divergence_over_all_tokens_of_the_policy
 
 
 def test_k1_keeps_its_sign_and_k3_is_never_negative():
+    """✗ alpaca_farm clamps k1 at 0. Seen to fail with clamp(min=0) and with abs."""
     logprobs, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-2.0, -1.0])
     torch.testing.assert_close(k1(logprobs, reference), torch.tensor([1.0, -1.0]))
     assert (k3(logprobs, reference) > 0).all()
@@ -22,6 +23,7 @@ def test_k1_keeps_its_sign_and_k3_is_never_negative():
 
 
 def test_the_kl_of_a_sequence_is_the_sum_over_its_tokens():
+    """✗ OpenRLHF and verl control a mean over tokens. Seen to fail with a mean, and without the mask."""
     mask = torch.tensor([[True, True, False], [True, False, False]])
     tokens = torch.tensor([[0.5, 0.25, math.nan], [2.0, math.nan, math.nan]])
     torch.testing.assert_close(sequence_kl(tokens, mask), torch.tensor([0.75, 2.0]))

@@ -6,6 +6,7 @@ from trainer.prompting import (
     MalformedMessages,
     PromptTooLong,
     decode_completion,
+    earlier_turns,
     encode_completion,
     encode_prompt,
     storable,
@@ -86,3 +87,59 @@ def test_text_that_no_database_holds_is_replaced(byte_tokenizer):
     assert storable("a\ud83db\udc00") == "a\ufffdb\ufffd"
     assert storable("😀") == "😀"
     assert decode_completion(byte_tokenizer, encode_completion(byte_tokenizer, "x\udcff")) == "x\ufffd"
+
+
+TALK = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "yo é"},
+    {"role": "user", "content": "and"},
+    {"role": "assistant", "content": "so"},
+    {"role": "user", "content": "bye"},
+]
+
+
+def learned_of(tokenizer, messages):
+    """What earlier_turns marks, as text, in runs."""
+    is_learned, num_lost = earlier_turns(tokenizer, messages)
+    ids = encode_prompt(tokenizer, messages)
+    assert len(is_learned) == len(ids)
+    runs, previous = [], False
+    for number, flag in zip(ids, is_learned, strict=True):
+        if flag and not previous:
+            runs.append([])
+        if flag:
+            runs[-1].append(number)
+        previous = flag
+    return [text_of(tokenizer, run) for run in runs], num_lost
+
+
+def test_an_earlier_turns_words_and_its_eos_are_the_assistants_and_nothing_around_them(byte_tokenizer):
+    assert learned_of(byte_tokenizer, TALK) == ([" yo é<eos>", " so<eos>"], 0)
+    assert learned_of(byte_tokenizer, TURN) == ([], 0)
+
+
+def test_earlier_turns_end_where_the_template_ends_them(byte_tokenizer):
+    """With what is broken: a template's newline after EOS learned, which no policy ever samples."""
+    byte_tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}<eos>\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>\n{% endif %}"
+    )
+    assert learned_of(byte_tokenizer, TALK) == (["yo é<eos>", "so<eos>"], 0)
+
+
+def test_a_template_that_ends_no_turn_with_eos_gets_none(byte_tokenizer):
+    byte_tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    assert learned_of(byte_tokenizer, TALK) == (["yo é", "so"], 0)
+
+
+def test_a_turn_that_the_template_rewrites_later_is_counted_and_not_learned(byte_tokenizer):
+    byte_tokenizer.chat_template = (  # as templates do that leave earlier thoughts out
+        "{% for m in messages %}{{ m['role'] }}: "
+        "{% if m['role'] == 'assistant' and not loop.last %}...{% else %}{{ m['content'] }}{% endif %}<eos>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    assert learned_of(byte_tokenizer, TALK) == ([], 2)

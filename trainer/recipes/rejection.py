@@ -17,14 +17,14 @@ from trainer.errors import StageError
 from trainer.fitting import Aim, Fit, fit
 from trainer.held_out import HeldOut
 from trainer.imitation import Example, add_gradients
+from trainer.improvement import open_models
 from trainer.models import save_model
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
-from trainer.reward_models import EnsembleRule
 from trainer.round_folder import PromptRow, RoundFolder, Stage
 from trainer.settings import RejectionConfig
-from trainer.stage_inputs import prompts_that_fit, require_one_tokenizer
-from trainer.stage_models import StageModels, open_stage_models
+from trainer.stage_inputs import prompts_that_fit
+from trainer.stage_models import StageModels
 from trainer.stopping import OverBudget, kl_over_budget
 
 
@@ -43,9 +43,7 @@ class NothingChosen(StageError):
 def improve_by_rejection(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     """The recipe, top to bottom."""
     config = cast(RejectionConfig, stage.config)
-    require_one_tokenizer(stage)
-    rule = cast(EnsembleRule, config.ensemble_rule)
-    models = open_stage_models(stage, config, rule=rule, variance_penalty=config.variance_penalty)
+    models = open_models(stage, config)
     policy = models.policy
     checkpointing(policy.model, config.gradient_checkpointing)
     prompts, num_too_long = prompts_that_fit(folder, policy.model, config.max_completion_tokens, "train")

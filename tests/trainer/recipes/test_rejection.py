@@ -259,3 +259,13 @@ def test_a_reward_model_of_another_tokenizer_is_refused_before_anything_is_sampl
     assert run(folder) == EXIT_NAMED
     assert error_of(folder) == "other_tokenizer"
     assert not (folder.path / "chosen").exists()
+
+
+def test_an_adapter_learns_and_the_result_is_a_plain_policy(rejection_folder, llama_folder):
+    folder = rejection_folder(tuning="lora", lora_rank=2, learning_rate=1e-2, gradient_checkpointing=True)
+    assert run(folder) == 0
+    figures = read_result(folder.result)["figures"]
+    assert figures["start_held_out_kl"] == 0.0
+    assert any(row.get("held_out_kl", 0.0) != 0.0 for row in folder.metrics().read())
+    AutoModelForCausalLM.from_pretrained(folder.result)
+    assert set(weights(folder)) == set(load_file(llama_folder / "model.safetensors"))
