@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer import team
 from trainer.checkpoints import require_finite
-from trainer.decoding import LocalEngine, SampleRequest
+from trainer.decoding import LocalEngine, SampleRequest, sample_together
 from trainer.draws import draw_seed
 from trainer.fitting import autocast
 from trainer.models import Policy
@@ -59,11 +60,14 @@ class BestOfN:
         size = self.config.prompts_per_chunk
         for number, start in enumerate(range(0, len(prompts), size)):
             path = folder.path / "chosen" / f"chunk-{number:05d}.json"
-            is_new = not path.exists()
+            is_new = team.any_of(not path.exists())
             if is_new:
-                write_json(path, as_json(self.sample(prompts[start : start + size], number)))
+                chunk = self.sample(prompts[start : start + size], number)
+                if team.is_first():
+                    write_json(path, as_json(chunk))
+                team.wait()
             yield read_chunk(path)
-            if is_new and interrupt.requested:
+            if is_new and team.any_of(interrupt.requested):
                 raise Interrupted
 
     @torch.no_grad()
@@ -82,7 +86,7 @@ class BestOfN:
             for prompt in prompts
         ]
         with autocast(self.policy.model.device):
-            sampled = LocalEngine(self.policy.model, self.policy.tokenizer).sample(requests)
+            sampled = sample_together(LocalEngine(self.policy.model, self.policy.tokenizer), requests)
             rollouts = gather_rollouts([prompt.prompt_ids for prompt in prompts], sampled)
             scores = self.scorer.measure(
                 rollouts.prompts, rollouts.completions, max_tokens=config.micro_batch_tokens

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trainer import team
 from trainer.errors import StageError
 from trainer.round_folder import disk_errors, sync
 
@@ -57,14 +58,19 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        if not team.is_first():
+            return
         for aside in folder.glob("*.tmp"):  # what a killed run had begun
             shutil.rmtree(aside)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Keep everything under this step, and drop the oldest.
 
+        Of the processes of one stage the first writes, for all.
         Raises DiskFull, having removed what was written: the checkpoint before it stands.
         """
+        if not team.is_first():
+            return
         final = self.folder / f"step-{step:08d}"
         aside = final.with_suffix(".tmp")
         try:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from trainer import team
 from trainer.choosing import draws_of
 from trainer.lanes import GPU_STEPPING, Job, Lanes, Stepping
 from trainer.memory import shape_of
@@ -183,6 +184,11 @@ class LocalEngine:
         for request in requests:
             if context is not None and len(request.prompt_ids) + request.max_completion_tokens > context:
                 raise PromptTooLong(len(request.prompt_ids), context - request.max_completion_tokens)
+
+
+def sample_together(engine: Engine, requests: Sequence[SampleRequest]) -> list[list[SampledCompletion]]:
+    """The completions of each request; processes of one stage share them."""
+    return team.collect(engine.sample(team.share(requests)))
 
 
 def _job(request: SampleRequest, seed: int) -> Job:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from trainer import team
 from trainer.checkpoints import (
     Checkpoints,
     learned_parameters,
@@ -130,9 +131,10 @@ def fit(
             values |= look_and_judge()
         metrics.record(progress.step, **values)
         at_end = progress.step == num_steps or bool(progress.stopped)
-        if at_end or interrupt.requested or progress.step % config.checkpoint_every_steps == 0:
+        is_asked_to_stop = team.any_of(interrupt.requested)
+        if at_end or is_asked_to_stop or progress.step % config.checkpoint_every_steps == 0:
             save()
-        if interrupt.requested:
+        if is_asked_to_stop:
             raise Interrupted
     if progress.best:
         load_model_tensors(model, progress.best, "model")
@@ -178,6 +180,7 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: fl
     Members of an ensemble are scaled down one by one, as if each were alone; the norm is then the largest.
     """
     parts = list(model) if isinstance(model, nn.ModuleList) else [model]
+    team.add_gradients([parameter for _, parameter in learned_parameters(model)])
     norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), max_gradient_norm) for part in parts]
     norm = torch.stack(norms).max()  # of which one is NaN, this is NaN
     if bool(torch.isfinite(norm)):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from trainer.advantages import penalise_missing_eos
 from trainer.checkpoints import require_finite
-from trainer.decoding import LocalEngine, SampleRequest
+from trainer.decoding import LocalEngine, SampleRequest, sample_together
 from trainer.draws import draw_seed
 from trainer.fitting import autocast
 from trainer.kl import k1, sequence_kl
@@ -84,7 +84,7 @@ class HeldOut:
             )
             for prompt in self.prompts
         ]
-        sampled = LocalEngine(policy.model, policy.tokenizer).sample(requests)
+        sampled = sample_together(LocalEngine(policy.model, policy.tokenizer), requests)
         return gather_rollouts([prompt.prompt_ids for prompt in self.prompts], sampled)
 
     def kl(self, policy: PreTrainedModel, rollouts: Rollouts) -> Tensor | None:

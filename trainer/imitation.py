@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trainer import team
 from trainer.fitting import autocast
 from trainer.scoring import micro_batches, packed_logprobs
 from trainer.shared_prompt import pack
@@ -37,19 +38,20 @@ def add_gradients(model: PreTrainedModel, examples: Sequence[Example], micro_bat
     """Add the gradient of a batch's loss: the mean over all its learned tokens, however it is cut up."""
     num_learned = count_learned(examples)
     loss = 0.0
-    for batch in batches_of(examples, micro_batch_tokens):
+    for batch in team.share(batches_of(examples, micro_batch_tokens)):
         with autocast(model.device):
             part = -logprobs_of(model, batch).sum() / num_learned
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
-    return {"loss": loss, "num_tokens": num_learned}
+    return {"loss": team.add_numbers(loss)[0], "num_tokens": num_learned}
 
 
 @torch.no_grad()
 def mean_loss(model: PreTrainedModel, examples: Sequence[Example], micro_batch_tokens: int) -> float:
     """Nats a learned token."""
-    batches = batches_of(examples, micro_batch_tokens)
-    return sum(-logprobs_of(model, batch).double().sum().item() for batch in batches) / count_learned(examples)
+    batches = team.share(batches_of(examples, micro_batch_tokens))
+    total = sum(-logprobs_of(model, batch).double().sum().item() for batch in batches)
+    return team.add_numbers(total)[0] / count_learned(examples)
 
 
 def count_learned(examples: Sequence[Example]) -> int:

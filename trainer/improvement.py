@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from trainer import team
 from trainer.averages import PREFIX as AVERAGE
 from trainer.averages import WeightAverage
 from trainer.checkpoints import (
@@ -246,10 +247,11 @@ def take_steps(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt
         seconds = phases.read()
         metrics.record(step, **values, **seconds, **speed(rollouts, seconds["step_s"]))
         is_last = step == config.num_steps or bool(progress.stopped)
-        if is_last or interrupt.requested or step % config.checkpoint_every_steps == 0:
+        is_asked_to_stop = team.any_of(interrupt.requested)
+        if is_last or is_asked_to_stop or step % config.checkpoint_every_steps == 0:
             with phases.phase("save"):  # its time stands in the next step's metrics: what is saved says where they end
                 run.save(task.folder)
-        if interrupt.requested:
+        if is_asked_to_stop:
             raise Interrupted
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from trainer.decoding import LocalEngine, SampleRequest
+from trainer.decoding import LocalEngine, SampleRequest, sample_together
 from trainer.models import Policy, shift_scores
 from trainer.ranked_slates import Slate
 from trainer.round_folder import RoundFolder
@@ -106,5 +106,5 @@ def sample_reference(policy: Policy, prompts: list[list[int]], config: RewardCon
         SampleRequest(prompt_ids=prompt, seeds=own, max_completion_tokens=config.max_completion_tokens)
         for prompt, own in zip(prompts, seeds, strict=True)
     ]
-    sampled = LocalEngine(policy.model, policy.tokenizer).sample(requests)
+    sampled = sample_together(LocalEngine(policy.model, policy.tokenizer), requests)
     return Texts(prompts, [[completion.token_ids for completion in slate] for slate in sampled])

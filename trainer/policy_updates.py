@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trainer import team
 from trainer.advantages import penalise_missing_eos
 from trainer.averages import WeightAverage
 from trainer.checkpoints import learned_parameters, require_finite
-from trainer.decoding import LocalEngine, SampleRequest
+from trainer.decoding import LocalEngine, SampleRequest, sample_together
 from trainer.draws import draw_seed, shuffled
 from trainer.errors import StageError
 from trainer.kl import k1, k3, sequence_kl
@@ -89,6 +90,7 @@ class Learner:
 
     def update(self) -> float:
         """One step from the gathered gradients. Returns their norm before clipping; one not finite changes nothing."""
+        team.add_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_gradient_norm)
         if bool(torch.isfinite(norm)):
             self.num_updates += 1
@@ -115,7 +117,7 @@ def sample_rollouts(
         )
         for number, prompt in enumerate(prompts)
     ]
-    return gather_rollouts(prompts, engine.sample(requests))
+    return gather_rollouts(prompts, sample_together(engine, requests))
 
 
 def plan_epoch(rollouts: Rollouts, config: PolicyConfig, seed: int, step: int, epoch: int) -> list[Minibatch]:
@@ -134,9 +136,10 @@ def plan_epoch(rollouts: Rollouts, config: PolicyConfig, seed: int, step: int, e
 def by_token(rollouts: Rollouts, plan: Sequence[Minibatch], measure: Callable[[Part], Tensor]) -> Tensor:
     """(B, T) fp32 of what `measure` gives for each part of the plan, (tokens,); 0 outside the mask."""
     result = torch.zeros(rollouts.mask.shape)
-    for part in parts_of(rollouts, plan):
-        rows = torch.zeros(part.mask.shape)
-        result[part.rows] = rows.masked_scatter(part.mask, measure(part).float().cpu())
+    parts = parts_of(rollouts, plan)
+    measured = team.collect([measure(part).float().cpu() for part in team.share(parts)])
+    for part, values in zip(parts, measured, strict=True):
+        result[part.rows] = torch.zeros(part.mask.shape).masked_scatter(part.mask, values)
     return result
 
 
@@ -176,7 +179,7 @@ def add_policy_gradients(
     """
     num_tokens = sum(part.num_tokens for part in parts)
     loss, clipped, moved, largest = 0.0, 0.0, 0.0, 0.0
-    for part in parts:
+    for part in team.share(parts):
         logprobs = policy_logprobs(policy, part, config.temperature)
         share = token_losses(part, logprobs).sum()
         share.backward()  # type: ignore[no-untyped-call]
@@ -186,6 +189,8 @@ def add_policy_gradients(
         clipped += (distance > config.clip).sum().item() / num_tokens
         moved += k3(old, new).sum().item() / num_tokens
         largest = max(largest, distance.max().item())
+    loss, clipped, moved = team.add_numbers(loss, clipped, moved)
+    largest = max(team.collect([largest]))
     return {"policy_loss": loss, "clip_fraction": clipped, "approx_kl": moved, "ratio_error": largest}
 
 
@@ -233,11 +238,11 @@ def largest_ratio_error(
     Before a step's first update it must be 0. Then no ratio is clipped and the approximate KL is 0 too.
     """
     largest = 0.0
-    for part in parts_of(experience.rollouts, plan):
+    for part in team.share(parts_of(experience.rollouts, plan)):
         new = policy_logprobs(policy, part, config.temperature).detach()
         old = part.flat(experience.logprobs).to(new.device)
         largest = max(largest, (torch.exp(new - old) - 1).abs().max().item())
-    return largest
+    return max(team.collect([largest]))
 
 
 def check_ratio(error: float, device: torch.device) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trainer import team
 from trainer.advantages import estimate_advantages, shape_rewards, whiten
 from trainer.models import score_weight
 from trainer.policy_updates import (
@@ -134,11 +135,11 @@ def update_value(
     parts = [experience.rollouts.part(micro_batch) for micro_batch in minibatch]
     num_tokens = sum(part.num_tokens for part in parts)
     loss = 0.0
-    for part in parts:
+    for part in team.share(parts):
         values = token_values(models, part)
         old = part.flat(experience.values).to(values.device)
         returns = part.flat(experience.returns).to(values.device)
         share = clipped_value_losses(values, old, returns, config.value_clip).sum() / num_tokens
         share.backward()  # type: ignore[no-untyped-call]
         loss += share.item()
-    return {"value_loss": loss, "value_gradient_norm": learner.update()}
+    return {"value_loss": team.add_numbers(loss)[0], "value_gradient_norm": learner.update()}

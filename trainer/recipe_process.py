@@ -17,6 +17,7 @@ from trainer.round_folder import BrokenRoundFolder, RoundFolder, read_json
 NICENESS = 10  # labelers come before a round
 NUM_LAST_LINES = 20
 LOG_BYTES_READ = 20_000
+SHUTDOWN_S = 100  # torchrun ends its processes after this, when asked to stop
 CHECKED_BYTES = 64  # before the position of a tail: the file was cut back and written anew if they differ
 
 __all__ = [
@@ -38,11 +39,16 @@ class RecipeProcess:
         self.log_file = folder.path / "recipe.log"
         with self.log_file.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"trainer.recipes.{recipe}", str(folder.path)],
+                command(recipe, folder),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PODIUM_WORKER_PIPE": "1", "TOKENIZERS_PARALLELISM": "false"},
+                env={
+                    **os.environ,
+                    "PODIUM_WORKER_PIPE": "1",
+                    "TOKENIZERS_PARALLELISM": "false",
+                    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S),
+                },
                 start_new_session=True,  # Ctrl-C is for the worker, which passes on what it wants
             )
         os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
@@ -79,6 +85,16 @@ class RecipeProcess:
         return "\n".join(text.splitlines()[-NUM_LAST_LINES:])
 
 
+def command(recipe: str, folder: RoundFolder) -> list[str]:
+    """What starts the recipe: itself, or torchrun with as many processes as the stage asks for."""
+    module = f"trainer.recipes.{recipe}"
+    num_processes = getattr(folder.read_stage().config, "num_processes", 1)
+    if num_processes == 1:
+        return [sys.executable, "-m", module, str(folder.path)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    return [*torchrun, "-m", module, str(folder.path)]
+
+
 def is_worth_another_try(status: int) -> bool:
     """Whether a signal ended it: somebody's kill, or memory that another process took; the checkpoint stands."""
     return status < 0 or status == EXIT_TERMINATED
@@ -86,7 +102,7 @@ def is_worth_another_try(status: int) -> bool:
 
 def explain(status: int, folder: RoundFolder, last_lines: str) -> dict[str, Any]:
     """Why a recipe failed, as the stage stores it: {"code", "message", "advice", "last_lines"}."""
-    if status == EXIT_NAMED:
+    if status == EXIT_NAMED or (folder.path / "error.json").exists():  # torchrun has exit codes of its own
         try:
             return {**read_json(folder.path / "error.json"), "last_lines": last_lines}
         except BrokenRoundFolder:  # a full disk may have left no room for it

@@ -156,8 +156,10 @@ class Stage:
 class RoundFolder:
     """One stage's folder."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, is_writer: bool = True) -> None:
+        """is_writer: False in all but one of the processes that run a stage together."""
         self.path = Path(path).absolute()
+        self.is_writer = is_writer
 
     @property
     def checkpoints(self) -> Path:
@@ -213,10 +215,10 @@ class RoundFolder:
         return [kind(**row) for row in read_table(self.path / "data" / f"{name}.parquet")]
 
     def metrics(self) -> "JsonLines":
-        return JsonLines(self.path / "metrics.jsonl")
+        return JsonLines(self.path / "metrics.jsonl", is_writer=self.is_writer)
 
     def samples(self) -> "JsonLines":
-        return JsonLines(self.path / "samples.jsonl")
+        return JsonLines(self.path / "samples.jsonl", is_writer=self.is_writer)
 
     def write_error(self, code: str, message: str, advice: str) -> None:
         write_json(self.path / "error.json", {"code": code, "message": message, "advice": advice})
@@ -227,6 +229,9 @@ class RoundFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process. Raises FolderLocked; the kernel lets go when the process dies."""
+        if not self.is_writer:
+            yield
+            return
         with (self.path / "lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,6 +241,8 @@ class RoundFolder:
 
     def publish_result(self, write_files: Callable[[Path], None], result: Mapping[str, Any]) -> None:
         """Write the result's files, then result.json, then the manifest: without a manifest there is no result."""
+        if not self.is_writer:
+            return
         with disk_errors(self.result):
             shutil.rmtree(self.result, ignore_errors=True)  # what a killed run had begun
             self.result.mkdir()
@@ -264,8 +271,9 @@ def read_result(folder: Path) -> dict[str, Any]:
 class JsonLines:
     """A file of JSON objects, one a line, flushed as they come, that can be cut back to an earlier position."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_writer: bool = True) -> None:
         self.path = path
+        self.is_writer = is_writer
         path.touch()
 
     @property
@@ -275,10 +283,13 @@ class JsonLines:
 
     def cut_back(self, position: int) -> None:
         """Forget what was written after this position: a resumed run writes it again."""
-        os.truncate(self.path, min(position, self.position))
+        if self.is_writer:
+            os.truncate(self.path, min(position, self.position))
 
     def append(self, **values: Any) -> None:
         """Add one object. A value that is None is left out: undefined is not 0."""
+        if not self.is_writer:
+            return
         line = json.dumps({name: value for name, value in values.items() if value is not None}, allow_nan=False)
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

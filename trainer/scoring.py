@@ -3,12 +3,13 @@
 Everything comes in the order prompt, completion, token: M completions, T completion tokens in all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from trainer import team
 from trainer.losses import accumulation_dtype, token_logprobs
 from trainer.models import output_layer, score_weight
 from trainer.shared_prompt import PackedSlates, pack, packed_hidden_states
@@ -23,7 +24,8 @@ def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor
     """(M,) fp32 score of each completion, read at its last token: its EOS when it finished. With gradients."""
     hidden = packed_hidden_states(reward_model, packed)
     last, head = (
-        values.to(accumulation_dtype(hidden.dtype)) for values in (hidden[packed.last_index], score_weight(reward_model))
+        values.to(accumulation_dtype(hidden.dtype))
+        for values in (hidden[packed.last_index], score_weight(reward_model))
     )
     return (last * head).sum(dim=1)  # not a matrix product: autocast would round the scores to bf16
 
@@ -46,8 +48,9 @@ def score_completions(
     max_tokens: int = MICRO_BATCH_TOKENS,
 ) -> Tensor:
     """(M,) score of each completion. max_tokens: computed at once."""
-    batches = packed_batches(prompts, completions, max_tokens, reward_model.device)
-    return torch.cat([packed_scores(reward_model, packed) for packed in batches])
+    return over_batches(
+        lambda packed: packed_scores(reward_model, packed), reward_model, prompts, completions, max_tokens
+    )
 
 
 @torch.no_grad()
@@ -59,8 +62,11 @@ def last_states(
     max_tokens: int = MICRO_BATCH_TOKENS,
 ) -> Tensor:
     """(M, D) the hidden state that each completion's score is read from. max_tokens: computed at once."""
-    batches = packed_batches(prompts, completions, max_tokens, reward_model.device)
-    return torch.cat([packed_hidden_states(reward_model, packed)[packed.last_index] for packed in batches])
+
+    def states(packed: PackedSlates) -> Tensor:
+        return packed_hidden_states(reward_model, packed)[packed.last_index]
+
+    return over_batches(states, reward_model, prompts, completions, max_tokens)
 
 
 @torch.no_grad()
@@ -73,17 +79,30 @@ def completion_logprobs(
     max_tokens: int = MICRO_BATCH_TOKENS,
 ) -> Tensor:
     """(T,) log probability of each completion token, in nats. max_tokens: computed at once."""
-    batches = packed_batches(prompts, completions, max_tokens, policy.device)
-    return torch.cat([packed_logprobs(policy, packed, temperature=temperature) for packed in batches])
+
+    def logprobs(packed: PackedSlates) -> Tensor:
+        return packed_logprobs(policy, packed, temperature=temperature)
+
+    return over_batches(logprobs, policy, prompts, completions, max_tokens)
 
 
-def packed_batches(
-    prompts: Prompts, completions: Completions, max_tokens: int, device: torch.device
-) -> Iterator[PackedSlates]:
-    """The slates in packed rows of at most max_tokens; one that is longer stands alone."""
+def over_batches(
+    measure: Callable[[PackedSlates], Tensor],
+    model: PreTrainedModel,
+    prompts: Prompts,
+    completions: Completions,
+    max_tokens: int,
+) -> Tensor:
+    """What `measure` gives for packed rows of at most max_tokens, one after another; a longer slate stands alone.
+
+    Processes of one stage share the rows.
+    """
     costs = [slate_tokens(prompt, own) for prompt, own in zip(prompts, completions, strict=True)]
-    for batch in micro_batches(costs, max_tokens):
-        yield pack([prompts[i] for i in batch], [completions[i] for i in batch], device)
+    measured = [
+        measure(pack([prompts[i] for i in batch], [completions[i] for i in batch], model.device))
+        for batch in team.share(micro_batches(costs, max_tokens))
+    ]
+    return torch.cat([values.to(model.device) for values in team.collect(measured)])
 
 
 def slate_tokens(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> int:

@@ -121,6 +121,13 @@ class TuningConfig(RecipeConfig):
         paper="arXiv:1604.06174",
     )
 
+    num_processes: int = setting(
+        1,
+        "Processes that share the stage, one a GPU. Each holds all weights; batches and sampling are divided.",
+        minimum=1,
+        maximum=1024,
+    )
+
     def rate(self, learning_rate: float) -> float:
         """The learning rate that holds for what is trained."""
         return learning_rate * self.lora_rate_factor if self.tuning == "lora" else learning_rate

@@ -11,7 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("project", sa.Column("disagreement_share", sa.Float(), server_default=sa.text("0"), nullable=False))
-    op.add_column("project", sa.Column("asking_candidates", sa.BigInteger(), server_default=sa.text("4"), nullable=False))
+    op.add_column(
+        "project", sa.Column("asking_candidates", sa.BigInteger(), server_default=sa.text("4"), nullable=False)
+    )
     op.create_check_constraint(
         op.f("ck_project_asking"),
         "project",

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import torch
 
+from trainer import team
 from trainer.errors import StageError
 from trainer.round_folder import DiskFull, FolderLocked, RoundFolder, Stage, disk_errors
 from trainer.settings import ConfigError
@@ -42,6 +43,18 @@ class DeviceMissing(StageError):
     def __init__(self, device: str) -> None:
         super().__init__(
             f"this machine has no {device} device", advice="run the stage on the CPU or on another machine"
+        )
+
+
+class TooFewDevices(StageError):
+    """The stage is to run in more processes than this machine has GPUs."""
+
+    code = "too_few_devices"
+
+    def __init__(self, num_processes: int, num_devices: int) -> None:
+        super().__init__(
+            f"the stage is to run in {num_processes} processes on this machine, which has {num_devices} GPUs",
+            advice="lower num_processes to the number of GPUs, and start the round again",
         )
 
 
@@ -78,7 +91,7 @@ def run_recipe(recipe: Recipe) -> NoReturn:
     interrupt.listen()
     if os.environ.get("PODIUM_WORKER_PIPE") == "1":
         die_with_worker()
-    sys.exit(run_in_folder(recipe, RoundFolder(sys.argv[1]), interrupt))
+    sys.exit(run_in_folder(recipe, RoundFolder(sys.argv[1], is_writer=team.is_first()), interrupt))
 
 
 def run_in_folder(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> int:
@@ -87,7 +100,8 @@ def run_in_folder(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> 
         with folder.locked():
             if folder.is_finished:
                 return 0
-            folder.clear_error()
+            if folder.is_writer:
+                folder.clear_error()
             return run_locked(recipe, folder, interrupt)
     except FolderLocked as error:
         print(error.message, file=sys.stderr)
@@ -134,7 +148,10 @@ def prepare_torch(stage: Stage) -> None:
     """Threads, seed and deterministic kernels: on the CPU the same stage gives the same bits. Raises DeviceMissing."""
     if stage.device == "cuda" and not torch.cuda.is_available():
         raise DeviceMissing(stage.device)
-    torch.set_num_threads(stage.num_threads)
+    if stage.device == "cuda" and torch.cuda.device_count() < team.size_here():
+        raise TooFewDevices(team.size_here(), torch.cuda.device_count())
+    team.join(stage.device)
+    torch.set_num_threads(max(1, stage.num_threads // team.size_here()))
     torch.use_deterministic_algorithms(stage.device == "cpu")
     torch.manual_seed(stage.seed)
 

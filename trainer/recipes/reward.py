@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel
 
+from trainer import team
 from trainer.adapters import LoRA, with_adapter
 from trainer.errors import StageError
 from trainer.fitting import autocast, fit
@@ -165,15 +166,15 @@ def add_gradients(model: PreTrainedModel, slates: Sequence[Slate], config: Rewar
     """Add the gradient of a batch's loss: the mean over all its rankings, however many micro-batches it takes."""
     total_weight = sum(row.weight for slate in slates for row in slate.rankings)
     loss, comparisons = 0.0, []
-    for batch in batches_of_slates(slates, config):
+    for batch in team.share(batches_of_slates(slates, config)):
         with autocast(model.device):
             scores = scores_of(model, batch)
         part = loss_of(scores, batch, config, total_weight)
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
         comparisons += [c for judged in judged_slates(scores.detach(), batch) for c in comparisons_of(judged)]
-    right = [comparison.correctness for comparison in comparisons]
-    return {"loss": loss, "train_accuracy": sum(right) / len(right), "num_comparisons": len(right)}
+    right = team.collect([comparison.correctness for comparison in comparisons])
+    return {"loss": team.add_numbers(loss)[0], "train_accuracy": sum(right) / len(right), "num_comparisons": len(right)}
 
 
 @torch.no_grad()

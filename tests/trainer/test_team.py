@@ -1,0 +1,157 @@
+"""Two processes of one stage, started by torchrun over gloo, end where one alone ends."""
+
+import importlib
+import json
+import os
+import random
+import subprocess
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.trainer.tiny import some_demonstration, some_prompt
+from trainer import team
+from trainer.recipe_process import RecipeProcess, Tail, command, explain
+from trainer.recipes.program import Interrupt, run_in_folder
+from trainer.recipes.sft import fine_tune
+from trainer.round_folder import DemonstrationRow, PromptRow, RoundFolder
+
+MAIN = {"sft": "fine_tune", "reward": "fit_reward_model", "ppo": "run_ppo", "grpo": "run_grpo"}
+ROOT = Path(__file__).parents[2]
+LORA = {"tuning": "lora", "lora_rank": 4, "lora_alpha": 8}
+POLICY = {
+    "num_steps": 2,
+    "batch_size": 8,
+    "minibatch_size": 4,
+    "samples_per_prompt": 2,
+    "num_epochs": 2,
+    "max_completion_tokens": 6,
+    "learning_rate": 1e-3,
+    "warmup_updates": 0,
+    "kl_budget": 1000.0,
+    "evaluate_every_steps": 1,
+    "num_evaluation_prompts": 5,
+    "max_length_factor": 100.0,
+    "max_eos_drop": 1.0,
+    "micro_batch_tokens": 64,  # several parts of a minibatch, so that there is something to share
+    **LORA,
+}
+
+
+def write_prompts(folder: RoundFolder) -> None:
+    rng = random.Random(0)
+    folder.write_prompts(
+        PromptRow(prompt_id=i, split=split, prompt_ids=some_prompt(rng), text="")  # type: ignore[arg-type]
+        for i, split in enumerate(["train"] * 9 + ["validation"] * 5)
+    )
+
+
+@pytest.fixture
+def make(write_stage, reward_folder, llama_folder, reward_model):
+    """Makes a round folder of a recipe for so many processes."""
+
+    def make_folder(recipe: str, num_processes: int) -> RoundFolder:
+        if recipe == "reward":
+            return reward_folder(
+                20, **LORA, num_members=2, num_epochs=1, num_processes=num_processes, micro_batch_tokens=64
+            )
+        models = {"policy": str(llama_folder), "reward_model": str(reward_model)}
+        if recipe == "sft":
+            settings = {"num_epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "micro_batch_tokens": 64}
+            folder = write_stage("sft", {**settings, "num_processes": num_processes}, models)
+            rng = random.Random(1)
+            splits = ["train"] * 20 + ["validation"] * 4
+            folder.write_demonstrations(demonstration(i, rng, split) for i, split in enumerate(splits))
+            return folder
+        folder = write_stage(recipe, {**POLICY, "num_processes": num_processes}, models)
+        write_prompts(folder)
+        return folder
+
+    return make_folder
+
+
+def demonstration(number: int, rng: random.Random, split: str) -> DemonstrationRow:
+    return some_demonstration(number, rng, split=split)
+
+
+def run(folder: RoundFolder) -> subprocess.CompletedProcess[str]:
+    recipe = folder.read_stage().recipe
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command(recipe, folder), cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("recipe", ["sft", "reward", "ppo", "grpo"])
+def test_two_processes_end_in_the_weights_of_one(make, recipe):
+    """Broken by gradients that are not added up, and by a share of the loss that is divided by its own tokens."""
+    alone, together = make(recipe, 1), make(recipe, 2)
+    module = importlib.import_module(f"trainer.recipes.{recipe}")
+    assert run_in_folder(getattr(module, MAIN[recipe]), alone, Interrupt()) == 0
+    finished = run(together)
+    assert finished.returncode == 0, finished.stderr
+    ours, theirs = (load_file(folder.result / "model.safetensors") for folder in (together, alone))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=1e-3)
+    figures, expected = (json.loads((f.result / "result.json").read_text())["figures"] for f in (together, alone))
+    assert figures == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    rows, expected_rows = together.metrics().read(), alone.metrics().read()
+    assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]  # one process writes
+    for row, wanted in zip(rows, expected_rows, strict=True):
+        for name in ("loss", "train_accuracy", "policy_loss", "value_loss", "kl", "score", "gradient_norm"):
+            if name in wanted:
+                assert row[name] == pytest.approx(wanted[name], rel=1e-2, abs=1e-4), name
+
+
+def test_an_error_of_one_process_ends_all_and_is_told_by_name(make):
+    folder = make("ppo", 2)
+    (folder.path / "data" / "prompts.parquet").unlink()
+    finished = run(folder)
+    assert finished.returncode != 0
+    assert explain(finished.returncode, folder, "")["code"] == "broken_round_folder"
+
+
+def test_alone_nothing_is_shared_and_nothing_is_waited_for():
+    assert team.share([1, 2, 3]) == [1, 2, 3]
+    assert team.collect(["a", "b"]) == ["a", "b"]
+    assert team.add_numbers(1.5, 2.0) == [1.5, 2.0]
+    assert team.is_first()
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_shares_are_all_of_the_work_and_none_of_it_twice(monkeypatch, num_processes):
+    monkeypatch.setenv("WORLD_SIZE", str(num_processes))
+    shares = []
+    for rank in range(num_processes):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(team.share(range(7)))
+    assert sorted(item for share in shares for item in share) == list(range(7))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_processes_that_are_asked_to_stop_save_together_and_go_on_where_they_were(make):
+    alone, together = make("sft", 1), make("sft", 2)
+    for folder in (alone, together):
+        stage = folder.read_stage()
+        folder.write_stage(replace(stage, config=replace(stage.config, num_epochs=20, patience=100)))
+    assert run_in_folder(fine_tune, alone, Interrupt()) == 0
+    process = RecipeProcess("sft", together)
+    pause, tail = threading.Event(), Tail(together.path / "metrics.jsonl")
+    while not tail.read():
+        assert process.poll() is None, process.last_lines()
+        pause.wait(0.05)
+    process.ask_to_stop()
+    while process.poll() is None:
+        pause.wait(0.05)
+    process.close()
+    num_rows = len(together.metrics().read())
+    assert 0 < num_rows < len(alone.metrics().read())
+    assert not together.is_finished
+    assert run(together).returncode == 0
+    ours, theirs = (load_file(folder.result / "model.safetensors") for folder in (together, alone))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=5e-3, rtol=5e-2)
+    steps = [row["step"] for row in together.metrics().read()]
+    assert steps == list(range(1, len(steps) + 1))

@@ -1,0 +1,98 @@
+"""The processes that run one stage together, one a GPU: each does its share of the work and hears of the others'.
+
+Every process reads the same folder and makes the same plans from the same seeds, so there is nothing to hand out. What
+one has computed is gathered, gradients are added up, and all go on with the same numbers, to the bit; only the first
+writes. Alone, nothing here does anything. The collectives are Accelerate's; torchrun starts the processes.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
+
+
+def size() -> int:
+    """How many processes run the stage. torchrun tells each by its environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this process writes what the stage leaves."""
+    return rank() == 0
+
+
+def size_here() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def join(device: str) -> None:
+    """Meet the other processes: NCCL between GPUs, of which each process takes its own, gloo between CPUs."""
+    if size() > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=device == "cpu")
+
+
+def share(work: Iterable[Item]) -> list[Item]:
+    """This process's part of the work: every so many-th, so that parts in order of size are dealt out evenly."""
+    return list(work)[rank() :: size()]
+
+
+def collect(mine: Sequence[Item]) -> list[Item]:
+    """What all processes made of their shares, in the order of the work that was shared."""
+    if size() == 1:
+        return list(mine)
+    from accelerate.utils import gather_object
+
+    gathered: list[Any] = gather_object([list(enumerate(mine))])
+    numbered = [(place * size() + who, item) for who, own in enumerate(gathered) for place, item in own]
+    return [item for _, item in sorted(numbered, key=lambda pair: pair[0])]
+
+
+def add_up(values: Tensor) -> Tensor:
+    """The sum over the processes, element by element."""
+    if size() == 1:
+        return values
+    from accelerate.utils import reduce
+
+    summed: Tensor = reduce(values, reduction="sum")
+    return summed
+
+
+def add_numbers(*numbers: float) -> list[float]:
+    """Each number's sum over the processes."""
+    if size() == 1:
+        return list(numbers)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return add_up(torch.tensor(numbers, dtype=torch.float64, device=device)).tolist()
+
+
+def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Make every process's gradients the sum of all: each had added those of its share."""
+    if size() == 1:
+        return
+    for parameter in parameters:
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = add_up(gradient)
+
+
+def any_of(claim: bool) -> bool:
+    """Whether it holds in any process: all must agree to stop."""
+    return add_numbers(float(claim))[0] > 0
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if size() > 1:
+        from accelerate.utils import wait_for_everyone
+
+        wait_for_everyone()
