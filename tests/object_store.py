@@ -27,9 +27,9 @@ class ObjectStore:
         return s3fs.S3FileSystem(use_listings_cache=False)
 
     def list(self, below: str = "") -> list[str]:
-        """Names of all files below the prefix."""
-        prefix = f"{self.url.removeprefix('s3://')}/"
-        return sorted(name.removeprefix(prefix) for name in self.files.find(prefix + below))
+        """Names of all files in a folder below the prefix."""
+        folder = f"{self.url.removeprefix('s3://')}/{below}".rstrip("/") + "/"
+        return sorted(name.removeprefix(folder) for name in self.files.find(folder))
 
     def go_away(self) -> None:
         self.server.stop()

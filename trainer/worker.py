@@ -6,6 +6,7 @@ is killed leaves a recipe that dies by its pipe, and another worker goes on from
 """
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -65,6 +66,7 @@ POLL_S = 2.0
 FOLLOW_S = 0.3  # between two looks at what a recipe wrote
 RETRY_S = 1.0
 STORE_RETRY_S = 5.0
+STORE_BACK_S = 60.0  # without trouble for so long, the store had been back
 STORE_PATIENCE_S = 600.0  # how long the artifact store may be away before a stage fails; its work is kept
 STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
 MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
@@ -186,12 +188,12 @@ class Worker:
 
     def _waiting_for_store(self, claim: StageClaim) -> Wait:
         """What a stage does while the store is away: says so, and tries again until somebody has had enough."""
-        away_since = last_told = -STORE_PATIENCE_S
+        away_since = last_told = -math.inf
 
         def wait(problem: StoreUnreachable) -> None:
             nonlocal away_since, last_told
             now = time.monotonic()
-            if now - last_told > STORE_PATIENCE_S / 10:  # it had been back
+            if now - last_told > STORE_BACK_S:
                 away_since = now
                 story = f"{problem.message}; trying again."
                 self._transact(lambda session: claims.report(session, claim, story))
