@@ -37,6 +37,7 @@ from trainer.ranked_slates import (
     slates_of,
 )
 from trainer.recipes.program import Interrupt, run_recipe
+from trainer.recomputing import checkpointing
 from trainer.reward_report import Judged, comparisons_of, figures, tables
 from trainer.reward_store import Members, save_members
 from trainer.round_folder import JsonLines, RoundFolder, Stage
@@ -64,6 +65,8 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
     config = cast(RewardConfig, stage.config)
     rows = [row for row in folder.read_rankings() if row.split != "test"]  # that split judges policies
     members = start_members(stage, config)
+    for member in members.models:
+        checkpointing(member, config.gradient_checkpointing)
     limit = context_tokens(members.models[0])
     fitting = [row for row in rows if longest_tokens(row) <= limit]
     usable = [row for row in fitting if len(set(row.ranks)) > 1]  # a ranking that is all ties implies no comparison
