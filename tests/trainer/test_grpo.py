@@ -124,7 +124,7 @@ def test_the_gradient_does_not_depend_on_how_an_update_is_cut_up(models, rollout
 
 
 def test_nothing_outside_the_mask_reaches_an_update(models, rollouts):
-    """Seen to fail with the advantages multiplied by a mask after the loss."""
+    """Seen to fail with a mean over whole rows, padding among them."""
     experience = weighed(models, rollouts)
     outside = ~rollouts.mask
     names = ("logprobs", "reference_logprobs", "advantages")
