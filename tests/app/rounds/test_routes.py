@@ -98,9 +98,9 @@ def test_every_way_to_improve_a_policy_has_its_pages(admin: Person, session: Ses
     session.commit()
     assert "held-out score" in admin.get(f"{ROUNDS}/1").text
     for path in ("/projects/everyday", "/projects/everyday/policies", "/projects/everyday/policies/2", ROUNDS):
-        page = admin.get(path)
-        assert page.status_code == 200
-        assert path == "/projects/everyday" or recipe in page.text
+        shown = admin.get(path)
+        assert shown.status_code == 200
+        assert path == "/projects/everyday" or recipe in shown.text
 
 
 def test_no_stage_is_refused_with_the_form(admin: Person) -> None:
