@@ -110,9 +110,8 @@ def test_the_report_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     results, page = tmp_path / "results", tmp_path / "docs" / "science.md"
     results.mkdir()
     page.parent.mkdir()
-    page.write_text(
-        "Before.\n<!-- simulation -->\nout of date\n<!-- end of simulation -->\n<!-- defaults -->\n<!-- end of defaults -->\nAfter.\n"
-    )
+    marks = "".join(f"<!-- {name} -->\nout of date\n<!-- end of {name} -->\n" for name in ("simulation", "defaults"))
+    page.write_text(f"Before.\n{marks}After.\n")
     (results / "simulation.jsonl").write_text(json.dumps(line(DEFAULT, 0, 1, 3.25)) + "\n")
     write_report(results, page.parent, "the command")
     text = page.read_text()
