@@ -519,6 +519,7 @@ class GRPOConfig(PolicyConfig):
     kl_coef: float = setting(
         0.04,
         "Weight of the KL to the reference policy in the loss, per nat a token.",
+        small=0.15,
         paper="DeepSeekMath, arXiv:2402.03300, 4.2",
         minimum=0,
     )

@@ -261,26 +261,24 @@ LEARNING = {"num_steps": 24, "batch_size": 32, "minibatch_size": 16, "evaluate_e
 LEARNING_OF = {"ppo": {"kl_control": "fixed"}, "grpo": {"samples_per_prompt": 4}}
 
 
-def test_the_policy_learns_what_the_scores_ask_for(policy_stage, recipe, monkeypatch):
-    monkeypatch.setattr(trainer.reward_models, "score_completions", good_words)
-    folder = policy_stage(**LEARNING, **LEARNING_OF[recipe])
-    assert run(folder) == 0
-    figures = result_of(folder)["figures"]
-    assert figures["best_step"] > 0
-    assert figures["held_out_score"] > figures["start_held_out_score"] + 0.3
-    assert figures["held_out_kl"] > 0.1
+def test_the_policy_learns_what_the_scores_ask_for_and_is_stopped_before_it_follows_a_flaw_to_the_end(
+    policy_stage, recipe, monkeypatch
+):
+    """The reward model loves one word, and its score rises for as long as it is followed. Only limits end that.
 
-
-def test_a_reward_model_with_a_flaw_is_not_followed_to_the_end(policy_stage, recipe, monkeypatch):
-    """It loves one word: its score rises as long as it is followed, and the default limit on the KL ends that."""
+    Seen to fail without the limit on the KL of a step's completions.
+    """
     monkeypatch.setattr(trainer.reward_models, "score_completions", good_words)
     settings = LEARNING | LEARNING_OF[recipe]
     followed, limited = (policy_stage(**settings, kl_budget=budget) for budget in (1000.0, 4.5))
     assert run(followed) == 0
     assert run(limited) == 0
+    learned, stopped = (result_of(folder)["figures"] for folder in (followed, limited))
+    assert learned["held_out_score"] > learned["start_held_out_score"] + 0.3
+    assert learned["held_out_kl"] > 4.5
     assert "went over its budget of 4.5" in result_of(limited)["stopped"]
-    assert result_of(limited)["figures"]["held_out_kl"] <= 4.5 < result_of(followed)["figures"]["held_out_kl"]
-    assert result_of(limited)["figures"]["num_steps"] < LEARNING["num_steps"]
+    assert stopped["num_steps"] < LEARNING["num_steps"]
+    assert stopped["held_out_kl"] <= 4.5
 
 
 def test_a_policy_may_start_elsewhere_and_is_held_near_the_reference(policy_stage, llama_folder, tmp_path):
