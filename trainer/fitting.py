@@ -27,6 +27,7 @@ from trainer.recipes.program import Interrupt, Interrupted
 from trainer.round_folder import RoundFolder
 from trainer.settings import RejectionConfig, RewardConfig, SFTConfig
 from trainer.stopping import kl_over_budget
+from trainer.throughput import throughput
 
 ADAM_BETAS = (0.9, 0.95)  # InstructGPT, arXiv:2203.02155, C
 
@@ -79,7 +80,8 @@ def fit(
 ) -> Fit:
     """Fit the model and leave its best parameters in it.
 
-    learn: adds the gradient of one batch (indices of examples) to the parameters and returns its metrics, with `loss`.
+    learn: adds the gradient of one batch (indices of examples) to the parameters and returns its metrics, with `loss`,
+    and the `tokens` that were read and floating-point `operations` that it took (trainer.throughput).
     look: metrics on the validation split after a step, with the aim's figure; None if there is no such split.
     num_metric_bytes: of metrics.jsonl that were there before the fit and stay.
     Raises NotFinite, DiskFull, Interrupted.
@@ -126,7 +128,9 @@ def fit(
         values |= {"learning_rate": rate, "gradient_norm": update(model, optimizer, rate, config.max_gradient_norm)}
         progress.step += 1
         require_finite(progress.step, **values)
+        tokens, operations = int(values.pop("tokens")), values.pop("operations")
         values["step_s"] = time.perf_counter() - started
+        values |= throughput(tokens, operations, values["step_s"], next(model.parameters()).device)
         if look and is_look(progress.step, steps_per_epoch, config.evaluations_per_epoch):
             values |= look_and_judge()
         metrics.record(progress.step, **values)

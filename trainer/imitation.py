@@ -15,6 +15,7 @@ from trainer import team
 from trainer.fitting import autocast
 from trainer.scoring import micro_batches, packed_logprobs
 from trainer.shared_prompt import pack
+from trainer.throughput import learning_passes, operations_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,13 @@ def add_gradients(model: PreTrainedModel, examples: Sequence[Example], micro_bat
             part = -logprobs_of(model, batch).sum() / num_learned
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
-    return {"loss": team.add_numbers(loss)[0], "num_tokens": num_learned}
+    tokens, forward = operations_of(model, [e.prompt_ids for e in examples], [[e.completion_ids] for e in examples])
+    return {
+        "loss": team.add_numbers(loss)[0],
+        "num_tokens": num_learned,
+        "tokens": tokens,
+        "operations": forward * learning_passes(model),
+    }
 
 
 @torch.no_grad()

@@ -5,14 +5,12 @@ was. Knows the round folder, and of what is learned only that a step of it takes
 """
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from trainer import team
@@ -42,6 +40,7 @@ from trainer.settings import PolicyConfig, ScoredConfig, recipe_of
 from trainer.stage_inputs import prompts_that_fit, require_one_tokenizer
 from trainer.stage_models import StageModels, open_stage_models
 from trainer.stopping import OverBudget, kl_over_budget, no_gain, reason_to_stop
+from trainer.throughput import learning_passes, operations_of, rate_of, throughput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +227,7 @@ def improve(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt) -
 
 
 def take_steps(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt) -> None:
+    rate_of(task.policy.model.device)  # so that no step's time holds it
     config, progress, metrics, phases = task.config, run.progress, task.folder.metrics(), Phases()
     engine = LocalEngine(task.policy.model, task.policy.tokenizer)
     if progress.step == 0:
@@ -245,7 +245,7 @@ def take_steps(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt
         if is_look(step, config) or progress.stopped:
             values |= look(run, task, phases)
         seconds = phases.read()
-        metrics.record(step, **values, **seconds, **speed(rollouts, seconds["step_s"]))
+        metrics.record(step, **values, **seconds, **speed(run, task, rollouts, seconds["step_s"]))
         is_last = step == config.num_steps or bool(progress.stopped)
         is_asked_to_stop = team.any_of(interrupt.requested)
         if is_last or is_asked_to_stop or step % config.checkpoint_every_steps == 0:
@@ -274,13 +274,15 @@ def prompts_of_step(task: Task, step: int) -> list[list[int]]:
     return [task.prompts[i].prompt_ids for i in order]
 
 
-def speed(rollouts: Rollouts, seconds: float) -> dict[str, float]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    num_tokens = int(rollouts.lengths.sum()) + sum(len(prompt) for prompt in rollouts.prompts)
-    values = {"tokens_per_s": num_tokens / seconds, "episodes_per_s": len(rollouts.mask) / seconds, "memory_mb": peak}
-    if torch.cuda.is_available():
-        values["device_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    return values
+def speed(run: Run, task: Task, rollouts: Rollouts, seconds: float) -> dict[str, float]:
+    """Tokens and episodes a second, MFU, memory: each token is sampled, weighed by every model, and learned from."""
+    model = task.policy.model
+    tokens, forward = operations_of(model, rollouts.prompts, rollouts.completions)
+    num_learners = len(run.learners)
+    num_weighed = num_learners + 1 + len(task.held_out.scorer.members)  # 1: the reference
+    num_passes = 1 + num_weighed + num_learners * task.config.num_epochs * learning_passes(model)
+    values = throughput(tokens, forward * num_passes, seconds, model.device)
+    return values | {"episodes_per_s": len(rollouts.mask) / seconds}
 
 
 def publish(run: Run, task: Task) -> None:

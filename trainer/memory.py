@@ -38,25 +38,35 @@ class ModelShape:
 GATED = ("silu", "swish", "gelu_pytorch_tanh")  # activations of gated feed-forward layers (Llama, Qwen, Gemma)
 
 
-def shape_of(config: Mapping[str, Any]) -> ModelShape:
-    """The shape that a Transformers configuration (config.json) describes. Raises KeyError where it has no such."""
+def shape_of(config: Any) -> ModelShape:
+    """The shape that a Transformers configuration, or what was read from config.json, describes.
+
+    Raises KeyError where it has no such numbers.
+    """
 
     def first(*names: str) -> Any:
-        return next((config[name] for name in names if config.get(name) is not None), None)
+        values = (config.get(n) if isinstance(config, Mapping) else getattr(config, n, None) for n in names)
+        return next((value for value in values if value is not None), None)
 
-    width, num_heads = first("hidden_size", "n_embd"), first("num_attention_heads", "n_head")
-    if width is None or num_heads is None:
-        raise KeyError("hidden_size")
+    width, num_heads, num_layers = (
+        first("hidden_size", "n_embd"),
+        first("num_attention_heads", "n_head"),
+        first("num_hidden_layers", "n_layer"),
+    )
+    vocabulary = first("vocab_size")
+    if None in (width, num_heads, num_layers, vocabulary):
+        raise KeyError("hidden_size, num_attention_heads, num_hidden_layers or vocab_size")
+    is_tied = first("tie_word_embeddings")
     return ModelShape(
         width=width,
-        num_layers=first("num_hidden_layers", "n_layer"),
+        num_layers=num_layers,
         num_heads=num_heads,
         num_kv_heads=first("num_key_value_heads") or num_heads,
         head_width=first("head_dim") or width // num_heads,
         inner_width=first("intermediate_size", "ffn_dim", "n_inner") or 4 * width,
-        num_inner_matrices=3 if config.get("hidden_act") in GATED else 2,
-        vocabulary=config["vocab_size"],
-        is_tied=config.get("tie_word_embeddings", True),
+        num_inner_matrices=3 if first("hidden_act") in GATED else 2,
+        vocabulary=vocabulary,
+        is_tied=True if is_tied is None else is_tied,
     )
 
 

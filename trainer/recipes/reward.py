@@ -43,6 +43,7 @@ from trainer.reward_store import Members, save_members
 from trainer.round_folder import JsonLines, RoundFolder, Stage
 from trainer.settings import RewardConfig
 from trainer.shared_prompt import context_tokens
+from trainer.throughput import learning_passes, operations_of
 
 NUM_SAMPLE_SLATES = 2  # shown in the sample table at each look at the validation split
 
@@ -154,7 +155,8 @@ def learn_batch(
     for number, model in enumerate(models):
         order = order_of_member(len(train), seed, number)
         seen.append(add_gradients(model, [train[order[i]] for i in batch], config))
-    return {name: sum(values[name] for values in seen) / len(seen) for name in seen[0]}
+    means = {name: sum(values[name] for values in seen) / len(seen) for name in seen[0]}
+    return means | {name: means[name] * len(seen) for name in ("tokens", "operations")}
 
 
 def order_of_member(num_slates: int, seed: int, number: int) -> list[int]:
@@ -177,7 +179,14 @@ def add_gradients(model: PreTrainedModel, slates: Sequence[Slate], config: Rewar
         loss += part.item()
         comparisons += [c for judged in judged_slates(scores.detach(), batch) for c in comparisons_of(judged)]
     right = team.collect([comparison.correctness for comparison in comparisons])
-    return {"loss": team.add_numbers(loss)[0], "train_accuracy": sum(right) / len(right), "num_comparisons": len(right)}
+    tokens, forward = operations_of(model, [s.prompt_ids for s in slates], [s.completion_ids for s in slates])
+    return {
+        "loss": team.add_numbers(loss)[0],
+        "train_accuracy": sum(right) / len(right),
+        "num_comparisons": len(right),
+        "tokens": tokens,
+        "operations": forward * learning_passes(model),
+    }
 
 
 @torch.no_grad()
