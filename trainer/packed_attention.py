@@ -44,6 +44,7 @@ class Rows(NamedTuple):
 
 def attend(query: Tensor, key: Tensor, value: Tensor, slates: tuple[Slate, ...], scale: float) -> Tensor:
     """(1, N, H, D) the attention of every token of the row. query, key, value: (1, H, N, D)."""
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary positions leave them in fp32
     if query.device.type == "cpu":
         output: Tensor = PackedAttention.apply(query, key, value, slates, scale)  # type: ignore[no-untyped-call]
         return output

@@ -18,6 +18,7 @@ from trainer.errors import StageError
 from trainer.models import Policy, classifier_on, load_policy, load_reward_model, save_model, trunk_dtype
 from trainer.reward_models import EnsembleRule, Scorer
 from trainer.round_folder import read_json
+from trainer.settings import STARTER
 
 
 class FlatScores(StageError):
@@ -126,11 +127,25 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def open_trunk(path: Path, trunk: dict[str, str], device: str) -> Policy:
-    policy = load_policy(trunk["source"], device, trunk_dtype(device))
+    policy = load_policy(trunk_here(path, trunk["source"]), device, trunk_dtype(device))
     if fingerprint(policy.model) != trunk["fingerprint"]:
         raise AdapterMismatch(path, f"{trunk['source']} holds other weights by now")
     policy.model.requires_grad_(False)
     return policy
+
+
+def trunk_here(result: Path, source: str) -> str:
+    """What the trunk opens with on this machine; the one that fitted the adapters may have had it elsewhere.
+
+    Below the artifacts a folder has the same name on all machines, and the starter policy comes with us.
+    """
+    if not Path(source).is_absolute() or Path(source).is_dir():
+        return source
+    if Path(source).parts[-3:] == (STARTER / "policy").parts[-3:]:
+        return str(STARTER / "policy")
+    artifacts = str(result.absolute()).rpartition("/projects/")[0]
+    here = Path(artifacts, "projects", source.rpartition("/projects/")[2])
+    return str(here) if here.is_dir() else source
 
 
 def unit_of(path: str | Path, score_std: float) -> float:

@@ -25,13 +25,14 @@ from sqlalchemy.orm import Session
 from transformers.utils import logging as transformers_logging
 
 from app import terminal
+from app.artifacts import ArtifactError, open_store
 from app.db import SAMPLER_CHANNEL, SessionFactory, clock
 from app.labeling import asking, conversation_replies, queue
 from app.labeling.asking import Asked
 from app.labeling.models import AskedBy, CompletionSource
 from app.labeling.queue import MixtureEntry, NewCompletion, SlateClaim, SlateToSample
 from app.policies.models import PolicyVersion, RewardModelVersion
-from app.policies.service import policy_path
+from app.policies.service import ModelFiles, policy_files, reward_model_files
 from app.projects.models import Project
 from app.rounds import devices, model_requests
 from app.rounds.heart import Heart, new_owner
@@ -45,7 +46,7 @@ from trainer import models, scoring
 from trainer.asking import choose
 from trainer.decoding import LocalEngine, SampleRequest
 from trainer.devices import available_device
-from trainer.doubts import open_doubts
+from trainer.doubts import Doubts, open_doubts
 from trainer.errors import StageError
 from trainer.inspect_policy import inspect_policy
 from trainer.model_shelf import ModelShelf
@@ -84,6 +85,7 @@ class Sampler:
 
     def __init__(self, settings: Settings, wakeups: Wakeups) -> None:
         self.settings = settings
+        self.store = open_store(settings)
         self.wakeups = wakeups
         self.owner = new_owner("sampler")
         self.stopping = threading.Event()
@@ -92,7 +94,7 @@ class Sampler:
         self.gpu = f"{socket.gethostname()}/cuda:0" if available_device(settings.device) == "cuda" else None
         self.policies = ModelShelf(self._open_policy, capacity=OPEN_MODELS)
         self.reward_models = ModelShelf(self._open_reward_model, capacity=1)
-        self.ensembles = ModelShelf(lambda path: open_doubts(path, self.device), capacity=1)
+        self.ensembles = ModelShelf(self._open_doubts, capacity=1)
         self.claims: list[SlateClaim] = []
         self.failing: dict[int, datetime] = {}  # project id -> when to try again
         self.problem = ""  # why, for the heartbeat
@@ -199,10 +201,11 @@ class Sampler:
         with SessionFactory() as session:
             project = session.get_one(Project, candidates[0][0].project_id)
             ensemble = asking.ensemble_of(session, project)
-        if ensemble is None:
+            files = None if ensemble is None else reward_model_files(session, self.settings, ensemble)
+        if files is None:
             return {}
         try:
-            doubts = self.ensembles.get(str(self.settings.artifacts / ensemble.source))
+            doubts = self.ensembles.get(files)
             disagreements = [
                 doubts.on(slate.prompt_id, slate.messages, [written(completion, policies) for completion in own])
                 for slate, own in candidates
@@ -235,7 +238,7 @@ class Sampler:
 
     def _policies_of(self, mixture: Sequence[MixtureEntry]) -> dict[int, OpenPolicy]:
         versions = {entry.version.id: entry.version for entry in mixture if entry.version is not None}
-        return {id: self.policies.get(policy_path(self.settings, version)) for id, version in versions.items()}
+        return {id: self.policies.get(policy_files(self.settings, version)) for id, version in versions.items()}
 
     def _is_too_large_for_now(self, mixture: Sequence[MixtureEntry]) -> bool:
         """Whether the GPU is a stage's just now and the policy is hopeless without one."""
@@ -378,7 +381,8 @@ class Sampler:
     def _score(self, input: dict[str, Any]) -> dict[str, Any]:
         with SessionFactory() as session:
             version = session.get_one(RewardModelVersion, input["reward_model_version_id"])
-        reward_model = self.reward_models.get(str(self.settings.artifacts / version.source))
+            files = reward_model_files(session, self.settings, version)
+        reward_model = self.reward_models.get(files)
         prompt_ids = encode_prompt(reward_model.tokenizer, input["messages"])
         completions = [encode_completion(reward_model.tokenizer, text) for text in input["completions"]]
         scores = scoring.score_completions(reward_model.model, [prompt_ids], [completions])
@@ -387,9 +391,20 @@ class Sampler:
     def _policy(self, version_id: int) -> OpenPolicy:
         with SessionFactory() as session:
             version = session.get_one(PolicyVersion, version_id)
-        return self.policies.get(policy_path(self.settings, version))
+        return self.policies.get(policy_files(self.settings, version))
 
-    def _open_policy(self, path: str) -> OpenPolicy:
+    def _path_of(self, files: ModelFiles) -> str:
+        """Where the files are on this machine, fetched if they were made on another. Raises ModelNotFetched."""
+        if self.store is not None:
+            try:
+                for folder, manifest_sha256 in files.results.items():
+                    self.store.fetch(folder, manifest_sha256=manifest_sha256)
+            except ArtifactError as error:
+                raise ModelNotFetched(error) from error
+        return files.path
+
+    def _open_policy(self, files: ModelFiles) -> OpenPolicy:
+        path = self._path_of(files)
         log.info("opening policy=%s device=%s", path, self.device)
         policy = models.load_policy(path, self.device, dtype_on(self.device))
         return OpenPolicy(
@@ -399,8 +414,11 @@ class Sampler:
             context_tokens=getattr(policy.model.config, "max_position_embeddings", None),
         )
 
-    def _open_reward_model(self, path: str) -> models.RewardModel:
-        return models.load_reward_model(path, self.device, dtype_on(self.device))
+    def _open_reward_model(self, files: ModelFiles) -> models.RewardModel:
+        return models.load_reward_model(self._path_of(files), self.device, dtype_on(self.device))
+
+    def _open_doubts(self, files: ModelFiles) -> Doubts:
+        return open_doubts(self._path_of(files), self.device)
 
     def _choose_device(self) -> None:
         """On the GPU while no stage wants it; a stage that does gets it once the queues are full."""
@@ -436,6 +454,15 @@ class Sampler:
         queue.renew_claims(session, list(self.claims), duration=CLAIM_DURATION, now=now)
         if self.gpu is not None and self.device == "cuda":
             devices.keep(session, self.gpu, self.owner, duration=CLAIM_DURATION, now=now)
+
+
+class ModelNotFetched(StageError):
+    """A model that was made elsewhere cannot be had from the artifact store."""
+
+    code = "model_not_fetched"
+
+    def __init__(self, error: ArtifactError) -> None:
+        super().__init__(error.message, advice=error.advice)
 
 
 class _WaitsForDevice(Exception):
@@ -506,7 +533,9 @@ def main() -> None:
     try:
         available_device(settings.device)
         engine = terminal.reach_migrated(settings, application="podium-sampler")
-    except (CannotStart, StageError) as error:
+        if store := open_store(settings):
+            store.check(writes=False)
+    except (CannotStart, StageError, ArtifactError) as error:
         terminal.refuse(str(error), exit_code=terminal.USAGE)
     sampler = Sampler(settings, Wakeups(engine, (SAMPLER_CHANNEL,)))
 

@@ -1,5 +1,6 @@
 """Policy versions with where they came from and how they were judged, and their family tree as places on a page."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,16 @@ import pyarrow.parquet as parquet
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
+from app.artifacts import ArtifactError, open_store
 from app.datasets.models import Snapshot
 from app.labeling.models import Completion, Ranking, RankingItem, Slate, SlateKind
 from app.policies.evaluation import WinRate, win_rate
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.prompts.models import Prompt
-from app.rounds.models import Recipe, Round, Stage
+from app.rounds.models import Recipe, Round, Stage, StageState
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 COLUMN_WIDTH, ROW_HEIGHT = 240, 64  # of the tree, in pixels
 NODE_WIDTH, NODE_HEIGHT = 200, 46
@@ -159,13 +163,18 @@ def compared_pairs(session: Session, round: Round) -> list[Pair]:
 def greedy_pairs(session: Session, settings: Settings, round: Round) -> list[Pair]:
     """Likeliest completions of both policies side by side; comparisons show sampled ones, so this unblinds none.
 
-    Empty where the evaluation's files are not there (not yet, or on another machine's disk).
+    Empty where the evaluation's files are not there: not yet, or on another machine's disk, or the store is away.
     """
     stage = evaluation_of(round)
     if stage is None or stage.folder is None:
         return []
-    file = settings.artifacts / stage.folder / "result" / "completions.parquet"
-    pairs = read_greedy_pairs(file)
+    result = f"{stage.folder}/result"
+    if stage.state == StageState.SUCCEEDED and (store := open_store(settings)):
+        try:
+            store.fetch(result)
+        except ArtifactError as error:
+            log.warning("the page of round=%s shows no greedy completions: %s", round.id, error)
+    pairs = read_greedy_pairs(settings.artifacts / result / "completions.parquet")
     prompts = {
         prompt.id: prompt.messages
         for prompt in session.scalars(select(Prompt).where(Prompt.id.in_(pairs), Prompt.project_id == round.project_id))

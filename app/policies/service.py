@@ -22,7 +22,7 @@ from app.policies.errors import (
 from app.policies.evaluation import lock_open_comparisons, retire_evaluation_slates
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.projects.models import Project
-from app.rounds.models import Round, RoundState
+from app.rounds.models import Round, RoundState, Stage
 from app.settings import Settings
 from trainer.settings import STARTER
 
@@ -50,11 +50,19 @@ class ModelFiles:
     """Where a model's files lie: `path` is what it opens with, an absolute folder or a hub name.
 
     folder, manifest_sha256: of a result of a round, below the artifacts; with a store it may have to be fetched first.
+    trunk: the policy that adapters in it sit on, if it has any.
     """
 
     path: str
     folder: str | None = None
     manifest_sha256: str | None = None
+    trunk: "ModelFiles | None" = None
+
+    @property
+    def results(self) -> dict[str, str]:
+        """The results of rounds that it takes, folder -> SHA-256 of the manifest: what a store may have to give."""
+        own = {self.folder: self.manifest_sha256} if self.folder and self.manifest_sha256 else {}
+        return {**own, **(self.trunk.results if self.trunk else {})}
 
 
 def policy_files(settings: Settings, version: PolicyVersion) -> ModelFiles:
@@ -64,8 +72,11 @@ def policy_files(settings: Settings, version: PolicyVersion) -> ModelFiles:
     return ModelFiles(path, version.source.removeprefix(ROUNDS_PREFIX), version.manifest_sha256)
 
 
-def reward_model_files(settings: Settings, version: RewardModelVersion) -> ModelFiles:
-    return ModelFiles(str(settings.artifacts / version.source), version.source, version.manifest_sha256)
+def reward_model_files(session: Session, settings: Settings, version: RewardModelVersion) -> ModelFiles:
+    """Its stage's policy is what its adapters, if any, were fitted on."""
+    policy_id = session.get_one(Stage, version.stage_id).parents.get("policy_id")
+    trunk = None if policy_id is None else policy_files(settings, session.get_one(PolicyVersion, policy_id))
+    return ModelFiles(str(settings.artifacts / version.source), version.source, version.manifest_sha256, trunk)
 
 
 def policy_path(settings: Settings, version: PolicyVersion) -> str:

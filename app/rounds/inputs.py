@@ -28,7 +28,7 @@ class MissingParent(Exception):
 class StageInputs:
     """What a stage is run with. models: name -> what it opens with.  parents: name -> id of its version.
 
-    results: those of the models that rounds made, folder below the artifacts -> SHA-256 of its manifest.
+    results: what of the models rounds made, folder below the artifacts -> SHA-256 of its manifest.
     """
 
     recipe: Recipe
@@ -68,7 +68,7 @@ def stage_inputs(session: Session, settings: Settings, claim: StageClaim) -> Sta
         snapshot_id=round.snapshot_id,
         snapshot_sha256=snapshot_sha256,
         models={name: model.path for name, model in files.items()},
-        results={m.folder: m.manifest_sha256 for m in files.values() if m.folder and m.manifest_sha256},
+        results={folder: sha256 for model in files.values() for folder, sha256 in model.results.items()},
         parents=parents,
         max_prompt_tokens=session.get_one(Project, round.project_id).max_prompt_tokens,
     )
@@ -115,7 +115,7 @@ def _models(
     parents = {f"{name}_id": version.id for name, version in policies.items()}
     if recipe in (*POLICY_RECIPES, Recipe.EVALUATE) or configuration.get("select_by") == "score":
         reward_model = _reward_model(session, round)
-        models["reward_model"] = reward_model_files(settings, reward_model)
+        models["reward_model"] = reward_model_files(session, settings, reward_model)
         parents["reward_model_id"] = reward_model.id
     return models, parents
 

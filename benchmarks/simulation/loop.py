@@ -3,6 +3,7 @@
 Each finished round is a line of JSON, so that hours of work are never lost.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -67,8 +68,11 @@ ARMS = (
     Arm(name="grpo", recipe="grpo"),
     Arm(name="rejection", recipe="rejection"),
     Arm(name="ensemble", num_members=4),
-    Arm(name="ensemble, asking", num_members=4, asking="disagreement"),
+    Arm(name="ensemble asked by disagreement", num_members=4, asking="disagreement"),
 )
+
+
+STARTER = "starter"  # whose line of each seed stands for what no round has touched
 
 
 @dataclass
@@ -171,10 +175,15 @@ class Run:
 
 def run_arm(arm: Arm, seed: int, sizes: Sizes, work: Path, results: Path) -> None:
     """Every round that is not in the results yet. Stages that are finished are found and not run again."""
-    known = {line["round"] for line in read_lines(results) if line["arm"] == arm.name and line["seed"] == seed}
-    if known >= set(range(1, sizes.rounds + 1)):
+    ours = [line for line in read_lines(results) if line["seed"] == seed]
+    known = {line["round"] for line in ours if line["arm"] == arm.name}
+    has_starter = any(line["arm"] == STARTER for line in ours)
+    if has_starter and known >= set(range(1, sizes.rounds + 1)):
         return
     run = Run(arm, sizes, World(seed), work)
+    if not has_starter:
+        starter = run.world.gold(run.world.starter, "starter again")
+        append_line(results, {"arm": STARTER, "seed": seed, "round": 0, **vars(starter)})
     for number in range(1, sizes.rounds + 1):
         line = run.round(number)
         if number not in known:
@@ -183,13 +192,16 @@ def run_arm(arm: Arm, seed: int, sizes: Sizes, work: Path, results: Path) -> Non
 
 
 def read_lines(results: Path) -> list[dict[str, Any]]:
-    """All whole lines."""
-    if not results.exists():
-        return []
-    text = results.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """All whole lines; one that a killed run left half written is passed over."""
+    found = []
+    for line in results.read_text(encoding="utf-8").splitlines() if results.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
 
 
 def append_line(results: Path, line: Mapping[str, Any]) -> None:
+    """Add a line. What a killed run had written of another is closed first, and never read."""
+    half = results.exists() and not results.read_bytes().endswith(b"\n")
     with results.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(("\n" if half else "") + json.dumps(line) + "\n")

@@ -124,7 +124,7 @@ def test_the_gradient_does_not_depend_on_how_an_update_is_cut_up(models, rollout
 
 
 def test_nothing_outside_the_mask_reaches_an_update(models, rollouts):
-    """Seen to fail with the advantages multiplied by a mask after the loss."""
+    """Seen to fail with a mean over whole rows, padding among them."""
     experience = weighed(models, rollouts)
     outside = ~rollouts.mask
     names = ("logprobs", "reference_logprobs", "advantages")
@@ -144,7 +144,7 @@ def test_every_token_of_a_completion_has_the_completions_advantage(models, rollo
 
 
 def test_where_all_completions_score_alike_only_the_kl_moves_the_policy(models, rollouts, monkeypatch):
-    """✗ 0 / 0. Seen to fail (NaN) with a division by the group's standard deviation alone."""
+    """✗ 0 / 0. Seen to fail (NaN) with nothing added to the deviation and no mask of equal groups."""
     scored = Scored(torch.full((12,), 0.7), torch.zeros(12))
     monkeypatch.setattr(Scorer, "measure", lambda *_, **__: scored)
     alike = replace(rollouts, is_finished=torch.ones(12, dtype=torch.bool))

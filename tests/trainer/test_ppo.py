@@ -213,7 +213,7 @@ def test_the_gradient_of_an_update_does_not_depend_on_how_it_is_cut_up(models, e
 
 
 def test_nothing_outside_the_mask_reaches_an_update(models, experience):
-    """Seen to fail with losses of whole rows, multiplied by the mask."""
+    """Seen to fail with advantages centred over whole rows, padding among them."""
     outside = ~experience.rollouts.mask
     names = ("logprobs", "reference_logprobs", "values", "advantages", "returns")
     holed = replace(experience, **{name: getattr(experience, name).masked_fill(outside, math.nan) for name in names})

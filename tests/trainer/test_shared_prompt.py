@@ -108,3 +108,12 @@ def test_our_attention_is_transformers_own_where_nothing_is_packed(policy_folder
     ours = load_policy(policy_folder(family)).model(**inputs).logits
     theirs = AutoModelForCausalLM.from_pretrained(policy_folder(family)).eval()(**inputs).logits
     torch.testing.assert_close(ours[:, 2:], theirs[:, 2:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_autocast_states_differ_by_its_rounding_alone(policy_folder, family):
+    policy = load_policy(policy_folder(family)).model
+    exact = states_at_tokens(policy, PROMPTS, COMPLETIONS)
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        rounded = states_at_tokens(policy, PROMPTS, COMPLETIONS)
+    assert (rounded - exact).abs().mean() < 0.05 * exact.abs().mean()

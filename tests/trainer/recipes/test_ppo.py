@@ -1,5 +1,6 @@
 """What PPO has beyond the loop that it shares with GRPO (test_policy_recipes.py)."""
 
+import itertools
 import json
 import random
 from dataclasses import replace
@@ -118,19 +119,16 @@ def test_a_stage_that_asks_for_text_and_has_none_is_refused(ppo_folder):
     assert json.loads((folder.path / "error.json").read_text())["code"] == "no_pretraining_text"
 
 
-def test_the_result_is_the_average_that_was_looked_at(ppo_folder):
-    """Computed here from the policy after each update: one a step, a checkpoint a step."""
+def test_the_result_is_the_average_that_was_looked_at(ppo_folder, monkeypatch):
+    """Computed here from the policy after each update, one a step. Each look is the best so far."""
+    looks = itertools.count()
+    monkeypatch.setattr("trainer.improvement.final_scores", lambda scores, *_: torch.full_like(scores, next(looks)))
     folder = ppo_folder(ema_decay=0.5, num_steps=2)
     assert run(folder) == 0
+    assert result_of(folder)["figures"]["best_step"] == 2
     first, second = saved(folder, 1)[0], saved(folder, 2)[0]
-    best = result_of(folder)["figures"]["best_step"]
-    for name in load_file(folder.result / "model.safetensors"):
-        average = 0.5 * first[f"average.{name}"] + 0.5 * second[f"policy.{name}"]
-        torch.testing.assert_close(second[f"average.{name}"], average)
-    served = {0: None, 1: first, 2: second}[best]
-    if served is not None:
-        result = load_file(folder.result / "model.safetensors")
-        assert all(torch.equal(result[name], served[f"average.{name}"]) for name in result)
+    for name, tensor in load_file(folder.result / "model.safetensors").items():
+        torch.testing.assert_close(tensor, 0.5 * first[f"average.{name}"] + 0.5 * second[f"policy.{name}"])
 
 
 def test_a_stage_stops_when_its_reward_models_disagree(ppo_folder, monkeypatch):
