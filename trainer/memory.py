@@ -58,3 +58,119 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         vocabulary=config["vocab_size"],
         is_tied=config.get("tie_word_embeddings", True),
     )
+
+
+GB = 1e9
+PROCESS_GB = 0.6  # Python, torch and Transformers, before any model
+LOGITS_BYTES = {"cpu": 3 * 16 * 2**20, "cuda": 3 * 256 * 2**20}  # three chunks of trainer.losses
+LANES = {"cpu": 256, "cuda": 256}  # completions decoded together: two threads of 128 on a CPU
+
+# Models of a stage: (those that learn, those that are frozen beside them). trainer.stage_models opens them.
+MODELS = {"sft": (1, 0), "reward": (1, 1), "ppo": (2, 2), "grpo": (1, 2), "rejection": (1, 2), "evaluate": (0, 3)}
+SAMPLING = ("ppo", "grpo", "rejection", "evaluate")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage holds at its peak, in GB (10^9 bytes) a device."""
+
+    weights: float
+    gradients: float
+    optimizer: float  # AdamW's two moments, and the copy of the best parameters so far
+    activations: float  # of one micro-batch
+    logits: float
+    cache: float  # keys and values while decoding
+
+    @property
+    def states(self) -> float:
+        """What the number of parameters decides."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def total(self) -> float:
+        """The cache and the activations are not held at once."""
+        return PROCESS_GB + self.states + self.logits + max(self.activations, self.cache)
+
+
+def estimate(
+    recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, device: str, num_devices: int = 1
+) -> Estimate:
+    """A stage's memory on each of its devices. settings: of its configuration.
+
+    States are divided over the devices (FSDP2); activations are each device's own. Prompts are taken to be as long as
+    completions may be.
+    """
+    on_gpu = device == "cuda"
+    learning, frozen = MODELS[recipe]
+    learning = max(learning, settings.get("num_members", 1)) if learning else 0
+    is_lora = settings.get("tuning") == "lora"
+    own = adapter_parameters(shape, settings["lora_rank"]) if is_lora else shape.num_parameters
+    if is_lora:  # one trunk, in bf16 on a GPU, under everything
+        weights = shape.num_parameters * (2 if on_gpu else 4) + own * 4 * (learning + frozen)
+    else:
+        weights = shape.num_parameters * 4 * (learning + frozen)
+        weights += 2 * shape.num_parameters * (recipe in SAMPLING) * on_gpu  # rounded, to decode from
+    best = 1 if learning else 0
+    tokens = settings.get("micro_batch_tokens", 0)
+    at_once = 2 if recipe == "ppo" and not on_gpu else 1  # policy and value model learn side by side on a CPU
+    activations = tokens * activation_numbers(shape, bool(settings.get("gradient_checkpointing"))) * at_once
+    if not learning:
+        activations = tokens * 2 * layer_numbers(shape)
+    columns = 2 * settings.get("max_completion_tokens", 0)
+    cache = LANES[device] * columns * shape.cache_bytes_a_token(2 if on_gpu else 4) if recipe in SAMPLING else 0
+    return Estimate(
+        weights=weights / num_devices / GB,
+        gradients=4 * own * learning / num_devices / GB,
+        optimizer=own * (8 * learning + 4 * best) / num_devices / GB,
+        activations=activations * (2.6 if on_gpu else 4) / GB,  # under autocast norms stay in fp32, the rest is bf16
+        logits=LOGITS_BYTES[device] / GB,
+        cache=cache / GB,
+    )
+
+
+def adapter_parameters(shape: ModelShape, rank: int) -> int:
+    """Of one adapter on every matrix of the trunk: rank times (rows + columns)."""
+    queries, keys = shape.num_heads * shape.head_width, shape.num_kv_heads * shape.head_width
+    sides = 2 * (shape.width + queries) + 2 * (shape.width + keys)
+    sides += shape.num_inner_matrices * (shape.width + shape.inner_width)
+    return rank * sides * shape.num_layers
+
+
+def layer_numbers(shape: ModelShape) -> float:
+    """Numbers that one layer keeps for the backward pass of one token.
+
+    Counted in Transformers' Llama and GPT-2 with our attention: those of the norms, of queries, keys, values and their
+    rotation, and of the feed-forward layer's inner state before, in and after its activation.
+    """
+    return 10.5 * shape.width + (4 if shape.num_inner_matrices == 3 else 4.5) * shape.inner_width
+
+
+def activation_numbers(shape: ModelShape, recomputed: bool) -> float:
+    """Numbers kept for one token. recomputed: a state a layer, and all of one layer while its gradient is computed."""
+    last = 3 * shape.width
+    if recomputed:
+        return shape.num_layers * shape.width + layer_numbers(shape) + last
+    return shape.num_layers * layer_numbers(shape) + last
+
+
+def advice_on(recipe: str, settings: Mapping[str, Any], needed: Estimate) -> str:
+    """Which setting to change when the memory does not suffice: that of the largest part."""
+    parts = {"weights": needed.states, "activations": needed.activations, "cache": needed.cache}
+    largest = max(parts, key=lambda part: parts[part])
+    share = f"{parts[largest]:.1f} of about {needed.total:.1f} GB"
+    tokens = settings.get("micro_batch_tokens")
+    if largest == "activations" and settings.get("gradient_checkpointing") is False:
+        return (
+            f"lower {recipe}.micro_batch_tokens={tokens} or set {recipe}.gradient_checkpointing=true, which change"
+            f" nothing else (activations take {share}), and resume the round"
+        )
+    if largest == "activations":
+        return (
+            f"lower {recipe}.micro_batch_tokens={tokens}, which changes nothing else (activations take {share}),"
+            " and resume the round"
+        )
+    if largest == "cache":
+        return f"lower {recipe}.max_completion_tokens={settings['max_completion_tokens']} (the cache takes {share})"
+    if settings.get("tuning") == "full":
+        return f"set {recipe}.tuning=lora (weights, gradients and optimiser take {share}), or use a smaller model"
+    return f"use a smaller model or a larger device (weights, gradients and optimiser take {share})"

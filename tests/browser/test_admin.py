@@ -82,14 +82,15 @@ def test_a_round_from_its_start_to_the_promotion(admin_page: Page, session: Sess
 def test_a_wrong_setting_is_marked_and_what_was_typed_stays(admin_page: Page, project: Project) -> None:
     page = admin_page
     page.goto("/projects/everyday/rounds/new")
-    page.locator("fieldset", has_text="Improve the policy").locator("summary").click()
-    page.get_by_label("kl coef").fill("-1")
-    page.get_by_label("kl budget").fill("25")
+    ppo = page.locator("fieldset", has_text="Improve the policy")
+    ppo.locator("summary").click()
+    ppo.get_by_label("kl coef").fill("-1")
+    ppo.get_by_label("kl budget").fill("25")
     page.get_by_role("button", name="Start round").click()
     expect(page.get_by_role("alert")).to_contain_text("ppo.kl_coef must be at least 0")
-    expect(page.get_by_label("kl coef")).to_have_value("-1")
-    expect(page.get_by_label("kl coef")).to_have_attribute("aria-invalid", "true")
-    expect(page.get_by_label("kl budget")).to_have_value("25")
+    expect(ppo.get_by_label("kl coef")).to_have_value("-1")
+    expect(ppo.get_by_label("kl coef")).to_have_attribute("aria-invalid", "true")
+    expect(ppo.get_by_label("kl budget")).to_have_value("25")
 
 
 def test_the_settings_of_a_stage_that_is_not_chosen_are_out_of_the_way(admin_page: Page, project: Project) -> None:

@@ -20,7 +20,13 @@ from trainer.recipes.program import Interrupt, run_in_folder
 from trainer.recipes.sft import fine_tune
 from trainer.round_folder import DemonstrationRow, PromptRow, RoundFolder
 
-MAIN = {"sft": "fine_tune", "reward": "fit_reward_model", "ppo": "run_ppo", "grpo": "run_grpo"}
+MAIN = {
+    "sft": "fine_tune",
+    "reward": "fit_reward_model",
+    "ppo": "run_ppo",
+    "grpo": "run_grpo",
+    "rejection": "improve_by_rejection",
+}
 ROOT = Path(__file__).parents[2]
 LORA = {"tuning": "lora", "lora_rank": 4, "lora_alpha": 8}
 POLICY = {
@@ -38,6 +44,17 @@ POLICY = {
     "max_length_factor": 100.0,
     "max_eos_drop": 1.0,
     "micro_batch_tokens": 64,  # several parts of a minibatch, so that there is something to share
+    **LORA,
+}
+REJECTION = {
+    "samples_per_prompt": 4,
+    "prompts_per_chunk": 4,
+    "max_completion_tokens": 12,
+    "batch_size": 4,
+    "num_epochs": 1,
+    "kl_budget": 1000.0,
+    "num_evaluation_prompts": 5,
+    "micro_batch_tokens": 64,
     **LORA,
 }
 
@@ -67,7 +84,8 @@ def make(write_stage, reward_folder, llama_folder, reward_model):
             splits = ["train"] * 20 + ["validation"] * 4
             folder.write_demonstrations(demonstration(i, rng, split) for i, split in enumerate(splits))
             return folder
-        folder = write_stage(recipe, {**POLICY, "num_processes": num_processes}, models)
+        settings = REJECTION if recipe == "rejection" else POLICY
+        folder = write_stage(recipe, {**settings, "num_processes": num_processes}, models)
         write_prompts(folder)
         return folder
 
@@ -84,7 +102,7 @@ def run(folder: RoundFolder) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(recipe, folder), cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("recipe", ["sft", "reward", "ppo", "grpo"])
+@pytest.mark.parametrize("recipe", list(MAIN))
 def test_two_processes_end_in_the_weights_of_one(make, recipe):
     """Broken by gradients that are not added up, and by a share of the loss that is divided by its own tokens."""
     alone, together = make(recipe, 1), make(recipe, 2)

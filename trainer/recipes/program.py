@@ -4,6 +4,8 @@ Exit codes: 0 the result is there; 1 an error nobody foresaw (the traceback is o
 for a named reason (error.json); 4 another process runs this stage; 143 stopped by SIGTERM, a checkpoint saved.
 """
 
+import dataclasses
+import json
 import os
 import signal
 import sys
@@ -17,6 +19,7 @@ import torch
 
 from trainer import team
 from trainer.errors import StageError
+from trainer.memory import advice_on, estimate, shape_of
 from trainer.round_folder import DiskFull, FolderLocked, RoundFolder, Stage, disk_errors
 from trainer.settings import ConfigError
 
@@ -28,10 +31,13 @@ class OutOfMemory(StageError):
 
     code = "out_of_memory"
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, needed_gb: float | None = None, advice: str = "") -> None:
+        """needed_gb: an estimate, where one could be made."""
+        estimate = "" if needed_gb is None else f"; it needs about {needed_gb:.1f} GB"
         super().__init__(
-            f"the recipe ran out of memory on {device}",
-            advice="lower micro_batch_tokens, which changes nothing else, or use a smaller model, and resume the round",
+            f"the recipe ran out of memory on {device}{estimate}",
+            advice=advice
+            or "lower micro_batch_tokens, which changes nothing else, or use a smaller model, and resume the round",
         )
 
 
@@ -109,10 +115,9 @@ def run_in_folder(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> 
 
 
 def run_locked(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> int:
-    device = "the CPU"
+    stage = None
     try:
         stage = folder.read_stage()
-        device = stage.device
         prepare_torch(stage)
         with disk_errors(folder.path):
             recipe(folder, stage, interrupt)
@@ -125,9 +130,21 @@ def run_locked(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> int
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        named = OutOfMemory(device)
+        named = OutOfMemory("this machine") if stage is None else out_of_memory(stage)
         return fail(folder, named.code, named.message, named.advice)
     return 0
+
+
+def out_of_memory(stage: Stage) -> OutOfMemory:
+    """With an estimate and the setting to lower, where the model's configuration can be read."""
+    described = Path(next(iter(stage.models.values()), "")) / "config.json"
+    try:
+        shape = shape_of(json.loads(described.read_text()))
+    except (OSError, ValueError, KeyError):
+        return OutOfMemory(stage.device)
+    settings = dataclasses.asdict(stage.config)
+    needed = estimate(stage.recipe, shape, settings, device=stage.device, num_devices=team.size_here())
+    return OutOfMemory(stage.device, needed.total, advice_on(stage.recipe, settings, needed))
 
 
 def fail(folder: RoundFolder, code: str, message: str, advice: str) -> int:

@@ -61,6 +61,29 @@ def test_what_the_machine_lacks_is_named(folder, run, error, code):
     assert error_of(folder)["code"] == code
 
 
+def test_out_of_memory_says_how_much_is_needed_and_which_setting_to_lower(folder, run):
+    stage_file = folder.path / "stage.json"
+    stage = json.loads(stage_file.read_text())
+    stage["config"]["micro_batch_tokens"] = 2_000_000
+    stage_file.write_text(json.dumps(stage))
+    assert run(raising(MemoryError())) == 3
+    error = error_of(folder)
+    # 2 layers of width 16 with an inner width of 32 keep 2 * (10.5 * 16 + 4 * 32) numbers a token, and 3 * 16 more
+    activations = 2_000_000 * (2 * (10.5 * 16 + 4 * 32) + 3 * 16) * 4 / 1e9
+    assert f"{activations:.1f} of about" in error["advice"]
+    assert error["advice"].startswith("lower reward.micro_batch_tokens=2000000 or set reward.gradient_checkpointing")
+    assert error["message"].startswith("the recipe ran out of memory on cpu; it needs about ")
+
+
+def test_out_of_memory_is_named_where_the_model_is_on_the_hub_too(folder, run):
+    stage_file = folder.path / "stage.json"
+    stage = json.loads(stage_file.read_text())
+    stage["models"]["policy"] = "Qwen/Qwen2.5-0.5B"
+    stage_file.write_text(json.dumps(stage))
+    assert run(raising(MemoryError())) == 3
+    assert error_of(folder)["message"] == "the recipe ran out of memory on cpu"
+
+
 def test_a_real_allocation_that_fails_is_out_of_memory(folder, run):
     assert run(lambda folder, stage, interrupt: torch.empty(2**55)) == 3
     assert error_of(folder)["code"] == "out_of_memory"
