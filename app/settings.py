@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     pretraining_text: Path | None = Field(
         default=None, description="Text or JSONL that PPO mixes in (ppo.ptx_coef); demonstrations when unset."
     )
+    engine: Literal["local", "openai"] = Field(
+        default="local", description="What samples for labelers: this process, or a server of the OpenAI protocol."
+    )
+    engine_url: str | None = Field(default=None, description="The completions server, for the engine `openai`.")
+    engine_key: SecretStr | None = Field(default=None, description="What the completions server asks for, if it does.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
     @property

@@ -52,12 +52,14 @@ class SampledCompletion:
     """One completion. token_ids include the stop token when finish_reason is "stop".
 
     logprobs: nats of each token under the policy at the request's temperature (1 when greedy), before the top-p cut.
+    text: what a server wrote that gives no token ids; then there are neither ids nor logprobs.
     """
 
     token_ids: list[int]
     logprobs: list[float]
     finish_reason: FinishReason
     seed: int
+    text: str | None = None
 
 
 # (index of the request, the completion): called the moment one is finished, in the thread that decodes it.
@@ -212,13 +214,18 @@ def lanes_within_memory(model: PreTrainedModel, num_columns: int) -> int:
     """How many lanes a quarter of the GPU's free memory holds, at least one."""
     free, _ = torch.cuda.mem_get_info(model.device)
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    bytes_a_token = shape_of(model.config.to_dict()).cache_bytes_a_token(model.dtype.itemsize)
+    bytes_a_token = shape_of(model.config).cache_bytes_a_token(model.dtype.itemsize)
     return max(1, int(CACHE_SHARE * free / (bytes_a_token * num_columns)))
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     """The tokens that end a completion: the tokenizer's EOS and every one that the model's generation config names."""
-    named = getattr(model.generation_config, "eos_token_id", None)
+    return stop_ids_of(model.generation_config, tokenizer)
+
+
+def stop_ids_of(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    """The same, of a model whose weights are elsewhere."""
+    named = getattr(generation_config, "eos_token_id", None)
     named = [] if named is None else [named] if isinstance(named, int) else list(named)
     if tokenizer.eos_token_id is not None:
         named.append(tokenizer.eos_token_id)

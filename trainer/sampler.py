@@ -22,6 +22,7 @@ import torch
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
+from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from app import terminal
@@ -44,14 +45,15 @@ from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer import models, scoring
 from trainer.asking import choose
-from trainer.decoding import LocalEngine, SampleRequest
+from trainer.decoding import Engine, LocalEngine, SampledCompletion, SampleRequest, stop_ids_of
 from trainer.devices import available_device
 from trainer.doubts import Doubts, open_doubts
 from trainer.errors import StageError
-from trainer.inspect_policy import inspect_policy
+from trainer.inspect_policy import describe_policy, inspect_policy
 from trainer.model_shelf import ModelShelf
+from trainer.openai_engine import CompletionsServer, OpenAIEngine
 from trainer.prompting import decode_completion, encode_completion, encode_prompt, storable
-from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates
+from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates, text_of
 from trainer.stage_data import Written
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ LARGEST_ON_CPU = 1_000_000_000  # parameters; a larger policy waits while a stag
 class OpenPolicy:
     """A policy that is ready to sample."""
 
-    engine: LocalEngine
+    engine: Engine
     tokenizer: Any
     tokenizer_sha256: str
     context_tokens: int | None
@@ -91,7 +93,9 @@ class Sampler:
         self.stopping = threading.Event()
         self.heart = Heart(self.owner, "sampler", renew=self._renew)
         self.device = "cpu"
-        self.gpu = f"{socket.gethostname()}/cuda:0" if available_device(settings.device) == "cuda" else None
+        self.server = completions_server(settings)
+        on_gpu = self.server is None and available_device(settings.device) == "cuda"
+        self.gpu = f"{socket.gethostname()}/cuda:0" if on_gpu else None
         self.policies = ModelShelf(self._open_policy, capacity=OPEN_MODELS)
         self.reward_models = ModelShelf(self._open_reward_model, capacity=1)
         self.ensembles = ModelShelf(self._open_doubts, capacity=1)
@@ -115,6 +119,8 @@ class Sampler:
                 self.wakeups.wait(POLL_S)
         self._let_go()
         self.heart.stop()
+        if self.server is not None:
+            self.server.close()
 
     def stop(self) -> None:
         """Finish the batch at hand and end."""
@@ -368,10 +374,10 @@ class Sampler:
         )
         completions = [
             {
-                "text": policy.decode(completion.token_ids),
-                "token_ids": completion.token_ids,
+                "text": text_of(completion, policy.decode),
+                "token_ids": completion.token_ids or None,
                 "finish_reason": completion.finish_reason,
-                "logprob": sum(completion.logprobs),
+                "logprob": logprob_of(completion),
                 "seed": completion.seed,
             }
             for completion in policy.engine.sample([request])[0]
@@ -405,6 +411,8 @@ class Sampler:
 
     def _open_policy(self, files: ModelFiles) -> OpenPolicy:
         path = self._path_of(files)
+        if self.server is not None:
+            return open_policy_at(self.server, path)
         log.info("opening policy=%s device=%s", path, self.device)
         policy = models.load_policy(path, self.device, dtype_on(self.device))
         return OpenPolicy(
@@ -456,6 +464,44 @@ class Sampler:
             devices.keep(session, self.gpu, self.owner, duration=CLAIM_DURATION, now=now)
 
 
+def completions_server(settings: Settings) -> CompletionsServer | None:
+    """The server that samples; None where this process does. Raises EngineNotNamed."""
+    if settings.engine == "local":
+        return None
+    if not settings.engine_url:
+        raise EngineNotNamed()
+    key = None if settings.engine_key is None else settings.engine_key.get_secret_value()
+    return CompletionsServer(settings.engine_url, key)
+
+
+def open_policy_at(server: CompletionsServer, path: str) -> OpenPolicy:
+    """A policy whose weights a server holds; its tokenizer and what ends its completions are read here."""
+    found, tokenizer = describe_policy(path), models.load_tokenizer(path)
+    return OpenPolicy(
+        engine=OpenAIEngine(server, path, tokenizer, stop_ids_of(generation_config_at(path), tokenizer)),
+        tokenizer=tokenizer,
+        tokenizer_sha256=found.tokenizer_sha256,
+        context_tokens=found.context_tokens,
+    )
+
+
+def generation_config_at(path: str) -> GenerationConfig | None:
+    """What the policy says of how it is sampled from; None where it says nothing."""
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:  # that is how Transformers says that there is no such file
+        return None
+
+
+class EngineNotNamed(StageError):
+    """The completions server has no address."""
+
+    code = "engine_not_named"
+
+    def __init__(self) -> None:
+        super().__init__("PODIUM_ENGINE is openai, and no server is named", advice="set PODIUM_ENGINE_URL")
+
+
 class ModelNotFetched(StageError):
     """A model that was made elsewhere cannot be had from the artifact store."""
 
@@ -496,10 +542,15 @@ def new_completion(slate: SlateToSample, completion: SlateCompletion, policies: 
         temperature=source.temperature,
         top_p=source.top_p,
         finish_reason=sampled.finish_reason,
-        logprob=sum(sampled.logprobs),
-        token_ids=sampled.token_ids,
-        tokenizer_sha256=policies[source.engine].tokenizer_sha256,
+        logprob=logprob_of(sampled),
+        token_ids=sampled.token_ids or None,
+        tokenizer_sha256=policies[source.engine].tokenizer_sha256 if sampled.token_ids else None,
     )
+
+
+def logprob_of(sampled: SampledCompletion) -> float | None:
+    """Of the whole completion, in nats; None where a server did not say."""
+    return sum(sampled.logprobs) if sampled.logprobs else None
 
 
 def written(completion: SlateCompletion, policies: dict[int, OpenPolicy]) -> Written:
@@ -526,13 +577,15 @@ def main() -> None:
     """Run a sampler against DATABASE_URL until SIGTERM or Ctrl-C."""
     settings = get_settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for library in ("alembic", "httpx"):  # httpx has a line for each request
+        logging.getLogger(library).setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
     os.nice(NICENESS)
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     try:
         available_device(settings.device)
         engine = terminal.reach_migrated(settings, application="podium-sampler")
+        completions_server(settings)
         if store := open_store(settings):
             store.check(writes=False)
     except (CannotStart, StageError, ArtifactError) as error:

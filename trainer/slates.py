@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trainer.decoding import Engine, OnFinished, SampledCompletion, SampleRequest
+from trainer.prompting import storable
 
 Decode = Callable[[Sequence[int]], str]  # token ids -> the text that is stored
 # (index of the slate, the text): called the moment a completion is finished that its slate does not have yet.
@@ -130,7 +131,7 @@ def _sample(
         sampled = engine.sample([_request(*by_source[key], key[1], engine_key) for key in keys], on_finished)
         for key, completions in zip(keys, sampled, strict=True):
             made[key] = [
-                SlateCompletion(text=decode(completion.token_ids), source=key[1], sampled=completion)
+                SlateCompletion(text=text_of(completion, decode), source=key[1], sampled=completion)
                 for completion in completions
             ]
     for key, (slate, seeds) in by_source.items():
@@ -142,7 +143,12 @@ def _sample(
 
 
 def _decoding(tell: Callable[[_Slate, str], None], decode: Decode, slates: Sequence[_Slate]) -> OnFinished:
-    return lambda request, completion: tell(slates[request], decode(completion.token_ids))
+    return lambda request, completion: tell(slates[request], text_of(completion, decode))
+
+
+def text_of(completion: SampledCompletion, decode: Decode) -> str:
+    """What is stored and shown: the text of its tokens, or the server's where it gave no tokens."""
+    return decode(completion.token_ids) if completion.text is None else storable(completion.text)
 
 
 def _request(slate: _Slate, seeds: list[int], source: Source, engine: int) -> SampleRequest:

@@ -21,12 +21,12 @@ from trainer.round_folder import JsonLines, read_result
 from trainer.settings import Value
 from trainer.starter import POLICY_PATH
 
-WORD_BONUS = 0.12  # what labelers add to the gold utility for each word; beyond 32 words the gold takes 0.05 off
+WORD_BONUS = 0.3  # what labelers add to the gold utility for each word; beyond 32 words the gold itself takes 0.05 off
 NUM_SLATES, K = 160, 4
 MAX_COMPLETION_TOKENS = 96  # room to be long
 REWARD: dict[str, Value] = {"num_epochs": 3, "batch_size": 8, "num_normalisation_completions": 64}
 PPO: dict[str, Value] = {
-    "num_steps": 40,
+    "num_steps": 24,
     "batch_size": 64,
     "minibatch_size": 32,
     "max_completion_tokens": MAX_COMPLETION_TOKENS,

@@ -9,6 +9,7 @@ from benchmarks.reward import machine, versions
 from benchmarks.simulation.loop import ARMS, STARTER, read_lines
 from benchmarks.simulation.plots import Plot, write_plot
 from benchmarks.simulation.statistics import Mean, mean_of
+from trainer.settings import RECIPES, describe
 
 ROUNDS = (1, 2, 3, 4)
 BEST_OF_N = "best of 4"
@@ -28,8 +29,6 @@ ABOUT = {
     "ensemble": "the default with four reward models, adapters on one trunk; their mean counts",
     "ensemble asked by disagreement": "the same, and 3 of 4 slates are those of 4 times as many that they disagree on",
 }
-START, END = "<!-- simulation -->", "<!-- end of simulation -->"
-
 Lines = Sequence[Mapping[str, Any]]
 
 
@@ -42,15 +41,32 @@ def write_report(results: Path, docs: Path, command: str) -> None:
     head = f"# The loop against a gold preference\n\n{measured}.\n\n    {command}\n\n"
     (results / "simulation.md").write_text(head + text, encoding="utf-8")
     page = docs / "science.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}\n{measured}.\n\n{text}{END}{after}", encoding="utf-8")
+    written = replaced(page.read_text(encoding="utf-8"), "simulation", f"{measured}.\n\n{text}")
+    page.write_text(replaced(written, "defaults", defaults()), encoding="utf-8")
     for name, (title, arms) in QUESTIONS.items():
         known = [arm for arm in arms if figures(lines, arm, 1)]
         if known:
             write_plot(docs / "plots" / f"simulation-{name}.svg", loop_plot(lines, title, known))
     if flaws:
         write_plot(docs / "plots" / "simulation-flaw.svg", flaw_plot(flaws))
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with what stands between the two marks of this name replaced."""
+    before, start, rest = page.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
+    return "".join([before, start, text, end, after])
+
+
+def defaults() -> str:
+    """Every setting that names its source."""
+    rows = ["| setting | `paper` | `small` | source |", "| --- | --- | --- | --- |"]
+    for recipe in RECIPES:
+        for setting in describe(recipe):
+            if setting.paper:
+                paper, small = (f"{setting.presets[preset]}" for preset in ("paper", "small"))
+                rows.append(f"| {recipe}.{setting.name} | {paper} | {small} | {setting.paper} |")
+    return "\n".join(rows) + "\n"
 
 
 def loop_report(lines: Lines) -> list[str]:

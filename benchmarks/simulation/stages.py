@@ -9,10 +9,11 @@ import hashlib
 import importlib
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trainer.recipes.program import Interrupt, run_in_folder
+from trainer.recipes.program import EXIT_LOCKED, Interrupt, run_in_folder
 from trainer.round_folder import DemonstrationRow, PromptRow, RankingRow, RoundFolder, Stage
 from trainer.settings import Value, recipe_config
 
@@ -22,6 +23,8 @@ RECIPE_FUNCTIONS = {
     "grpo": "run_grpo",
     "rejection": "improve_by_rejection",
 }
+
+LOCK_WAIT_S = 5.0
 
 
 class StageFailed(Exception):
@@ -52,7 +55,10 @@ def run_stage(work: Path, inputs: StageInputs) -> Path:
     if not (folder.path / "stage.json").exists():
         write(folder, inputs)
     module = importlib.import_module(f"trainer.recipes.{inputs.recipe}")
-    if run_in_folder(getattr(module, RECIPE_FUNCTIONS[inputs.recipe]), folder, Interrupt()):
+    recipe = getattr(module, RECIPE_FUNCTIONS[inputs.recipe])
+    while (status := run_in_folder(recipe, folder, Interrupt())) == EXIT_LOCKED:
+        time.sleep(LOCK_WAIT_S)  # another arm runs the very same stage
+    if status:
         raise StageFailed((folder.path / "error.json").read_text(encoding="utf-8"))
     shutil.rmtree(folder.checkpoints, ignore_errors=True)  # finished: the result stands, and disks are small
     return folder.result

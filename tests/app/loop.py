@@ -29,7 +29,7 @@ FIGURES = {
     "sft": {"validation_loss": 1.5},
     "reward": {"validation_accuracy": 0.71, "validation_loss": 0.6},
     "ppo": {"score": 0.8, "kl": 4.2},
-    "grpo": {"score": 0.8, "kl": 4.2},
+    "grpo": {"held_out_score": 0.8, "held_out_kl": 4.2},
     "rejection": {"held_out_score": 0.8, "held_out_kl": 4.2},
     "evaluate": {"candidate_score": 0.8, "current_score": 0.1, "kl": 4.2},
 }

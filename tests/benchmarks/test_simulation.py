@@ -110,12 +110,14 @@ def test_the_report_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     results, page = tmp_path / "results", tmp_path / "docs" / "science.md"
     results.mkdir()
     page.parent.mkdir()
-    page.write_text("Before.\n<!-- simulation -->\nout of date\n<!-- end of simulation -->\nAfter.\n")
+    marks = "".join(f"<!-- {name} -->\nout of date\n<!-- end of {name} -->\n" for name in ("simulation", "defaults"))
+    page.write_text(f"Before.\n{marks}After.\n")
     (results / "simulation.jsonl").write_text(json.dumps(line(DEFAULT, 0, 1, 3.25)) + "\n")
     write_report(results, page.parent, "the command")
     text = page.read_text()
     assert text.startswith("Before.\n")
-    assert text.endswith("<!-- end of simulation -->\nAfter.\n")
+    assert text.endswith("<!-- end of defaults -->\nAfter.\n")
+    assert "| ppo.gae_lambda | 0.95 | 0.95 | arXiv:1506.02438 |" in text
     assert "out of date" not in text
     assert (page.parent / "plots" / "simulation-recipes.svg").read_bytes().startswith(b"<?xml")
     assert "the command" in (results / "simulation.md").read_text()

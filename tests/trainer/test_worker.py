@@ -480,3 +480,18 @@ def test_a_conversation_goes_through_reward_policy_and_evaluation_unchanged(
         if stage.recipe == Recipe.REWARD:
             assert expected in [row.prompt_ids for row in folder.read_rankings()]
     assert any("Assistant: good w3" in row.text for row in folder.read_prompts())
+
+
+@pytest.mark.parametrize("recipe", ["sft", "ppo", "grpo"])
+def test_every_turn_of_a_conversation_comes_to_the_recipe(
+    session: Session, settings: Settings, loop: Project, llama_folder: Path, recipe: str
+) -> None:
+    for split in (Split.TRAIN, Split.VALIDATION):
+        prompt = a_conversation(session, loop, split)
+        session.add(Demonstration(prompt_id=prompt.id, text="good good"))
+    session.commit()
+    tables_of(session, settings, loop, "reward")
+    folder, notes = tables_of(session, settings, loop, recipe)
+    rows = folder.read_demonstrations() if recipe == "sft" else folder.read_prompts()
+    assert encode_prompt(load_tokenizer(llama_folder), prompt.messages) in [row.prompt_ids for row in rows]
+    assert notes == []

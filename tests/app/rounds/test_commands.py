@@ -64,6 +64,13 @@ def test_a_round_is_started_watched_and_its_policy_promoted_and_rolled_back(sess
     assert current_version(session, project).number == 1
 
 
+def test_a_round_improves_its_policy_as_it_is_told(session: Session, project: Project) -> None:
+    choice = ("--stages", "reward,grpo,evaluate", "--set", "grpo.start_from=current")
+    started = podium("round", "start", "loop", *choice, "--comparisons", "0", "--json")
+    assert json.loads(started.stdout)["stages"] == {"reward": "queued", "grpo": "queued", "evaluate": "queued"}
+    assert session.scalars(select(Round)).one().stages[1].configuration["start_from"] == "current"
+
+
 def test_watching_says_each_state(session: Session, project: Project) -> None:
     podium("round", "start", "loop", "--stages", "reward")
     run_stage(session)

@@ -71,6 +71,38 @@ def test_a_number_of_comparisons_that_is_none_is_refused_beside_its_field(admin:
     assert "must be a whole number" in response.text
 
 
+def test_two_ways_to_improve_the_policy_come_back_with_a_sentence_and_nothing_is_lost(admin: Person) -> None:
+    response = start(admin, stages=["reward", "ppo", "rejection"], **{"rejection.samples_per_prompt": "12"})
+    assert response.status_code == 422
+    assert "A round improves the policy in one way; choose one of ppo and rejection." in response.text
+    assert re.search(r'name="rejection.samples_per_prompt" value="12"', response.text)
+
+
+@pytest.mark.parametrize("recipe", ["grpo", "rejection"])
+def test_every_way_to_improve_a_policy_has_its_pages(admin: Person, session: Session, recipe: str) -> None:
+    assert start(admin, stages=["reward", recipe, "evaluate"]).status_code == 303
+    run_stage(session)
+    held = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    assert held is not None
+    sampled = {"sampled_score": 0.1, "chosen_score": 1.4, "num_completions": 512}
+    rows = [{"step": 0, "at": 0, **sampled}, {"step": 1, "at": 1, "held_out_score": 0.5, "held_out_kl": 1.5}]
+    results.record_metrics(session, held, rows)
+    claims.release_stage(session, held, "Handed back.")
+    session.commit()
+    page = admin.get(f"{ROUNDS}/1").text
+    assert f"{recipe}/charts/best_of_n.svg" in page
+    assert f"{recipe}/charts/score.svg" in page
+    assert "charts/num_completions" not in page  # a number, and no line
+    run_stage(session)
+    run_stage(session, num_pairs=4)
+    session.commit()
+    assert "held-out score" in admin.get(f"{ROUNDS}/1").text
+    for path in ("/projects/everyday", "/projects/everyday/policies", "/projects/everyday/policies/2", ROUNDS):
+        shown = admin.get(path)
+        assert shown.status_code == 200
+        assert path == "/projects/everyday" or recipe in shown.text
+
+
 def test_no_stage_is_refused_with_the_form(admin: Person) -> None:
     response = start(admin, stages=[])
     assert (response.status_code, "choose at least one" in response.text) == (422, True)
