@@ -104,6 +104,7 @@ def test_a_ranking_without_a_comparison_is_refused(ranks):
 
 
 def test_nan_in_padding_reaches_neither_loss_nor_gradient():
+    """Broken by masking after the sigmoid: NaN * 0 is NaN."""
     scores = torch.tensor([[1.0, 0.0, float("nan")]], requires_grad=True)
     kwise_loss(scores, torch.tensor([[1, 2, 0]])).backward()
     slope = 1 / (1 + math.e)  # sigma(-1)
@@ -111,6 +112,7 @@ def test_nan_in_padding_reaches_neither_loss_nor_gradient():
 
 
 def test_loss_stays_finite_where_the_exponential_overflows():
+    """Broken by log(1 + exp(-lead)) in place of logsigmoid."""
     loss = kwise_loss(torch.tensor([[-1e4, 1e4]]), torch.tensor([[1, 2]]))
     torch.testing.assert_close(loss, torch.tensor(2e4))
 

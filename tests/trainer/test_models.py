@@ -95,6 +95,7 @@ def test_a_tokenizer_without_an_eos_is_refused(tmp_path):
 @pytest.mark.parametrize("pad", [None, "<eos>"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_tokenizer_without_a_pad_of_its_own_gets_one(tmp_path, family, pad):
+    """With pad == eos Transformers' classifiers read the score before EOS. Broken by keeping such a pad."""
     policy = load_policy(save_tiny_policy(family, tmp_path, pad_token=pad))
     pad_id = policy.tokenizer.pad_token_id
     assert pad_id not in (None, EOS)

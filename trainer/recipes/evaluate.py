@@ -33,6 +33,7 @@ from trainer.scoring import completion_logprobs
 from trainer.settings import EvaluateConfig
 from trainer.side_by_side import side_by_side
 from trainer.stage_inputs import prompts_that_fit
+from trainer.variety import distinct_n, self_bleu
 
 FIXED_TEXT = Path(__file__).parent.parent / "fixed_text.txt"  # of no project: its perplexity shows the alignment tax
 FIXED_TEXT_WINDOW = 512  # tokens read at once
@@ -199,16 +200,8 @@ def describe(answers: Answers) -> dict[str, float]:
         "eos_rate": sum(completion.finish_reason == "stop" for completion in completions) / len(ids),
         "distinct_1": distinct_n(ids, 1),
         "distinct_2": distinct_n(ids, 2),
+        "self_bleu": self_bleu(ids),
     }
-
-
-def distinct_n(completions: Sequence[Sequence[int]], n: int) -> float:
-    """Different n-grams over all n-grams of all completions (Li et al., arXiv:1510.03055); 0 if there is none.
-
-    It falls with the number of completions: compare it between policies on the same prompts alone.
-    """
-    grams = [tuple(ids[i : i + n]) for ids in completions for i in range(len(ids) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def compare(name: str, scores: Tensor, rival_scores: Tensor) -> dict[str, float]:

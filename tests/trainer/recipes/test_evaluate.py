@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.tiny import EOS, some_prompt
 from trainer.models import load_policy, load_reward_model, reward_model_from_policy, save_model
-from trainer.recipes.evaluate import FIXED_TEXT, compare, distinct_n, evaluate, perplexity, wilson_interval
+from trainer.recipes.evaluate import FIXED_TEXT, compare, evaluate, perplexity, wilson_interval
 from trainer.recipes.program import EXIT_NAMED, EXIT_TERMINATED, Interrupt, run_in_folder
 from trainer.round_folder import PromptRow
 from trainer.scoring import completion_logprobs, score_completions
@@ -178,10 +178,3 @@ def test_a_tie_counts_half():
     compared = compare("rate", torch.tensor([1.0, 2.0, 3.0, 0.0]), torch.tensor([0.0, 2.0, 4.0, 0.0]))
     assert compared["rate"] == 0.5
     assert compare("rate", torch.tensor([1.0, 1.0]), torch.tensor([0.0, 1.0]))["rate"] == 0.75
-
-
-def test_distinct_n_counts_different_runs_of_n_tokens():
-    completions = [[1, 2, 1, 2], [1, 2], [7]]
-    assert distinct_n(completions, 1) == 3 / 7
-    assert distinct_n(completions, 2) == 2 / 4  # (1, 2) three times, (2, 1) once
-    assert distinct_n([[1]], 2) == 0.0

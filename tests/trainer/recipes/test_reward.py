@@ -224,6 +224,22 @@ def test_the_gradient_of_a_step_does_not_depend_on_its_micro_batches(llama_folde
     assert ((whole - parts).norm() / whole.norm()).item() < tolerance
 
 
+@pytest.mark.parametrize("tokens", [64, 100_000])
+def test_the_accuracy_of_a_split_is_over_its_prompts_however_it_is_cut_up(llama_folder, tokens):
+    """Broken by a mean over the batches' accuracies, which weighs a prompt by how many share its batch."""
+    rng = random.Random(3)
+    rows = [some_ranking(i, rng, k=2 + i % 5) for i in range(12)]
+    model = reward_model_from_policy(llama_folder, seed=1).model
+    by_prompt = []
+    for row in rows:
+        scores = score_completions(model, [row.prompt_ids], [row.completion_ids]).tolist()
+        pairs = [(i, j) for i in range(len(row.ranks)) for j in range(len(row.ranks)) if row.ranks[i] < row.ranks[j]]
+        by_prompt.append(statistics.fmean(scores[i] > scores[j] for i, j in pairs))
+    config = recipe_config("reward", "small", {"micro_batch_tokens": tokens})
+    seen = look_at([model], slates_of(rows), config)
+    assert seen["validation_accuracy"] == pytest.approx(statistics.fmean(by_prompt), abs=1e-6)
+
+
 def test_rankings_of_one_slate_share_its_forward_and_count_one_by_one(llama_folder):
     rng = random.Random(3)
     first = some_ranking(1, rng)
