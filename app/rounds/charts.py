@@ -58,6 +58,13 @@ CHARTS = (
         "How far the policy has moved. The stage stops at its KL budget.",
     ),
     Chart(
+        "disagreement",
+        "Disagreement of the reward models",
+        "deviation of the score",
+        {"disagreement": "rollouts", "held_out_disagreement": "validation"},
+        "Rises where the policy writes what they were not fitted to. The stage stops at its limit.",
+    ),
+    Chart(
         "best_of_n",
         "Best of n",
         "reward model, normalised",
@@ -66,6 +73,13 @@ CHARTS = (
     ),
     Chart("loss", "Loss", "nats", {"loss": "train", "validation_loss": "validation"}),
     Chart("policy_loss", "Policy loss", "", {"policy_loss": "policy"}),
+    Chart(
+        "ptx_loss",
+        "Loss on pretraining text",
+        "nats per token",
+        {"ptx_loss": "text"},
+        "Rises where the policy forgets what it was pretrained on.",
+    ),
     Chart("value_loss", "Value loss", "", {"value_loss": "value"}),
     Chart(
         "explained_variance",
