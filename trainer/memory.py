@@ -73,7 +73,10 @@ def shape_of(config: Any) -> ModelShape:
 GB = 1e9
 PROCESS_GB = 0.6  # Python, torch and Transformers, before any model
 LOGITS_BYTES = {"cpu": 3 * 16 * 2**20, "cuda": 3 * 256 * 2**20}  # three chunks of trainer.losses
-LANES = {"cpu": 256, "cuda": 256}  # completions decoded together: two threads of 128 on a CPU
+LANES = {
+    "cpu": 256,
+    "cuda": 64,
+}  # completions decoded together; a GPU takes more where a quarter of what is free allows
 
 # Models of a stage: (those that learn, those that are frozen beside them). trainer.stage_models opens them.
 MODELS = {"sft": (1, 0), "reward": (1, 1), "ppo": (2, 2), "grpo": (1, 2), "rejection": (1, 2), "evaluate": (0, 3)}
@@ -98,17 +101,14 @@ class Estimate:
 
     @property
     def total(self) -> float:
-        """The cache and the activations are not held at once."""
-        return PROCESS_GB + self.states + self.logits + max(self.activations, self.cache)
+        """Of all parts: a GPU keeps the cache while it learns."""
+        return PROCESS_GB + self.states + self.logits + self.activations + self.cache
 
 
-def estimate(
-    recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, device: str, num_devices: int = 1
-) -> Estimate:
-    """A stage's memory on each of its devices. settings: of its configuration.
+def estimate(recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, device: str) -> Estimate:
+    """A stage's memory on each of its devices, which all hold all weights (trainer.team).
 
-    States are divided over the devices (FSDP2); activations are each device's own. Prompts are taken to be as long as
-    completions may be.
+    settings: of its configuration. Prompts are taken to be as long as completions may be.
     """
     on_gpu = device == "cuda"
     learning, frozen = MODELS[recipe]
@@ -129,9 +129,9 @@ def estimate(
     columns = 2 * settings.get("max_completion_tokens", 0)
     cache = LANES[device] * columns * shape.cache_bytes_a_token(2 if on_gpu else 4) if recipe in SAMPLING else 0
     return Estimate(
-        weights=weights / num_devices / GB,
-        gradients=4 * own * learning / num_devices / GB,
-        optimizer=own * (8 * learning + 4 * best) / num_devices / GB,
+        weights=weights / GB,
+        gradients=4 * own * learning / GB,
+        optimizer=own * (8 * learning + 4 * best) / GB,
         activations=activations * (2.6 if on_gpu else 4) / GB,  # under autocast norms stay in fp32, the rest is bf16
         logits=LOGITS_BYTES[device] / GB,
         cache=cache / GB,
@@ -156,11 +156,14 @@ def layer_numbers(shape: ModelShape) -> float:
 
 
 def activation_numbers(shape: ModelShape, recomputed: bool) -> float:
-    """Numbers kept for one token. recomputed: a state a layer, and all of one layer while its gradient is computed."""
-    last = 3 * shape.width
+    """Numbers kept for one token. recomputed: a state a layer, and all of one layer while its gradient is computed.
+
+    The gradients of the layer that the backward pass is in take about as much as one layer keeps.
+    """
+    in_flight = layer_numbers(shape) + 8 * shape.width  # the latter around the output layer
     if recomputed:
-        return shape.num_layers * shape.width + layer_numbers(shape) + last
-    return shape.num_layers * layer_numbers(shape) + last
+        return shape.num_layers * shape.width + layer_numbers(shape) + in_flight
+    return shape.num_layers * layer_numbers(shape) + in_flight
 
 
 def advice_on(recipe: str, settings: Mapping[str, Any], needed: Estimate) -> str:

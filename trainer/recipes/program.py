@@ -143,7 +143,7 @@ def out_of_memory(stage: Stage) -> OutOfMemory:
     except (OSError, ValueError, KeyError):
         return OutOfMemory(stage.device)
     settings = dataclasses.asdict(stage.config)
-    needed = estimate(stage.recipe, shape, settings, device=stage.device, num_devices=team.size_here())
+    needed = estimate(stage.recipe, shape, settings, device=stage.device)
     return OutOfMemory(stage.device, needed.total, advice_on(stage.recipe, settings, needed))
 
 

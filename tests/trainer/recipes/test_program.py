@@ -68,8 +68,8 @@ def test_out_of_memory_says_how_much_is_needed_and_which_setting_to_lower(folder
     stage_file.write_text(json.dumps(stage))
     assert run(raising(MemoryError())) == 3
     error = error_of(folder)
-    # 2 layers of width 16 with an inner width of 32 keep 2 * (10.5 * 16 + 4 * 32) numbers a token, and 3 * 16 more
-    activations = 2_000_000 * (2 * (10.5 * 16 + 4 * 32) + 3 * 16) * 4 / 1e9
+    # 2 layers of width 16 with an inner width of 32, and as much as one of them in flight
+    activations = 2_000_000 * (3 * (10.5 * 16 + 4 * 32) + 8 * 16) * 4 / 1e9
     assert f"{activations:.1f} of about" in error["advice"]
     assert error["advice"].startswith("lower reward.micro_batch_tokens=2000000 or set reward.gradient_checkpointing")
     assert error["message"].startswith("the recipe ran out of memory on cpu; it needs about ")
