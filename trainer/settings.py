@@ -576,7 +576,7 @@ class RejectionConfig(ScoredConfig):
         maximum=100,
     )
     learning_rate: float = setting(
-        2e-5, "Highest learning rate.", small=2e-4, paper="Llama 2, arXiv:2307.09288, 3.1", above=0, maximum=1
+        2e-5, "Highest learning rate.", small=5e-4, paper="Llama 2, arXiv:2307.09288, 3.1", above=0, maximum=1
     )
     final_learning_rate: float = setting(
         0.1, "Where the cosine ends, as a share of the learning rate.", minimum=0, maximum=1
