@@ -577,7 +577,7 @@ def main() -> None:
     """Run a sampler against DATABASE_URL until SIGTERM or Ctrl-C."""
     settings = get_settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for library in ("alembic", "httpx"):  # httpx has a line for each request
+    for library in ("alembic", "aiobotocore", "botocore", "httpx"):  # httpx has a line for each request
         logging.getLogger(library).setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
     os.nice(NICENESS)

@@ -418,7 +418,8 @@ def main() -> None:
     """Run a worker against DATABASE_URL until SIGTERM or Ctrl-C."""
     settings = get_settings()
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for library in ("alembic", "aiobotocore", "botocore"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         available_device(settings.device)
         engine = terminal.reach_migrated(settings, application="podium-trainer")

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.artifacts import Store
 from app.db import clock
-from app.policies.lineage import tree
+from app.policies.lineage import greedy_pairs, tree
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Project
 from app.rounds.models import Round, Stage
@@ -88,6 +89,19 @@ def test_likeliest_completions_stand_side_by_side_when_the_files_are_there(
     parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "completions.parquet")
     page = researcher.get(f"{POLICIES}/2").text
     assert page.count("Greedy of candidate") == page.count("Greedy of current") == 2
+
+
+def test_likeliest_completions_are_fetched_from_the_store_and_a_store_that_is_away_shows_none(
+    session: Session, tmp_path: Path, round: Round
+) -> None:
+    stage = session.scalars(select(Stage).where(Stage.recipe == "evaluate")).one()
+    rows = [row | {"mode": "greedy"} for row in evaluation_rows(session, round, 2)]
+    table = tmp_path / "completions.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), table)
+    stored = Settings(home=tmp_path / "web", PODIUM_ARTIFACTS=f"file://{tmp_path}/store")
+    assert greedy_pairs(session, stored, round) == []
+    Store(f"file://{tmp_path}/store", tmp_path / "trainer").send(f"{stage.folder}/result", {table.name: table})
+    assert len(greedy_pairs(session, stored, round)) == 2
 
 
 def test_promoting_makes_the_version_current(admin: Person, session: Session, round: Round) -> None:
