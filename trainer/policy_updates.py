@@ -178,20 +178,24 @@ def add_policy_gradients(
     largest distance of a probability ratio from 1.
     """
     num_tokens = sum(part.num_tokens for part in parts)
-    loss, clipped, moved, largest = 0.0, 0.0, 0.0, 0.0
+    sums = torch.zeros(3, dtype=torch.float64, device=policy.device)  # read once an update: a GPU would wait each time
+    farthest = torch.zeros((), dtype=torch.float64, device=policy.device)
     for part in team.share(parts):
         logprobs = policy_logprobs(policy, part, config.temperature)
         share = token_losses(part, logprobs).sum()
         share.backward()  # type: ignore[no-untyped-call]
         new, old = logprobs.detach(), part.flat(experience.logprobs).to(logprobs.device)
         distance = (torch.exp(new - old) - 1).abs()
-        loss += share.item()
-        clipped += (distance > config.clip).sum().item() / num_tokens
-        moved += k3(old, new).sum().item() / num_tokens
-        largest = max(largest, distance.max().item())
-    loss, clipped, moved = team.add_numbers(loss, clipped, moved)
-    largest = max(team.collect([largest]))
-    return {"policy_loss": loss, "clip_fraction": clipped, "approx_kl": moved, "ratio_error": largest}
+        sums += torch.stack([share.detach(), (distance > config.clip).sum(), k3(old, new).sum()])
+        farthest = torch.maximum(farthest, distance.max())
+    loss, clipped, moved = team.add_numbers(*sums.tolist())
+    largest = max(team.collect([farthest.item()]))
+    return {
+        "policy_loss": loss,
+        "clip_fraction": clipped / num_tokens,
+        "approx_kl": moved / num_tokens,
+        "ratio_error": largest,
+    }
 
 
 def learn_policy(

@@ -7,7 +7,6 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from tests.trainer.tiny import EOS, PAD
 from trainer.decoding import LocalEngine
-from trainer.draws import shuffled
 from trainer.models import load_policy, load_reward_model, reward_model_from_policy, save_model
 from trainer.policy_updates import (
     Learner,
@@ -268,12 +267,6 @@ def test_a_steps_completions_depend_on_seed_and_step_alone(models, folders, roll
     assert sample_rollouts(engine, PROMPTS, ppo_config(), seed=1, step=2).completions != rollouts.completions
     assert sample_rollouts(engine, PROMPTS, ppo_config(), seed=2, step=1).completions != rollouts.completions
     assert all(first != second for first, second in rollouts.completions)  # of one prompt too
-
-
-def test_a_pass_visits_every_index_once_in_an_order_of_its_own():
-    first, second = shuffled(50, "prompts", 7, 0), shuffled(50, "prompts", 7, 1)
-    assert sorted(first) == sorted(second) == list(range(50))
-    assert first != second
 
 
 def test_the_ratio_is_clipped_only_where_moving_on_would_gain():
