@@ -15,10 +15,12 @@ from transformers import AutoModelForCausalLM
 import trainer.reward_models
 from tests.trainer.killing import run_until_killed
 from tests.trainer.tiny import GOOD, some_prompt
-from trainer.models import load_policy, save_model
+from trainer.adapters import LoRA, with_adapter
+from trainer.models import classifier_on, draw_head, load_policy, save_model
 from trainer.recipes.grpo import run_grpo
 from trainer.recipes.ppo import run_ppo
 from trainer.recipes.program import EXIT_NAMED, EXIT_TERMINATED, Interrupt, run_in_folder
+from trainer.reward_store import Members, save_members
 from trainer.round_folder import PretrainingRow, PromptRow
 
 RUN = {"ppo": run_ppo, "grpo": run_grpo}
@@ -223,6 +225,34 @@ def test_under_lora_a_stage_resumes_in_the_same_bits_and_leaves_a_plain_policy(p
     assert weights(folder).keys() == load_file(llama_folder / "model.safetensors").keys()
     saved = load_file(sorted(folder.checkpoints.glob("step-*"))[-1] / "tensors.safetensors")
     assert all(".lora_" in name for name in saved if name.startswith("policy."))
+
+
+@pytest.fixture
+def ensemble(llama_folder, tmp_path):
+    """The result of a reward stage with two members that score apart."""
+    policy = load_policy(llama_folder)
+    models = [with_adapter(classifier_on(policy), LoRA(4, 8), seed=number) for number in range(2)]
+    for number, model in enumerate(models):
+        draw_head(model, number)
+    members = Members(models, policy.tokenizer, trunk=policy)
+    save_members(members, tmp_path / "ensemble", source=str(llama_folder))
+    described = {"score_std": 1.0, **members.description(str(llama_folder), [1.0, 2.0])}
+    (tmp_path / "ensemble" / "result.json").write_text(json.dumps(described))
+    return str(tmp_path / "ensemble")
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_an_ensemble_scores_by_its_rule_and_says_how_far_it_disagrees(policy_stage, ensemble, tuning):
+    found = {}
+    for rule in ("mean", "worst"):
+        folder = policy_stage({"reward_model": ensemble}, num_steps=2, tuning=tuning, ensemble_rule=rule)
+        assert run(folder) == 0
+        found[rule] = folder.metrics().read()[0]
+    mean, worst = found["mean"], found["worst"]
+    assert mean["held_out_disagreement"] == worst["held_out_disagreement"] > 0
+    # of two members the worst is the mean less their deviation
+    expected = mean["held_out_score"] - mean["held_out_disagreement"]
+    assert worst["held_out_score"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_with_checkpointing_of_gradients_a_stage_ends_in_the_same_bits(policy_stage):
