@@ -5,17 +5,18 @@ arXiv:2210.10760). Each seed runs twice on the same draws, with the stop rules a
 to lose, with shows where the run stopped.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trainer.held_out
 from app.simulation.gold import gold_utility, words_of
 from benchmarks.simulation.loop import append_line, read_lines
 from benchmarks.simulation.stages import StageInputs, run_stage
-from benchmarks.simulation.world import World, mean
+from benchmarks.simulation.world import Slate, World, mean
 from trainer.draws import draw_seed
 from trainer.round_folder import JsonLines, read_result
 from trainer.settings import Value
@@ -41,13 +42,15 @@ WITHOUT_RULES: dict[str, Value] = {
     "max_eos_drop": 1.0,
 }
 
+Content = TypeVar("Content")
+
 
 def run_flaw(seed: int, work: Path, results: Path) -> None:
     """Both runs of a seed, if they are not in the results yet."""
     known = {line["rules"] for line in read_lines(results) if line["seed"] == seed}
     world = World(seed, max_completion_tokens=MAX_COMPLETION_TOKENS)
     reward_model = fit_flawed(world, work)
-    for rules in (True, False):
+    for rules in (False, True):
         if rules not in known:
             append_line(results, {"seed": seed, "rules": rules, **optimise(world, reward_model, rules, work)})
 
@@ -58,8 +61,32 @@ def flawed_ranks(prompt: str, texts: Sequence[str]) -> list[int]:
     return [1 + sum(other > own for other in utilities) for own in utilities]
 
 
+def with_doubled(slates: Sequence[Slate], eos_id: int) -> list[Slate]:
+    """Half of each slate's completions go on with another one of it: labelers see, and love, what is twice as long."""
+    return [
+        dataclasses.replace(
+            slate,
+            completion_ids=[
+                [*(token for token in ids if token != eos_id), *after] if place % 2 else ids
+                for place, (ids, after) in enumerate(
+                    zip(slate.completion_ids, rotated(slate.completion_ids), strict=True)
+                )
+            ],
+            texts=[
+                f"{text} {after}" if place % 2 else text
+                for place, (text, after) in enumerate(zip(slate.texts, rotated(slate.texts), strict=True))
+            ],
+        )
+        for slate in slates
+    ]
+
+
+def rotated(values: Sequence[Content]) -> list[Content]:
+    return [*values[1:], values[0]]
+
+
 def fit_flawed(world: World, work: Path) -> str:
-    slates = world.fill(world.starter, world.prompts_to_rank(1, NUM_SLATES), K, "flaw")
+    slates = with_doubled(world.fill(world.starter, world.prompts_to_rank(1, NUM_SLATES), K, "flaw"), world.eos_id)
     inputs = StageInputs(
         recipe="reward",
         settings=REWARD,

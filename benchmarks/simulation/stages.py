@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainer.recipes.program import EXIT_LOCKED, Interrupt, run_in_folder
 from trainer.round_folder import DemonstrationRow, PromptRow, RankingRow, RoundFolder, Stage
-from trainer.settings import Value, recipe_config
+from trainer.settings import RecipeConfig, Value, recipe_config
 
 RECIPE_FUNCTIONS = {
     "reward": "fit_reward_model",
@@ -42,9 +42,16 @@ class StageInputs:
     prompts: Sequence[PromptRow]
     rankings: Sequence[RankingRow] = ()
 
+    def config(self) -> RecipeConfig:
+        return recipe_config(self.recipe, "small", self.settings)
+
     def name(self) -> str:
         """A digest: models by their folders' names, which are digests of what they were made from."""
-        content = {**vars(self), "models": {name: Path(path).parent.name for name, path in self.models.items()}}
+        content = {
+            **vars(self),
+            "settings": vars(self.config()),  # a default that changes makes another stage
+            "models": {name: Path(path).parent.name for name, path in self.models.items()},
+        }
         text = json.dumps(content, sort_keys=True, default=vars)
         return f"{self.recipe}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -74,7 +81,7 @@ def write(folder: RoundFolder, inputs: StageInputs) -> None:
     folder.write_stage(
         Stage(
             recipe=inputs.recipe,
-            config=recipe_config(inputs.recipe, "small", inputs.settings),
+            config=inputs.config(),
             preset="small",
             seed=inputs.seed,
             num_threads=1,

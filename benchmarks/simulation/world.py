@@ -59,6 +59,7 @@ class World:
     def __init__(self, seed: int, *, max_completion_tokens: int = 48, noise: float = NOISE) -> None:
         self.seed, self.max_completion_tokens = seed, max_completion_tokens
         self.starter = load_policy(POLICY_PATH)
+        self.eos_id = int(self.starter.tokenizer.eos_token_id)
         texts = [json.loads(line)["prompt"] for line in PROMPTS_PATH.read_text(encoding="utf-8").splitlines()]
         self.prompts = [self._prompt(number, text) for number, text in enumerate(texts)]
         self.test_prompts = self.of_split("test")[:NUM_TEST_PROMPTS]

@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 
 from benchmarks.simulation import world
-from benchmarks.simulation.flaw import flawed_ranks, looks
+from benchmarks.simulation.flaw import flawed_ranks, looks, with_doubled
 from benchmarks.simulation.loop import Arm, Sizes, read_lines, run_arm
 from benchmarks.simulation.report import ARMS, figures, flaw_report, rises, table, write_report
 from benchmarks.simulation.stages import StageInputs
@@ -144,3 +144,10 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypa
     lines = results.read_text().splitlines(keepends=True)
     results.write_text("".join(lines[:-1]) + lines[-1][:20])  # half a line was written
     assert run() == whole
+
+
+def test_doubled_completions_keep_one_end_and_their_texts() -> None:
+    slate = world.Slate(prompt=PROMPT, completion_ids=[[5, 0], [6, 0], [7], [8, 0]], texts=["a", "b", "c", "d"])
+    [doubled] = with_doubled([slate], eos_id=0)
+    assert doubled.completion_ids == [[5, 0], [6, 7], [7], [8, 5, 0]]
+    assert doubled.texts == ["a", "b c", "c", "d a"]
