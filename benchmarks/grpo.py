@@ -1,7 +1,7 @@
 """Episodes a second and memory: our GRPO recipe against TRL's GRPOTrainer, on the same work.
 
     python -m benchmarks.grpo               three rounds of turns, both precisions of TRL; four minutes on two cores
-    python -m benchmarks.grpo --repeats 1 --steps 4
+    python -m benchmarks.grpo --repeats 1
 
 The same model, lengths, groups, passes and threads in one run, all taking turns, each measurement in a fresh process,
 its first step dropped. Ours does more: it scores with a reward model of the same size and reads a reference policy;

@@ -210,7 +210,7 @@ def arguments_of(doc: str | None, results: Path, programs: Sequence[str]) -> arg
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl-precisions", default="fp32,bf16")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="measured steps of each process")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps of each process")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help=f"write {results.relative_to(ROOT)}")
     parser.add_argument("--child", choices=programs, help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
 """Episodes a second and memory: our PPO recipe against the last TRL with a PPOTrainer, on the same work.
 
-    python -m benchmarks.ppo                three rounds of turns, both precisions of TRL; five minutes on two cores
-    python -m benchmarks.ppo --repeats 1 --steps 4
+    python -m benchmarks.ppo                three rounds of turns, both precisions of TRL; six minutes on two cores
+    python -m benchmarks.ppo --repeats 1
 
 The same model, lengths, batch, passes and threads in one run, all taking turns, each measurement in a fresh process,
 its first step dropped. TRL lives in .venv-trl-ppo, made on the first run from benchmarks/requirements-trl-ppo.txt.
@@ -40,7 +40,8 @@ SAMPLES = (1, 8)  # of each prompt, in ours; TRL's costs the same for any number
 ABOUT = """\
 2.1 M parameters (Llama, hidden 128, 6 layers), random weights; prompts of 128 tokens, completions of 32; a step is 32
 episodes and 4 passes of one update each. All compute in fp32 but where bf16 is said. Memory is the process's peak above
-what it held before the first step, all models open. Medians; in brackets, of time on the cores."""
+what it held before the first step, all models open; Podium computes at most 2,048 tokens at once, as its preset for
+small models does, with the gradient of the whole batch. Medians; in brackets, of time on the cores."""
 
 
 def main() -> None:
