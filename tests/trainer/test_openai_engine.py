@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -143,6 +144,23 @@ def test_a_real_server_samples_as_often_as_the_policy_says(
         if token > 2:  # not a special token: those have no text
             frequency = found.count(policy.tokenizer.decode([token])) / len(found)
             assert abs(frequency - probability) < 4 * (probability * (1 - probability) / len(found)) ** 0.5 + 0.01
+
+
+def test_a_real_server_cuts_no_unlikely_tokens_off(
+    transformers_server: str, connect: Callable[[str], CompletionsServer]
+) -> None:
+    """Transformers samples from the 50 likeliest tokens unless a request says otherwise."""
+    policy = load_policy(STARTER / "policy")
+    engine = open_policy_at(connect(transformers_server), str(STARTER / "policy")).engine
+    ids = encode_prompt(policy.tokenizer, [{"role": "user", "content": "Tell me about tea."}])
+    hot = SampleRequest(prompt_ids=ids, seeds=range(60), temperature=3.0, max_completion_tokens=1)
+    [completions] = engine.sample([hot])
+    logits = policy.model(torch.tensor([ids])).logits[0, -1].detach() / 3.0
+    likeliest = {policy.tokenizer.decode([int(token)]) for token in logits.topk(50).indices}
+    expected = 1 - float(logits.softmax(-1).topk(50).values.sum())  # the share of the others, as the policy has it
+    found = sum(completion.text not in likeliest for completion in completions) / len(completions)
+    assert expected > 0.3
+    assert abs(found - expected) < 4 * (expected * (1 - expected) / len(completions)) ** 0.5
 
 
 def test_the_sampler_fills_slates_from_a_real_server_and_their_texts_are_encoded_once_for_a_round(
