@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from trainer.grpo import Models, update_policy, weigh
-from trainer.improvement import Phases, Run, improve, is_look, open_models, policy_learner, read_task
+from trainer.improvement import Phases, improve, is_look, open_models, policy_learner, read_task
 from trainer.kl import KLController
+from trainer.policy_run import Run
 from trainer.policy_updates import Learner, Minibatch, learn_policy, plan_epoch
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.rollouts import Rollouts

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from trainer.checkpoints import require_finite
-from trainer.improvement import Phases, Run, improve, is_look, open_models, policy_learner, read_task
+from trainer.improvement import Phases, improve, is_look, open_models, policy_learner, read_task
 from trainer.kl import KLController
+from trainer.policy_run import Run
 from trainer.policy_updates import Learner, Minibatch, learn_policy, mean_metrics, plan_epoch
 from trainer.ppo import Models, PPOExperience, update_policy, update_value, weigh
 from trainer.pretraining import PretrainingMix, read_pretraining_mix
