@@ -15,6 +15,7 @@ from types import FrameType
 import fasteners
 
 from app import db, embedded_postgres, migrate, serving, terminal
+from app.artifacts import ArtifactError, open_store
 from app.people.service import first_admin_link
 from app.projects.starter import ensure_starter_project
 from app.settings import Settings
@@ -34,6 +35,7 @@ def up(settings: Settings) -> None:
             raise KeyboardInterrupt  # a second time: at once
         stopping.set()
 
+    _check_store(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = fasteners.InterProcessLock(settings.home / "up.lock")
     if not lock.acquire(blocking=False):
@@ -55,6 +57,15 @@ def up(settings: Settings) -> None:
     finally:
         _stop(settings, children)
         lock.release()
+
+
+def _check_store(settings: Settings) -> None:
+    """Raises CannotStart."""
+    try:
+        if store := open_store(settings):
+            store.check(writes=True)
+    except ArtifactError as error:
+        raise CannotStart(str(error)) from error
 
 
 def _children(settings: Settings, url: str, listener: socket.socket) -> list[Child]:

@@ -148,7 +148,7 @@ class Worker:
             folder = RoundFolder(self.settings.artifacts / inputs.folder)
             copies = StageCopies(self.store, inputs.folder, claim.attempt, wait=self._waiting_for_store(claim))
             copies.fetch_models(inputs.results)
-            copies.bring(seed=inputs.seed)
+            copies.bring(seed=inputs.seed, snapshot_sha256=inputs.snapshot_sha256)
             self._write_folder(claim, inputs, folder)
             copies.send_inputs()
             if not self._wait_for_device(claim):

@@ -169,9 +169,10 @@ def greedy_pairs(session: Session, settings: Settings, round: Round) -> list[Pai
     if stage is None or stage.folder is None:
         return []
     result = f"{stage.folder}/result"
-    if stage.state == StageState.SUCCEEDED and (store := open_store(settings)):
+    if stage.state == StageState.SUCCEEDED:
         try:
-            store.fetch(result)
+            if store := open_store(settings):
+                store.fetch(result)
         except ArtifactError as error:
             log.warning("the page of round=%s shows no greedy completions: %s", round.id, error)
     pairs = read_greedy_pairs(settings.artifacts / result / "completions.parquet")

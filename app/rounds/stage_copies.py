@@ -30,7 +30,9 @@ class OtherStage(ArtifactError):
 
     def __init__(self, store: Store, stage: str) -> None:
         advice = "give this installation a prefix of its own in PODIUM_ARTIFACTS, or remove that folder from the store"
-        super().__init__(f"{stage} in the artifact store {store.url} is of another round, with another seed", advice)
+        super().__init__(
+            f"{stage} in the artifact store {store.url} is of another round (its seed or its snapshot differs)", advice
+        )
 
 
 class StageCopies:
@@ -56,7 +58,7 @@ class StageCopies:
             for folder, manifest_sha256 in results.items():
                 self._store.fetch(folder, manifest_sha256=manifest_sha256, wait=self._wait)
 
-    def bring(self, *, seed: int) -> None:
+    def bring(self, *, seed: int, snapshot_sha256: str | None) -> None:
         """Fetch what attempts on other machines have done, where it is further than what lies here.
 
         Raises OtherStage, and what Store.fetch does.
@@ -67,7 +69,7 @@ class StageCopies:
         if not (local / STAGE_FILE).exists():
             if not self._store.has(self._stage, wait=self._wait):
                 return
-            self._fetch_inputs(self._store, local, seed)
+            self._fetch_inputs(self._store, local, (seed, snapshot_sha256))
         if (local / "result" / MANIFEST).exists():
             return
         if self._store.has(f"{self._stage}/result", wait=self._wait):
@@ -129,12 +131,15 @@ class StageCopies:
         except ArtifactError as error:  # the result is there, and that is what matters
             log.warning("checkpoints of %s stay in the store: %s", self._stage, error.message)
 
-    def _fetch_inputs(self, store: Store, local: Path, seed: int) -> None:
-        """stage.json comes last, with this machine's paths: a folder that has it is whole."""
+    def _fetch_inputs(self, store: Store, local: Path, own: tuple[int, str | None]) -> None:
+        """stage.json comes last, with this machine's paths: a folder that has it is whole.
+
+        own: seed and snapshot of the stage as the database has it.
+        """
         shutil.rmtree(local, ignore_errors=True)  # inputs that somebody here had begun to write
         store.fetch(self._stage, wait=self._wait)
         values = json.loads((local / SHARED_STAGE_FILE).read_text(encoding="utf-8"))
-        if values["seed"] != seed:
+        if (values["seed"], values["snapshot_sha256"]) != own:
             shutil.rmtree(local)
             raise OtherStage(store, self._stage)
         values["models"] = {name: local_path(path, store.local) for name, path in values["models"].items()}

@@ -43,6 +43,7 @@ from app.supervision import PIPE_VARIABLE
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
 LOOK_S = 0.5
+SHARED = ("DATABASE_URL", "PODIUM_ARTIFACTS")  # of somebody's installation: a demo has its own
 QUEUE_TARGET = 80  # slates ahead: simulated labelers are quick
 
 Say = Callable[[str], None]
@@ -85,7 +86,7 @@ def run_demo(plan: DemoPlan, home: Path | None, say: Say) -> dict[str, Any]:
 def installation(home: Path | None) -> Iterator[tuple[Settings, str]]:
     """A running `podium up` of its own: its settings and its address."""
     folder = home or Path(tempfile.mkdtemp(prefix="podium-demo-"))
-    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    environment = {name: value for name, value in os.environ.items() if name not in SHARED}
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "up", "--port", "0"],
         env={**environment, "PODIUM_HOME": str(folder), "PYTHONUNBUFFERED": "1", PIPE_VARIABLE: "1"},
@@ -95,7 +96,8 @@ def installation(home: Path | None) -> Iterator[tuple[Settings, str]]:
         text=True,
     )
     try:
-        yield Settings(home=folder, database_url=None), address_of(process)
+        own = {"database_url": None, "artifacts_place": None}
+        yield Settings(home=folder).model_copy(update=own), address_of(process)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -24,6 +24,8 @@ from app.artifacts import (
     open_store,
 )
 from app.settings import Settings
+from app.terminal import CannotStart
+from app.up import up
 from tests.object_store import BUCKET, ObjectStore, object_store, s3_server
 
 __all__ = ["object_store", "s3_server"]
@@ -89,7 +91,7 @@ def test_a_folder_without_its_manifest_is_not_there(store: Store, elsewhere: Sto
         elsewhere.fetch("a/result")
 
 
-@pytest.mark.parametrize("change", ["altered", "removed", "manifest cut off", "manifest that leads out"])
+@pytest.mark.parametrize("change", ["altered", "removed", "manifest cut off"])
 def test_a_file_that_is_not_the_one_that_was_sent_is_refused_and_nothing_is_kept_of_it(
     change: str, store: Store, elsewhere: Store, object_store: ObjectStore
 ) -> None:
@@ -99,14 +101,23 @@ def test_a_file_that_is_not_the_one_that_was_sent_is_refused_and_nothing_is_kept
         object_store.files.pipe_file(f"{place}/weights/one.safetensors", b"2" * 1000)
     elif change == "removed":
         object_store.files.rm_file(f"{place}/config.json")
-    elif change == "manifest cut off":
-        object_store.files.pipe_file(f"{place}/manifest.json", b'{"config.js')
     else:
-        object_store.files.pipe_file(f"{place}/manifest.json", json.dumps({"../../x": "ab"}).encode())
+        object_store.files.pipe_file(f"{place}/manifest.json", b'{"config.js')
     with pytest.raises(ArtifactAltered, match="not the file that was put there"):
         elsewhere.fetch("a")
     assert not (elsewhere.local / "a").exists()
     assert not list(elsewhere.local.rglob("*.safetensors"))
+
+
+def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    (shared / "a").mkdir(parents=True)
+    (shared / "outside").write_bytes(b"x")
+    leads_out = {"../outside": hashlib.sha256(b"x").hexdigest()}
+    (shared / "a/manifest.json").write_text(json.dumps(leads_out))
+    with pytest.raises(ArtifactAltered, match=r"a/manifest\.json"):
+        Store(f"file://{shared}", tmp_path / "here").fetch("a")
+    assert not (tmp_path / "here/outside").exists()
 
 
 def test_a_folder_with_another_manifest_than_the_one_that_was_registered_is_refused(
@@ -212,7 +223,9 @@ def away(store: ObjectStore) -> str:
         (away, StoreUnreachable, "cannot be reached .* see that it runs"),
     ],
 )
+@pytest.mark.parametrize("writes", [True, False])
 def test_what_is_wrong_with_a_store_is_said_at_the_start(
+    writes: bool,
     problem: Callable[[ObjectStore], str],
     error: type[ArtifactError],
     says: str,
@@ -222,13 +235,19 @@ def test_what_is_wrong_with_a_store_is_said_at_the_start(
     try:
         store = Store(problem(object_store), tmp_path)
         with pytest.raises(error, match=says) as caught:
-            store.check(writes=True)
+            store.check(writes=writes)
         assert "secret" not in str(caught.value)
     finally:
         if problem is away:
             object_store.come_back()
         object_store.ask_for_keys(False)
     assert BUCKET in object_store.url
+
+
+def test_podium_up_says_so_before_it_starts_anything(object_store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match=r"no bucket or folder .*s3://no-such-bucket"):
+        up(Settings(home=tmp_path / "home", PODIUM_ARTIFACTS="s3://no-such-bucket/x"))
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_url_that_nothing_opens_is_refused_before_anything_is_done(tmp_path: Path) -> None:

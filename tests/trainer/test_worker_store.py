@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from app.artifacts import Store
+from app.datasets.models import Snapshot
 from app.db import TRAINER_CHANNEL, clock
 from app.policies.models import RewardModelVersion
 from app.projects.models import Project
@@ -239,14 +240,19 @@ def test_a_model_that_is_not_in_the_store_fails_the_stage_by_name(
     assert (error["code"], f"{REWARD}/result" in error["message"]) == ("not_in_store", True)
 
 
+@pytest.mark.parametrize(
+    "difference", [{"snapshot_sha256": "ab" * 32}, {"seed": 1}], ids=["other labels", "other seed"]
+)
 def test_a_folder_of_another_installations_round_is_not_taken_over(
-    session: Session, machine: Machine, loop: Project, monkeypatch: pytest.MonkeyPatch
+    difference: dict[str, Any], session: Session, machine: Machine, loop: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Worker, "_run_recipe", make_a_result)
     first, second = machine("first"), machine("second")
     round = start(session, loop, "reward")
     assert first.store is not None
-    first.store.send(REWARD, {"stage.shared.json": json.dumps({"seed": round.stages[0].seed + 1}).encode()})
+    ours = {"seed": round.stages[0].seed, "snapshot_sha256": session.get_one(Snapshot, round.snapshot_id).sha256}
+    theirs = ours | difference
+    first.store.send(REWARD, {"stage.shared.json": json.dumps(theirs).encode()})
     second.step()
     error = fresh(session, round).stages[0].error
     assert error is not None
@@ -290,12 +296,12 @@ def test_only_whole_checkpoints_are_copied_the_newest_first_and_older_ones_leave
     there = RoundFolder(tmp_path / "elsewhere" / REWARD)
     Checkpoints(there.checkpoints).save(1, {"w": torch.zeros(2)}, {})
     (there.path / "stage.json").write_text("{}")
-    StageCopies(other, REWARD, attempt=3).bring(seed=0)
+    StageCopies(other, REWARD, attempt=3).bring(seed=0, snapshot_sha256=None)
     latest = Checkpoints(there.checkpoints).load_latest()
     assert latest is not None
     assert (latest.step, latest.tensors["w"].tolist(), latest.state) == (3, [3, 3], {"step": 3})
     assert there.metrics().read() == [{"step": 1}]
     # One who has come further keeps what is there.
     Checkpoints(there.checkpoints).save(4, {"w": torch.zeros(2)}, {})
-    StageCopies(other, REWARD, attempt=4).bring(seed=0)
+    StageCopies(other, REWARD, attempt=4).bring(seed=0, snapshot_sha256=None)
     assert [path.name for path in Checkpoints(there.checkpoints).saved()][-1] == "step-00000004"
