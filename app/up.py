@@ -15,7 +15,8 @@ from types import FrameType
 import fasteners
 
 from app import db, embedded_postgres, migrate, serving, terminal
-from app.artifacts import ArtifactError, open_store
+from app.artifact_errors import ArtifactError
+from app.artifacts import open_store
 from app.people.service import first_admin_link
 from app.projects.starter import ensure_starter_project
 from app.settings import Settings

@@ -26,7 +26,8 @@ from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from app import terminal
-from app.artifacts import ArtifactError, open_store
+from app.artifact_errors import ArtifactError
+from app.artifacts import open_store
 from app.db import SAMPLER_CHANNEL, SessionFactory, clock
 from app.labeling import asking, conversation_replies, queue
 from app.labeling.asking import Asked

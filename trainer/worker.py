@@ -23,7 +23,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from app import terminal
-from app.artifacts import ArtifactError, StoreUnreachable, Wait, open_store
+from app.artifact_errors import ArtifactError, StoreUnreachable
+from app.artifacts import Wait, open_store
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
 from app.rounds import claims, devices, results
 from app.rounds.claims import ClaimLost, StageClaim

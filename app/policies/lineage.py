@@ -10,7 +10,8 @@ import pyarrow.parquet as parquet
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from app.artifacts import ArtifactError, open_store
+from app.artifact_errors import ArtifactError
+from app.artifacts import open_store
 from app.datasets.models import Snapshot
 from app.labeling.models import Completion, Ranking, RankingItem, Slate, SlateKind
 from app.policies.evaluation import WinRate, win_rate

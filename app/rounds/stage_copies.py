@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from app.artifacts import MANIFEST, ArtifactError, Store, Wait, files_below, give_up
+from app.artifact_errors import ArtifactError
+from app.artifacts import MANIFEST, Store, Wait, files_below, give_up
 from trainer.settings import STARTER
 
 log = logging.getLogger(__name__)

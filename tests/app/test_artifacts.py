@@ -10,19 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from app.artifacts import (
+from app.artifact_errors import (
     ArtifactAltered,
     ArtifactError,
     CacheFull,
     NoSuchStore,
     NotInStore,
-    Store,
     StoreRefused,
     StoreUnreachable,
     UnknownStore,
-    files_below,
-    open_store,
 )
+from app.artifacts import Store, files_below, open_store
 from app.settings import Settings
 from app.terminal import CannotStart
 from app.up import up
