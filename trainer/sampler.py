@@ -500,7 +500,9 @@ class EngineNotNamed(StageError):
     code = "engine_not_named"
 
     def __init__(self) -> None:
-        super().__init__("PODIUM_ENGINE is openai, and no server is named", advice="set PODIUM_ENGINE_URL")
+        super().__init__(
+            "PODIUM_ENGINE is openai, and PODIUM_ENGINE_URL names no server", advice="set PODIUM_ENGINE_URL"
+        )
 
 
 class ModelNotFetched(StageError):
