@@ -91,7 +91,7 @@ def policy_path(settings: Settings, version: PolicyVersion) -> str:
 def import_first_version(
     session: Session, project: Project, policy: InspectedPolicy, *, now: datetime
 ) -> PolicyVersion:
-    """The version a project starts from: current at once, and the start of rounds until an SFT stage makes a better one."""
+    """The version a project starts from: current at once; rounds start from it until an SFT stage makes a better."""
     version = PolicyVersion(
         project_id=project.id,
         number=1,
@@ -139,7 +139,7 @@ def current_version(session: Session, project: Project) -> PolicyVersion:
 
 
 def sft_policy_of(session: Session, version: PolicyVersion) -> PolicyVersion:
-    """What a round restarts from when `version` is current: the version itself, or the nearest SFT policy it came from."""
+    """What a round starts from when `version` is current: the version, or the nearest SFT policy it came from."""
     while not version.is_sft:
         parent = session.get_one(PolicyVersion, version.parent_id)
         version = parent
