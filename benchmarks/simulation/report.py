@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reward import machine, versions
+from benchmarks.simulation.flaw import MAX_COMPLETION_TOKENS, NUM_SLATES, PPO, WORD_BONUS
 from benchmarks.simulation.loop import ARMS, STARTER, read_lines
 from benchmarks.simulation.plots import Plot, write_plot
 from benchmarks.simulation.statistics import Mean, mean_of
@@ -29,23 +30,34 @@ ABOUT = {
     "ensemble": "the default with four reward models, adapters on one trunk; their mean counts",
     "ensemble asked by disagreement": "the same, and 3 of 4 slates are those of 4 times as many that they disagree on",
 }
+FLAW = (
+    f"Labelers who love length: each word adds {WORD_BONUS} to the gold utility, which itself likes 14 to 32 words and",
+    f"takes 0.05 off for each one beyond. {NUM_SLATES} rankings without noise, half of each slate twice as long as the",
+    f"policy writes; completions may have {MAX_COMPLETION_TOKENS} tokens; {PPO['num_steps']} steps of",
+    f"{PPO['batch_size']} completions. Each seed runs twice on the same draws,",
+    "with the stop rules of the preset `small` and without; gold is that of every look's held-out completions.",
+)
+
 Lines = Sequence[Mapping[str, Any]]
 
 
 def write_report(results: Path, docs: Path, command: str) -> None:
     """benchmarks/results/simulation.md, the same tables in docs/science.md, and its plots."""
     lines, flaws = read_lines(results / "simulation.jsonl"), read_lines(results / "flaw.jsonl")
-    text = "\n".join([*loop_report(lines), *flaw_report(flaws)]) + "\n"
+
+    def text(plots: str) -> str:
+        return "\n".join([*loop_report(lines, plots), *flaw_report(flaws, plots)]) + "\n"
+
     day = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     measured = ", ".join([f"{day}, {machine(1)}", *(f"{n} {v}" for n, v in versions().items() if n != "trl")])
     head = f"# The loop against a gold preference\n\n{measured}.\n\n    {command}\n\n"
-    (results / "simulation.md").write_text(head + text, encoding="utf-8")
+    (results / "simulation.md").write_text(head + text("../../docs/plots"), encoding="utf-8")
     page = docs / "science.md"
-    written = replaced(page.read_text(encoding="utf-8"), "simulation", f"{measured}.\n\n{text}")
+    written = replaced(page.read_text(encoding="utf-8"), "simulation", f"{measured}.\n\n{text('plots')}")
     page.write_text(replaced(written, "defaults", defaults()), encoding="utf-8")
     for name, (title, arms) in QUESTIONS.items():
         known = [arm for arm in arms if figures(lines, arm, 1)]
-        if known:
+        if len(known) > 1:
             write_plot(docs / "plots" / f"simulation-{name}.svg", loop_plot(lines, title, known))
     if flaws:
         write_plot(docs / "plots" / "simulation-flaw.svg", flaw_plot(flaws))
@@ -69,17 +81,19 @@ def defaults() -> str:
     return "\n".join(rows) + "\n"
 
 
-def loop_report(lines: Lines) -> list[str]:
+def loop_report(lines: Lines, plots: str) -> list[str]:
+    """plots: their folder, from the page that the text is for."""
     seeds = sorted({line["seed"] for line in lines})
     starter = figures(lines, STARTER, 0)
     text = [f"Seeds {', '.join(map(str, seeds))}."]
     if starter:
         text.append(f"The starter's gold score is {mean_of(list(starter.values()))}.")
     text += ["", *rises(lines)]
-    for title, arms in QUESTIONS.values():
+    for name, (title, arms) in QUESTIONS.items():
         known = [arm for arm in arms if figures(lines, arm, 1)]
         if len(known) > 1:
             text += ["", f"### {title}", "", *table(lines, known), "", *(f"- *{arm}*: {ABOUT[arm]}" for arm in known)]
+            text += ["", f"![{title}]({plots}/simulation-{name}.svg)"]
     return text
 
 
@@ -120,7 +134,7 @@ def table(lines: Lines, arms: Sequence[str]) -> list[str]:
         cells.append("-" if arm == arms[0] or not both else str(mean_of([own[seed] - base[seed] for seed in both])))
         for name in ("kl", "reward_gold_accuracy"):
             cells.append("-" if arm == BEST_OF_N else shown(figures(lines, arm, last, name)))
-        rows.append(f"| {arm} | " + " | ".join([*cells, str(len(own))]) + " |")
+        rows.append(f"| {arm} | " + " | ".join([*cells, str(len(figures(lines, arm, ROUNDS[0])))]) + " |")
     return rows
 
 
@@ -143,7 +157,7 @@ def known(by_seed: Mapping[int, float]) -> Mean | None:
     return mean_of(list(by_seed.values())) if by_seed else None
 
 
-def flaw_report(flaws: Lines) -> list[str]:
+def flaw_report(flaws: Lines, plots: str) -> list[str]:
     """Each run with the rules: where it stopped and why, and what gold had lost by then."""
     stopped, free = by_seed(flaws, rules=True), by_seed(flaws, rules=False)
     if not stopped:
@@ -151,6 +165,8 @@ def flaw_report(flaws: Lines) -> list[str]:
     text = [
         "",
         "### A planted flaw",
+        "",
+        *FLAW,
         "",
         "| seed | stopped at step | because | gold: start | peak until then | at the stop | of the policy kept |"
         " without rules: peak | at the end |",
@@ -172,7 +188,7 @@ def flaw_report(flaws: Lines) -> list[str]:
             f"{without[-1]:.2f} ({without[-1] / max(without) - 1:+.1%})" if without else "-",
         ]
         text.append("| " + " | ".join(cells) + " |")
-    return text
+    return [*text, "", f"![A planted flaw]({plots}/simulation-flaw.svg)"]
 
 
 def by_seed(flaws: Lines, *, rules: bool) -> dict[int, Mapping[str, Any]]:
