@@ -38,6 +38,18 @@ class AdapterMismatch(StageError):
         )
 
 
+class AdapterMissing(StageError):
+    """A file of an adapter is not there."""
+
+    code = "adapter_missing"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"the adapter in {path} is not whole: {CONFIG} or {WEIGHTS} is missing",
+            advice="bring the reward stage's result folder back, or fit a reward model again",
+        )
+
+
 @dataclass(frozen=True)
 class LoRA:
     """The size of an adapter. Every matrix of the trunk gets alpha / rank times a product of two of that rank."""
@@ -96,19 +108,24 @@ def has_adapter(model: nn.Module) -> bool:
 
 
 def plain_state(model: PreTrainedModel) -> dict[str, Tensor] | None:
-    """The state of an equal model without adapters: each is added into its matrix. None where there is none."""
+    """The state of an equal model without adapters: each is added into its matrix. None where there is none.
+
+    In fp32, whatever the trunk is in: what an adapter learned is mostly less than a step of bf16.
+    """
     if not has_adapter(model):
         return None
     from peft.tuners.lora import Linear
 
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
     state = {
-        name.replace(".base_layer.", "."): value for name, value in model.state_dict().items() if ".lora_" not in name
+        name.replace(".base_layer.", "."): value.float() if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+        if ".lora_" not in name
     }
     with torch.no_grad():
         for name, layer in layers.items():
             weight = cast(Tensor, layer.base_layer.weight)
-            state[f"{name}.weight"] = (weight.float() + layer.get_delta_weight(NAME).float()).to(weight.dtype)
+            state[f"{name}.weight"] = weight.float() + layer.get_delta_weight(NAME).float()
     return state
 
 
@@ -126,8 +143,11 @@ def save_adapter(model: PreTrainedModel, folder: Path, *, trunk: str) -> None:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The model with a saved adapter and, of a classifier, its head. Raises AdapterMismatch."""
+    """The model with a saved adapter and, of a classifier, its head. Raises AdapterMissing, AdapterMismatch."""
     from peft import LoraConfig
+
+    if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
+        raise AdapterMissing(folder)
 
     config = LoraConfig.from_pretrained(str(folder))
     tree = with_adapter(model, LoRA(config.r, config.lora_alpha), seed=0)

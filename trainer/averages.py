@@ -3,11 +3,11 @@
 InstructGPT (arXiv:2203.02155, C.4) serves it with a decay of 0.992. Knows no recipe.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.checkpoints import load_model_tensors, model_tensors
 
@@ -26,6 +26,11 @@ class WeightAverage:
         """To be called after each update of the model. In the tensors' own type."""
         for name, tensor in model_tensors(self.model, PREFIX).items():
             self.tensors[name].lerp_(tensor, 1 - self.decay)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a saved average, wherever it was read to."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -66,7 +66,7 @@ class BestOfN:
                 if team.is_first():
                     write_json(path, as_json(chunk))
                 team.wait()
-            yield read_chunk(path)
+            yield chunk if is_new else read_chunk(path)
             if is_new and team.any_of(interrupt.requested):
                 raise Interrupted
 

@@ -319,5 +319,9 @@ def shift_scores(model: PreTrainedModel, anchors: Tensor, seen: Tensor) -> tuple
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A standard Hugging Face checkpoint: safetensors, configuration, tokenizer. An adapter is added into its trunk."""
-    model.save_pretrained(str(folder), state_dict=plain_state(model))
+    state = plain_state(model)
+    model.save_pretrained(str(folder), state_dict=state)
+    if state is not None:  # save_pretrained names the precision of the model, not of its state
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2), encoding="utf-8")
     tokenizer.save_pretrained(str(folder))

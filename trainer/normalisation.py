@@ -4,6 +4,7 @@ The zero is the mean score of demonstrations; the unit, which policy stages divi
 the reference policy writes. Differences of scores stay what they were fitted as.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ from trainer.round_folder import RoundFolder
 from trainer.scoring import last_states, score_completions
 from trainer.settings import RewardConfig
 
+MOST_RANKED = 1024  # slates over which the shift is measured: a mean and a covariance need no more
 MIN_DEMONSTRATIONS = 50  # fewer, and their mean score is too uncertain to be the zero
 
 
@@ -63,7 +65,8 @@ def find_yardstick(
     completions that were ranked.  reference: opens it, if there is a prompt to sample from.  limit: tokens that the
     model reads at once.
     """
-    ranked = Texts([slate.prompt_ids for slate in slates], [slate.completion_ids for slate in slates])
+    some = slates[:: math.ceil(len(slates) / MOST_RANKED)]
+    ranked = Texts([slate.prompt_ids for slate in some], [slate.completion_ids for slate in some])
     prompts = prompts_with_room(folder, config, ranked, limit)
     unit = sample_reference(reference(), prompts, config, seed) if prompts else ranked
     rows = [

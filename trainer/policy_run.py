@@ -83,7 +83,7 @@ class Run:
             load_optimizer_tensors(learner.optimizer, checkpoint.tensors, f"{name}_optimizer")
             learner.num_updates = checkpoint.state["num_updates"][name]
         if self.policy.average is not None:
-            self.policy.average.tensors = of_prefix(checkpoint.tensors, AVERAGE)
+            self.policy.average.restore(of_prefix(checkpoint.tensors, AVERAGE))
         self.kl.load_state_dict(checkpoint.state["kl"])
         self.progress = Progress(**checkpoint.state["progress"])
         self.best_policy = {
@@ -106,7 +106,8 @@ class Run:
             parameters = model_tensors(self.policy.model, "policy")
             self.best_policy = {name: parameter.clone() for name, parameter in parameters.items()}
             return
-        progress.looks_without_gain += 1
+        if self.policy.num_updates > 0:  # while only the value model learns, there is nothing to gain
+            progress.looks_without_gain += 1
         reason = reason or no_gain(progress.looks_without_gain, progress.best_step, config.patience)
         progress.stopped = progress.stopped or reason
 

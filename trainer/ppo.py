@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from trainer import team
 from trainer.advantages import estimate_advantages, shape_rewards, whiten
+from trainer.losses import accumulation_dtype
 from trainer.models import score_weight
 from trainer.policy_updates import (
     Experience,
@@ -95,8 +96,10 @@ def token_values(models: Models, part: Part) -> Tensor:
     """(tokens,) fp32 value before each completion token, in units of score_std as rewards are. With gradients."""
     packed = part.packed(models.value.device)
     hidden = packed_hidden_states(models.value, packed)[packed.previous_index]
-    values = hidden @ score_weight(models.value)[0]
-    return (values.float() if values.dtype == torch.bfloat16 else values) / models.score_std
+    dtype = accumulation_dtype(hidden.dtype)
+    with torch.autocast(hidden.device.type, enabled=False):  # it would round the values to bf16
+        values = hidden.to(dtype) @ score_weight(models.value)[0].to(dtype)
+    return values / models.score_std
 
 
 def clipped_value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:

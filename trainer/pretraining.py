@@ -26,7 +26,7 @@ class NoPretrainingText(StageError):
     def __init__(self, coef: float) -> None:
         super().__init__(
             f"ppo.ptx_coef={coef:g} asks for pretraining text, and data/pretraining.parquet has none",
-            advice="name a text to learn from in the trainer's settings, or set ppo.ptx_coef=0",
+            advice="name a text to learn from in the trainer's settings, or set ppo.ptx_coef=0, and start a new round",
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from trainer.errors import StageError
 
 WINDOW_TOKENS = 512  # of a longer context: more would take the place of rollouts in memory
+PIECE_CHARACTERS = 1_000_000  # tokenized at once
 MOST_WINDOWS = 20_000  # ten million tokens, more than a stage mixes in before it begins again
 
 
@@ -79,12 +80,25 @@ def text_of(path: Path, number: int, line: str) -> str:
 def tokens_of(lines: Iterator[str], tokenizer: Any) -> Iterator[int]:
     """The document's tokens and EOS; nothing for a blank document."""
     is_blank = True
-    for line in lines:
-        is_blank = is_blank and not line.strip()
+    for piece in pieces_of(lines):
+        is_blank = is_blank and not piece.strip()
         if not is_blank:
-            yield from tokenizer.encode(line, add_special_tokens=False)
+            yield from tokenizer.encode(piece, add_special_tokens=False)
     if not is_blank:
         yield tokenizer.eos_token_id
+
+
+def pieces_of(lines: Iterator[str]) -> Iterator[str]:
+    """Lines joined to long pieces: a tokenizer writes the start of a text, and what goes over lines, otherwise."""
+    piece: list[str] = []
+    num_characters = 0
+    for line in lines:
+        piece.append(line)
+        num_characters += len(line)
+        if num_characters >= PIECE_CHARACTERS:
+            yield "".join(piece)
+            piece, num_characters = [], 0
+    yield "".join(piece)
 
 
 def cut(tokens: Iterator[int], size: int) -> Iterator[list[int]]:

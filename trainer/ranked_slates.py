@@ -30,6 +30,11 @@ class Slate:
     rankings: list[RankingRow]
 
     @property
+    def key(self) -> tuple[int, tuple[tuple[int, ...], ...]]:
+        """What makes it the slate it is, in every process: its prompt and its completions."""
+        return self.prompt_id, tuple(tuple(ids) for ids in self.completion_ids)
+
+    @property
     def num_tokens(self) -> int:
         return slate_tokens(self.prompt_ids, self.completion_ids)
 
@@ -43,9 +48,8 @@ def slates_of(rows: Sequence[RankingRow]) -> list[Slate]:
     """Rankings of the same completions together: they are computed once."""
     slates: dict[object, Slate] = {}
     for row in rows:
-        key = (row.prompt_id, tuple(tuple(ids) for ids in row.completion_ids))
-        slate = slates.setdefault(key, Slate(row.prompt_id, row.prompt_ids, row.completion_ids, []))
-        slate.rankings.append(row)
+        slate = Slate(row.prompt_id, row.prompt_ids, row.completion_ids, [])
+        slates.setdefault(slate.key, slate).rankings.append(row)
     return list(slates.values())
 
 
@@ -97,7 +101,7 @@ def judged_slates(scores: Tensor, slates: Sequence[Slate]) -> list[Judged]:
     return [
         Judged(
             prompt_id=slate.prompt_id,
-            slate=id(slate),
+            slate=slate.key,
             labeler=row.labeler,
             margin=row.margin,
             ranks=row.ranks,

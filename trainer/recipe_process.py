@@ -17,7 +17,7 @@ from trainer.round_folder import BrokenRoundFolder, RoundFolder, read_json
 NICENESS = 10  # labelers come before a round
 NUM_LAST_LINES = 20
 LOG_BYTES_READ = 20_000
-SHUTDOWN_S = 100  # torchrun ends its processes after this, when asked to stop
+SHUTDOWN_S = 100  # several processes are ended after this, when asked to stop
 CHECKED_BYTES = 64  # before the position of a tail: the file was cut back and written anew if they differ
 
 __all__ = [
@@ -86,13 +86,12 @@ class RecipeProcess:
 
 
 def command(recipe: str, folder: RoundFolder) -> list[str]:
-    """What starts the recipe: itself, or torchrun with as many processes as the stage asks for."""
+    """What starts the recipe: itself, or the launcher of as many processes as the stage asks for."""
     module = f"trainer.recipes.{recipe}"
     num_processes = getattr(folder.read_stage().config, "num_processes", 1)
     if num_processes == 1:
         return [sys.executable, "-m", module, str(folder.path)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    return [*torchrun, "-m", module, str(folder.path)]
+    return [sys.executable, "-m", "trainer.launch", str(num_processes), recipe, str(folder.path)]
 
 
 def is_worth_another_try(status: int) -> bool:
@@ -102,7 +101,7 @@ def is_worth_another_try(status: int) -> bool:
 
 def explain(status: int, folder: RoundFolder, last_lines: str) -> dict[str, Any]:
     """Why a recipe failed, as the stage stores it: {"code", "message", "advice", "last_lines"}."""
-    if status == EXIT_NAMED or (folder.path / "error.json").exists():  # torchrun has exit codes of its own
+    if status == EXIT_NAMED:
         try:
             return {**read_json(folder.path / "error.json"), "last_lines": last_lines}
         except BrokenRoundFolder:  # a full disk may have left no room for it
@@ -113,7 +112,7 @@ def explain(status: int, folder: RoundFolder, last_lines: str) -> dict[str, Any]
         return {
             "code": "killed",
             "message": "the recipe was killed, most likely because the machine's memory ran out",
-            "advice": "lower micro_batch_tokens, stop what else runs there, or use a smaller model; then resume",
+            "advice": "stop what else runs there and resume, or start a new round with lower micro_batch_tokens",
             "last_lines": last_lines,
         }
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"

@@ -200,7 +200,7 @@ class Sampler:
     ) -> dict[SlateClaim, Asked]:
         """Which of the sampled slates to show, where an ensemble of reward models is asked; empty where none is.
 
-        An ensemble that does not open stops nobody: slates are shown as they come, and it is said.
+        An ensemble that does not open stops nobody: as many slates are shown, as they come, and it is said.
         """
         candidates = [(slate, own) for slate, own in zip(slates, filled, strict=True) if len(own) >= slate.min_k]
         if not candidates or candidates[0][0].is_awaited:
@@ -211,17 +211,18 @@ class Sampler:
             files = None if ensemble is None else reward_model_files(session, self.settings, ensemble)
         if files is None:
             return {}
+        count = max(1, round(len(candidates) / project.asking_candidates))
         try:
             doubts = self.ensembles.get(files)
             disagreements = [
                 doubts.on(slate.prompt_id, slate.messages, [written(completion, policies) for completion in own])
                 for slate, own in candidates
             ]
-        except StageError as error:
-            self.problem = f"project {project.id} asks at random: {error.message}"
-            log.error("%s", self.problem)
-            return {}
-        count = max(1, round(len(candidates) / project.asking_candidates))
+        except Exception as error:
+            message = error.message if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+            self.problem = f"project {project.id} asks at random: {message}"
+            log.error("%s", self.problem, exc_info=None if isinstance(error, StageError) else error)
+            return {slate.claim: Asked(None, None) for slate, _ in candidates[count:]}
         rng = Random(f"{project.seed}/{candidates[0][0].seed}")  # noqa: S311 - reproducible, not secret
         chosen = choose(disagreements, count, disagreement_share=project.disagreement_share, rng=rng)
         return {

@@ -102,6 +102,8 @@ def over_batches(
         measure(pack([prompts[i] for i in batch], [completions[i] for i in batch], model.device))
         for batch in team.share(micro_batches(costs, max_tokens))
     ]
+    if team.size() > 1:  # a tensor would come back on the GPU of the process that sent it
+        measured = [values.cpu() for values in measured]
     return torch.cat([values.to(model.device) for values in team.collect(measured)])
 
 

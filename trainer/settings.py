@@ -486,6 +486,13 @@ class PPOConfig(PolicyConfig):
         8, "Pretraining texts per completion in an update.", paper="InstructGPT, arXiv:2203.02155, C.4", minimum=1
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.value_warmup_steps >= self.num_steps:
+            raise ConfigError(
+                "ppo.value_warmup_steps", self.value_warmup_steps, f"must be below ppo.num_steps={self.num_steps}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOConfig(PolicyConfig):

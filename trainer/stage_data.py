@@ -18,7 +18,7 @@ HELD_OUT_OF = 10  # one in so many labelers is never fitted to
 TOO_LONG = "do not fit into the model's context"
 MALFORMED = "do not end with a turn that asks for a reply"
 ALL_TIES = "are all ties, imply no comparison"
-TURN_REWRITTEN = "have an earlier turn that the chat template writes otherwise once the conversation goes on"
+TURN_REWRITTEN = "are written otherwise by the chat template once the conversation goes on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,13 @@ class Encoder:
 
     def report(self, what: str) -> list[str]:
         """A sentence for each reason for which something was left out."""
-        return [f"{count} {what} {reason} and are left out." for reason, count in self.left_out.items() if count]
+        return [sentence(count, what, reason) for reason, count in self.left_out.items() if count]
+
+
+def sentence(count: int, what: str, reason: str) -> str:
+    if reason == TURN_REWRITTEN:
+        return f"{count} earlier turns {reason}: they are read and not learned."
+    return f"{count} {what} {reason} and are left out."
 
 
 def is_held_out(labeler: str) -> bool:

@@ -72,8 +72,9 @@ def add_numbers(*numbers: float) -> list[float]:
     """Each number's sum over the processes."""
     if size() == 1:
         return list(numbers)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return add_up(torch.tensor(numbers, dtype=torch.float64, device=device)).tolist()
+    from accelerate import PartialState
+
+    return add_up(torch.tensor(numbers, dtype=torch.float64, device=PartialState().device)).tolist()
 
 
 def add_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -5,6 +5,7 @@ report. The claim (attempt, owner, deadline) is committed before work starts and
 is killed leaves a recipe that dies by its pipe, and another worker goes on from the last checkpoint.
 """
 
+import dataclasses
 import logging
 import math
 import os
@@ -221,6 +222,7 @@ class Worker:
     def _write_folder(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder) -> None:
         """Write the recipe's inputs, stage.json last. A folder that has it is whole: an earlier attempt wrote it."""
         if (folder.path / "stage.json").exists():
+            self._take_over(claim, folder)
             return
         folder.path.mkdir(parents=True, exist_ok=True)
         notes = self._transact(lambda session: write_data(session, inputs, folder, self.settings))
@@ -246,6 +248,15 @@ class Worker:
                 claims.report(session, claim, note)
 
         self._transact(describe)
+
+    def _take_over(self, claim: StageClaim, folder: RoundFolder) -> None:
+        """Run on what this machine has what was begun on another; the numbers may differ in their last bits."""
+        stage = folder.read_stage()
+        if stage.device == self.device:
+            return
+        folder.write_stage(dataclasses.replace(stage, device=self.device))
+        story = f"Goes on on {self.device}; it was begun on {stage.device}."
+        self._transact(lambda session: claims.report(session, claim, story))
 
     # The recipe
 

@@ -16,9 +16,12 @@ from app.projects.models import Project
 
 @dataclass(frozen=True)
 class Asked:
-    """Why a slate is shown: how far the reward models disagree on it, and how it was chosen. None: passed over."""
+    """Why a slate is shown: how far the reward models disagree on it, and how it was chosen. None: passed over.
 
-    disagreement: float
+    disagreement: None where they could not be asked.
+    """
+
+    disagreement: float | None
     by: AskedBy | None
 
 

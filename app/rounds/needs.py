@@ -21,7 +21,7 @@ from app.rounds.errors import (
     NoRewardModel,
     NoValidationRankings,
 )
-from app.rounds.models import POLICY_RECIPES, Recipe, Round
+from app.rounds.models import POLICY_RECIPES, Recipe, Round, Stage, StageState
 
 
 def check_data(session: Session, project: Project, recipes: Sequence[Recipe]) -> None:
@@ -61,6 +61,14 @@ def check_what_settings_need(
         for split in (Split.TRAIN, Split.VALIDATION):
             if not has_rankings(session, project, split, only_new=True):
                 raise NoNewRankings(split)
+
+
+def mixes_demonstrations(
+    session: Session, project: Project, configurations: Mapping[Recipe, Mapping[str, Any]]
+) -> bool:
+    """Whether PPO may learn demonstrations beside: it mixes texts in, and the trainer may know of no others."""
+    mixes = configurations.get(Recipe.PPO, {}).get("ptx_coef", 0) > 0
+    return mixes and has_demonstrations(session, project, Split.TRAIN)
 
 
 def has_rankings(session: Session, project: Project, split: Split, *, only_new: bool = False) -> bool:
@@ -120,6 +128,7 @@ def rankings_of_rounds(project_id: int, *, before: int | None = None) -> Select[
     query = (
         select(SnapshotRanking.ranking_id)
         .join(Round, Round.snapshot_id == SnapshotRanking.snapshot_id)
-        .where(Round.project_id == project_id)
+        .join(Stage, Stage.round_id == Round.id)
+        .where(Round.project_id == project_id, Stage.recipe == Recipe.REWARD, Stage.state == StageState.SUCCEEDED)
     )
     return query if before is None else query.where(Round.number < before)

@@ -52,7 +52,7 @@ from app.rounds.models import (
     StageEvent,
     StageState,
 )
-from app.rounds.needs import check_data, check_what_settings_need
+from app.rounds.needs import check_data, check_what_settings_need, mixes_demonstrations
 from trainer.settings import ConfigError, Preset, Value, describe, preset_for, recipe_config
 
 Overrides = Mapping[str, Mapping[str, Value]]  # recipe -> setting -> value, as text or as itself
@@ -99,7 +99,7 @@ def start_round(
         requested_by=account.id if account else None,
         created_at=now,
     )
-    if {Recipe.SFT, Recipe.REWARD} & set(recipes):
+    if {Recipe.SFT, Recipe.REWARD} & set(recipes) or mixes_demonstrations(session, project, configurations):
         round.snapshot_id = freeze_labels(session, project, recipes, number, account, now).id
     round.stages = [
         Stage(position=position, recipe=recipe, preset=preset, configuration=configurations[recipe], seed=round.seed)

@@ -171,15 +171,20 @@ def test_without_an_ensemble_or_a_share_every_slate_is_shown_and_no_reason_given
     assert slates(session, SlateState.RETIRED) == []
 
 
+@pytest.mark.parametrize("problem", ["another trunk", "adapter_config.json", "adapter_model.safetensors"])
 def test_an_ensemble_that_does_not_open_stops_nobody_and_is_told(
-    session: Session, sampler: Sampler, settings: Settings, llama_folder: Path
+    session: Session, sampler: Sampler, settings: Settings, llama_folder: Path, problem: str
 ) -> None:
     project = make_loop(session, llama_folder, disagreement_share=1.0)
     folder = add_ensemble(session, project, settings, llama_folder, 3)
-    described = json.loads((folder / "result.json").read_text())
-    described["trunk"]["fingerprint"] = "of another"
-    (folder / "result.json").write_text(json.dumps(described))
-    assert sampler.step()
-    assert len(slates(session, SlateState.READY)) == 8
+    if problem == "another trunk":
+        described = json.loads((folder / "result.json").read_text())
+        described["trunk"]["fingerprint"] = "of another"
+        (folder / "result.json").write_text(json.dumps(described))
+    else:
+        (folder / "members" / "1" / problem).unlink()
+    while sampler.step():
+        pass
+    assert [(slate.asked_by, slate.disagreement) for slate in slates(session, SlateState.READY)] == [(None, None)] * 2
     assert "asks at random" in sampler.problem
-    assert "holds other weights by now" in sampler.problem
+    assert ("holds other weights by now" if problem == "another trunk" else "is missing") in sampler.problem

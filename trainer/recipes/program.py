@@ -37,7 +37,7 @@ class OutOfMemory(StageError):
         super().__init__(
             f"the recipe ran out of memory on {device}{estimate}",
             advice=advice
-            or "lower micro_batch_tokens, which changes nothing else, or use a smaller model, and resume the round",
+            or "lower micro_batch_tokens, which changes nothing else, or use a smaller model, and start a new round",
         )
 
 

@@ -194,22 +194,24 @@ def look_at(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: 
     """Loss and accuracy of the members' mean score on slates that are not learned from."""
     total_weight = sum(row.weight for slate in slates for row in slate.rankings)
     loss, judged = 0.0, []
-    for batch in batches_of_slates(slates, config):
+    for batch in team.share(batches_of_slates(slates, config)):
         scores = mean_scores_of(models, batch)
         loss += loss_of(scores, batch, config, total_weight).item()
-        judged += judged_slates(scores, batch)
-    seen = without_unknown(figures(judged))
-    return {"validation_loss": loss, "validation_accuracy": seen["accuracy"]}
+        judged.append(judged_slates(scores, batch))
+    seen = without_unknown(figures(in_one(judged)))
+    return {"validation_loss": team.add_numbers(loss)[0], "validation_accuracy": seen["accuracy"]}
 
 
 @torch.no_grad()
 def judge(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: RewardConfig) -> list[Judged]:
     """What the members' mean score makes of each ranking."""
-    return [
-        judged
-        for batch in batches_of_slates(slates, config)
-        for judged in judged_slates(mean_scores_of(models, batch), batch)
-    ]
+    batches = team.share(batches_of_slates(slates, config))
+    return in_one([judged_slates(mean_scores_of(models, batch), batch) for batch in batches])
+
+
+def in_one(judged: Sequence[list[Judged]]) -> list[Judged]:
+    """What all processes judged, batch by batch, in the order of the slates."""
+    return [row for own in team.collect(judged) for row in own]
 
 
 @torch.no_grad()

@@ -1,0 +1,58 @@
+"""Starts a recipe in several processes on this machine, by torch's elastic launcher, and ends as they end.
+
+    python -m trainer.launch <processes> <recipe> <folder>
+
+torchrun does the same and always ends with 1. Here the exit status is that of the process that failed first, and a
+signal is passed on as one: the worker tells by it a stage that failed from one that was killed.
+"""
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from trainer.recipes.program import EXIT_LOCKED, EXIT_NAMED, EXIT_TERMINATED
+
+
+def launch(num_processes: int, recipe: str, folder: str) -> int:
+    """The exit status, negative for a signal."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", f"trainer.recipes.{recipe}", folder)
+    except ChildFailedError as error:
+        return cause_among([failure.exitcode for failure in error.failures.values()])
+    except SignalException:
+        return EXIT_TERMINATED
+    return 0
+
+
+def cause_among(statuses: Sequence[int]) -> int:
+    """The status that says why: a kill or a named failure, not what the others made of it when they were alone."""
+    kills = [status for status in statuses if status < 0 and status != -signal.SIGTERM]  # with that they are ended
+    named = [status for status in statuses if status in (EXIT_NAMED, EXIT_LOCKED)]
+    return (kills or named or list(statuses))[0]
+
+
+def main() -> None:
+    number, recipe, folder = sys.argv[1:]
+    status = launch(int(number), recipe, folder)
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
