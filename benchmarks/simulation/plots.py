@@ -49,6 +49,7 @@ def draw(plot: Plot) -> bytes:
         legend_box_size=10,
         truncate_legend=-1,
         max_scale=6,
+        range=limits(plot),
         dots_size=3,
         value_formatter=lambda value: f"{value:.2f}",
     )
@@ -58,6 +59,15 @@ def draw(plot: Plot) -> bytes:
     for name, value in plot.references.items():
         drawing.add(name, [value] * len(plot.labels), show_dots=False, stroke_style={"dasharray": "4, 4"})
     return svg_of(drawing)
+
+
+def limits(plot: Plot) -> tuple[float, float]:
+    """From the least to the most that is drawn, intervals and references included."""
+    known = [mean for means in plot.series.values() for mean in means if mean is not None]
+    bounds = [mean.value + sign * (mean.half or 0.0) for mean in known for sign in (-1, 1)] + [
+        *plot.references.values()
+    ]
+    return min(bounds), max(bounds)
 
 
 def point(mean: Mean | None) -> Any:

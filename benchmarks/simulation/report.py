@@ -145,7 +145,7 @@ def shown(by_seed: Mapping[int, float]) -> str:
 def loop_plot(lines: Lines, title: str, arms: Sequence[str]) -> Plot:
     starter = figures(lines, STARTER, 0)
     return Plot(
-        title=f"{title}: gold score, mean over seeds, 95 %",
+        title=f"{title}: gold score",
         x_title="round",
         labels=[str(number) for number in ROUNDS],
         series={arm: [known(figures(lines, arm, number)) for number in ROUNDS] for arm in arms},
@@ -209,7 +209,7 @@ def flaw_plot(flaws: Lines) -> Plot:
     if free:
         series |= {"gold, without": means(free, "gold"), "reward model's score, without": means(free, "score")}
     return Plot(
-        title="A reward model that loves length: mean over seeds, 95 %",
+        title="A reward model that loves length",
         x_title="step of PPO",
         labels=[str(step) for step in steps],
         series=series,

@@ -317,7 +317,7 @@ def test_requests_under_way_are_bounded(
 ) -> None:
     monkeypatch.setattr(openai_engine, "MAX_CONCURRENT", 3)
     under_way, most, lock = 0, 0, threading.Lock()
-    together = threading.Barrier(3)
+    together, too_many = threading.Barrier(3), threading.Event()
 
     def count(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         nonlocal under_way, most
@@ -325,7 +325,10 @@ def test_requests_under_way_are_bounded(
             with lock:
                 under_way += 1
                 most = max(most, under_way)
+                if under_way > 3:
+                    too_many.set()
             together.wait(timeout=10)  # three come at once, or none goes on
+            too_many.wait(timeout=0.1)  # time for a fourth to come
             with lock:
                 under_way -= 1
         return as_vllm(body)
