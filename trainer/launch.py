@@ -40,10 +40,13 @@ def launch(num_processes: int, recipe: str, folder: str) -> int:
 
 
 def cause_among(statuses: Sequence[int]) -> int:
-    """The status that says why: a kill or a named failure, not what the others made of it when they were alone."""
-    kills = [status for status in statuses if status < 0 and status != -signal.SIGTERM]  # with that they are ended
+    """The status that says why: a named failure or a kill, not what the others made of it when they were alone.
+
+    Those that wait for one which failed are ended: by SIGTERM, and by SIGKILL where they do not heed it.
+    """
     named = [status for status in statuses if status in (EXIT_NAMED, EXIT_LOCKED)]
-    return (kills or named or list(statuses))[0]
+    kills = [status for status in statuses if status < 0 and status != -signal.SIGTERM]
+    return (named or kills or list(statuses))[0]
 
 
 def main() -> None:

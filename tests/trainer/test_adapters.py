@@ -97,6 +97,26 @@ def test_what_is_saved_is_a_plain_model_with_the_adapter_added_in(policy, tmp_pa
     torch.testing.assert_close(logprobs(load_policy(tmp_path / "policy").model), logprobs(model))
 
 
+def test_what_an_adapter_learned_on_a_trunk_of_bf16_is_saved_whole(path, tmp_path):
+    """Broken by adding it in bf16, where most of it is less than half a step."""
+    policy = load_policy(path, dtype=torch.bfloat16)
+    model = with_adapter(policy.model, LORA, seed=1)
+    with torch.no_grad():
+        for name, parameter in adapted(model):
+            if "lora_B" in name:
+                parameter.fill_(1e-3)
+    save_model(model, policy.tokenizer, tmp_path / "policy")
+    in_fp32 = with_adapter(load_policy(path).model.to(torch.bfloat16).float(), LORA, seed=1)
+    with torch.no_grad():
+        for (_, theirs), (_, ours) in zip(adapted(in_fp32), adapted(model), strict=True):
+            theirs.copy_(ours)
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")  # in the precision that its config names
+    assert saved.dtype == torch.float32
+    moved = (logprobs(in_fp32) - logprobs(load_policy(path).model.to(torch.bfloat16).float())).abs().max()
+    rest = (logprobs(load_policy(tmp_path / "policy").model) - logprobs(in_fp32)).abs().max()
+    assert rest < 0.01 * moved
+
+
 def test_a_saved_adapter_opens_on_its_trunk_again_and_in_peft(policy, path, tmp_path):
     classifier = classifier_on(policy)
     model = shaken(with_adapter(classifier, LORA, seed=1))

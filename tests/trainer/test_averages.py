@@ -45,6 +45,17 @@ def test_the_model_has_the_average_for_a_while_and_then_its_own_weights_to_the_b
     assert torch.equal(layer.weight, own)
 
 
+def test_a_restored_average_lies_where_the_model_does(layer):
+    """Broken by taking the tensors as they were read, which is on the CPU."""
+    average = WeightAverage(layer, 0.5)
+    own = dict(average.tensors)
+    saved = {name: tensor + 1 for name, tensor in own.items()}
+    average.restore(saved)
+    for name, tensor in average.tensors.items():
+        assert tensor is own[name]
+        assert torch.equal(tensor, saved[name])
+
+
 def test_what_is_frozen_has_no_average(layer):
     layer.weight.requires_grad_(False)
     assert list(WeightAverage(layer, 0.5).tensors) == ["average.bias"]

@@ -1,6 +1,8 @@
 import json
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.tiny import EOS, VOCABULARY, tiny_tokenizer
 from trainer import pretraining_text
@@ -19,6 +21,16 @@ def test_a_text_is_one_document_in_windows_of_the_context_with_eos_at_its_end(tm
     path = tmp_path / "text.txt"
     path.write_text("\n\nw1 w2 w3\n\nw4 w5\n")
     assert windows(path, context=4) == [ids("w1 w2 w3 w4"), [*ids("w5"), EOS]]
+
+
+def test_a_text_of_many_lines_is_read_as_one(tmp_path):
+    """Broken by encoding it line by line: this tokenizer, as Llama 2's, puts a space before every text it is given."""
+    tokenizer = Tokenizer(models.BPE(vocab={"▁": 0, "a": 1, "b": 2, "\n": 3, "<eos>": 4}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+    path = tmp_path / "text.txt"
+    path.write_text("a\nb\na")
+    assert list(windows_of(path, fast, 64)) == [[0, 1, 3, 2, 3, 1, 4]]
 
 
 def test_no_window_reaches_over_the_end_of_a_document(tmp_path):

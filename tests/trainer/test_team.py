@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 
 from tests.trainer.tiny import some_demonstration, some_prompt
 from trainer import team
+from trainer.launch import cause_among
 from trainer.recipe_process import RecipeProcess, Tail, command, explain
-from trainer.recipes.program import Interrupt, run_in_folder
+from trainer.recipes.program import EXIT_LOCKED, Interrupt, run_in_folder
 from trainer.recipes.sft import fine_tune
 from trainer.round_folder import DemonstrationRow, PromptRow, RoundFolder
 
@@ -43,6 +44,7 @@ POLICY = {
     "num_evaluation_prompts": 5,
     "max_length_factor": 100.0,
     "max_eos_drop": 1.0,
+    "ema_decay": 0.5,
     "micro_batch_tokens": 64,  # several parts of a minibatch, so that there is something to share
     **LORA,
 }
@@ -98,7 +100,7 @@ def demonstration(number: int, rng: random.Random, split: str) -> DemonstrationR
 
 def run(folder: RoundFolder) -> subprocess.CompletedProcess[str]:
     recipe = folder.read_stage().recipe
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1"}
     return subprocess.run(command(recipe, folder), cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -129,6 +131,20 @@ def test_an_error_of_one_process_ends_all_and_is_told_by_name(make):
     finished = run(folder)
     assert finished.returncode != 0
     assert explain(finished.returncode, folder, "")["code"] == "broken_round_folder"
+
+
+def test_a_folder_that_another_process_holds_is_told_as_when_alone(make):
+    folder = make("sft", 2)
+    with folder.locked():
+        assert run(folder).returncode == EXIT_LOCKED
+
+
+@pytest.mark.parametrize(
+    ("statuses", "cause"),
+    [([1, -9], -9), ([-15, 3], 3), ([-9, 4, -15], 4), ([1, -15], 1), ([-11, 1, -15], -11)],
+)
+def test_the_cause_among_processes_is_the_kill_or_the_named_failure(statuses, cause):
+    assert cause_among(statuses) == cause
 
 
 def test_alone_nothing_is_shared_and_nothing_is_waited_for():

@@ -255,6 +255,26 @@ def test_learning_from_new_rankings_alone_needs_some_on_both_sides(session: Sess
     assert start(session, project, stages=["reward"], overrides=only_new).number == 2
 
 
+def test_a_round_that_learned_nothing_uses_up_no_rankings(session: Session, project: Project) -> None:
+    only_new = {"reward": {"labels": "latest_round"}}
+    round = start(session, project, stages=["reward"])
+    cancel_round(session, round, account=None, now=clock(session))
+    assert start(session, project, stages=["reward"], overrides=only_new).number == 2
+
+
+def test_ppo_alone_freezes_demonstrations_where_it_may_learn_them_beside(session: Session, project: Project) -> None:
+    start(session, project, stages=["reward"])
+    run_stage(session)
+    mixed = {"ppo": {"ptx_coef": 27.8}}
+    round = start(session, project, stages=["ppo"], overrides=mixed)
+    assert round.snapshot_id is None  # there are none, and the trainer may know of other texts
+    cancel_round(session, round, account=None, now=clock(session))
+    session.add(Demonstration(prompt_id=make_prompts(session, project, Split.TRAIN)[0].id, text="Written by a person"))
+    round = start(session, project, stages=["ppo"], overrides=mixed)
+    assert round.snapshot_id is not None
+    assert session.get_one(Snapshot, round.snapshot_id).counts["demonstration_split"]["train"] == 1
+
+
 def test_sft_without_demonstrations_is_refused(session: Session, project: Project) -> None:
     with pytest.raises(NoDemonstrations):
         start(session, project, stages=["sft"])

@@ -15,6 +15,7 @@ from trainer.recipes.program import EXIT_NAMED, Interrupt, run_in_folder
 from trainer.reward_models import Scorer
 from trainer.reward_store import open_reward_models
 from trainer.round_folder import PretrainingRow, PromptRow
+from trainer.settings import ConfigError, recipe_config
 
 SETTINGS = {
     "num_steps": 3,
@@ -66,14 +67,28 @@ def saved(folder, step):
 
 
 def test_in_the_first_steps_only_the_value_model_learns(ppo_folder, llama_folder, reward_model):
-    folder = ppo_folder(value_warmup_steps=2, num_steps=2)
+    folder = ppo_folder(value_warmup_steps=2, num_steps=3)
     assert run(folder) == 0
-    assert all("policy_loss" not in row and "ratio_error" not in row for row in folder.metrics().read())
+    *rows, last = folder.metrics().read()
+    assert all("policy_loss" not in row and "ratio_error" not in row for row in rows)
+    assert {"policy_loss", "ratio_error"} <= last.keys()
     tensors, _ = saved(folder, 2)
     start = load_file(llama_folder / "model.safetensors")
     assert all(torch.equal(tensors[f"policy.{name}"], tensor) for name, tensor in start.items())
     value = load_file(reward_model / "model.safetensors")
     assert not any(torch.equal(tensors[f"value.{name}"], tensor) for name, tensor in value.items())
+
+
+def test_looks_at_a_policy_that_does_not_learn_yet_are_not_looks_without_gain(ppo_folder):
+    """Broken by counting them: the stage ended, having learned nothing."""
+    folder = ppo_folder(value_warmup_steps=3, num_steps=5, evaluate_every_steps=1, patience=2)
+    assert run(folder) == 0
+    assert [row["step"] for row in folder.metrics().read() if "policy_loss" in row][:1] == [4]
+
+
+def test_a_warm_up_that_leaves_the_policy_no_step_is_refused():
+    with pytest.raises(ConfigError, match="value_warmup_steps=3 must be below"):
+        recipe_config("ppo", "small", {"value_warmup_steps": 3, "num_steps": 3})
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
