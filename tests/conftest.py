@@ -14,6 +14,9 @@ from sqlalchemy.pool import NullPool
 import trainer  # noqa: F401 - before any test loads torch: it sets how its threads wait
 from app import db, embedded_postgres, migrate
 from app.tables import metadata
+from tests.object_store import object_store, s3_server
+
+__all__ = ["object_store", "s3_server"]  # fixtures: one server for all who ask
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 import httpx
 import pytest
 import s3fs
+from moto.moto_server.werkzeug_app import MotoRequestHandler
 from moto.server import ThreadedMotoServer
 
 BUCKET = "podium"
+
+# A connection each: threads of a server that is away would go on answering on those that were kept open.
+MotoRequestHandler.protocol_version = "HTTP/1.0"
 
 
 @dataclass

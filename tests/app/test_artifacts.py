@@ -24,9 +24,7 @@ from app.artifacts import Store, files_below, open_store
 from app.settings import Settings
 from app.terminal import CannotStart
 from app.up import up
-from tests.object_store import BUCKET, ObjectStore, object_store, s3_server
-
-__all__ = ["object_store", "s3_server"]
+from tests.object_store import BUCKET, ObjectStore
 
 FILES: dict[str, Path | bytes] = {"config.json": b"{}", "weights/one.safetensors": b"1" * 1000, "empty.txt": b""}
 

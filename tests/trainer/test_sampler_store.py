@@ -14,13 +14,11 @@ from app.policies.service import current_version
 from app.projects.models import Project
 from app.settings import Settings
 from app.wakeups import Wakeups
-from tests.object_store import ObjectStore, object_store, s3_server
+from tests.object_store import ObjectStore
 from tests.trainer.test_sampler import make_loop, slates
 from trainer.reward_store import trunk_here
 from trainer.sampler import Sampler
 from trainer.settings import STARTER
-
-__all__ = ["object_store", "s3_server"]
 
 RESULT = "projects/tiny/rounds/0001/ppo/result"
 

@@ -26,15 +26,13 @@ from app.rounds.service import resume_round
 from app.rounds.stage_copies import OtherStage, StageCopies, local_path, portable
 from app.settings import Settings
 from app.wakeups import Wakeups
-from tests.object_store import ObjectStore, object_store, s3_server
+from tests.object_store import ObjectStore
 from tests.trainer.test_worker import QUICK, events, fresh, make_loop, start, when_it_works
 from trainer import worker as worker_module
 from trainer.checkpoints import Checkpoints
 from trainer.round_folder import RoundFolder, write_json
 from trainer.settings import STARTER
 from trainer.worker import Worker
-
-__all__ = ["object_store", "s3_server"]
 
 REWARD = "projects/tiny/rounds/0001/reward"
 LONGER = {**QUICK, "reward": {**QUICK["reward"], "num_epochs": 6, "patience": 1000, "checkpoint_every_steps": 1}}
@@ -93,10 +91,8 @@ def test_a_stage_stopped_on_one_machine_goes_on_at_another_from_its_last_checkpo
     round = start(session, loop, "reward", settings=LONGER)
     stopper = when_it_works(first.settings, round, "reward", first.stop)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            # Nothing is copied meanwhile: the last copy is what counts.
-            patch.setattr(StageCopies, "look", lambda copies: looks.append(copies))
-        )  # nothing is copied meanwhile: the last copy is what counts
+        # Nothing is copied meanwhile: the last copy is what counts.
+        patch.setattr(StageCopies, "look", lambda copies: looks.append(copies))
         first.step()
     assert fresh(session, round).stages[0].state == StageState.QUEUED, round.stages[0].error
     stopper.join()

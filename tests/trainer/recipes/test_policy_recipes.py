@@ -365,7 +365,7 @@ def test_scores_that_do_not_spread_are_refused(policy_stage, reward_model):
 
 
 def test_prompts_too_long_for_the_context_are_counted_and_without_any_other_the_stage_is_refused(policy_stage):
-    folder = policy_stage(num_steps=1)
+    folder = policy_stage(num_steps=2)
     rows = folder.read_prompts()
     folder.write_prompts([replace(row, prompt_ids=[5] * 59) if row.prompt_id < 3 else row for row in rows])
     assert run(folder) == 0
