@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.resident import resident_mb
 
 ROOT = Path(__file__).resolve().parents[1]
 TRL_VENV = ROOT / ".venv-trl"
@@ -225,7 +226,7 @@ def figures(num_comparisons: int, start: tuple[float, float], end: tuple[float, 
     return {
         "comparisons_s": round(num_comparisons / (end[0] - start[0]), 2),
         "comparisons_cpu_s": round(num_comparisons / (end[1] - start[1]), 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": round(resident_mb("VmHWM")),
     }
 
 
