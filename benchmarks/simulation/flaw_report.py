@@ -12,7 +12,7 @@ FLAW = (
     "Labelers who love length: each word adds a bonus to the gold utility, which itself likes 14 to 32 words and",
     f"takes 0.05 off for each one beyond. {NUM_SLATES} rankings without noise, half of each slate twice as long as the",
     f"policy writes; completions may have {MAX_COMPLETION_TOKENS} tokens; {PPO['num_steps']} steps of",
-    f"{PPO['batch_size']} completions, with the stop rules of the preset `small`, for one strength without them too, on",
+    f"{PPO['batch_size']} completions, with the stop rules of the preset `small`, for one strength without too, on",
     f"the same draws. Gold is that of {PPO['num_evaluation_prompts']} held-out completions at every second step.",
 )
 
