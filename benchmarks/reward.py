@@ -1,6 +1,6 @@
 """Comparisons a second: our reward recipe against TRL's RewardTrainer, pair at a time, on the same rankings.
 
-    python -m benchmarks.reward                     both shapes, both precisions; a quarter of an hour on two cores
+    python -m benchmarks.reward                     three shapes, both precisions; half an hour on two cores
     python -m benchmarks.reward --shapes 128x64x4 --repeats 1
 
 The same model, rankings, lengths and threads in one run, the two taking turns, each measurement in a fresh process, its
@@ -40,7 +40,7 @@ Ranking = tuple[list[int], list[list[int]]]  # a prompt and its completions, the
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default="512x128x9,128x64x4", help="prompt x completion tokens x K")
+    parser.add_argument("--shapes", default="512x128x9,512x128x4,128x64x4", help="prompt x completion tokens x K")
     parser.add_argument("--trl-precisions", default="fp32,bf16", help="bf16 autocast is TRL's default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="measured steps of each process")
