@@ -36,6 +36,7 @@ def main() -> None:
         print(measure(json.loads(arguments.child)))
         return
     print(table())
+    print(table_of_shards())
     for settings in ({}, {"gradient_checkpointing": True}, {"micro_batch_tokens": 8192}):
         print(compare(settings), flush=True)
 
@@ -53,9 +54,25 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def gb(recipe: str, shape: ModelShape, tuning: str) -> str:
+def table_of_shards() -> str:
+    """GB a GPU with weights divided over so many, a row a model; other settings as above."""
+    stages = [("ppo", "full"), ("grpo", "full"), ("sft", "full"), ("sft", "lora")]
+    columns = [(recipe, tuning, number) for number in (8, 32) for recipe, tuning in stages]
+    lines = [
+        "| model | " + " | ".join(f"{recipe}, {tuning}, {number}" for recipe, tuning, number in columns) + " |",
+        "| --- " * (1 + len(columns)) + "|",
+    ]
+    for name, shape in SHAPES.items():
+        cells = [
+            gb(recipe, shape, tuning, num_processes=number, shard_weights=True) for recipe, tuning, number in columns
+        ]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def gb(recipe: str, shape: ModelShape, tuning: str, **others: Any) -> str:
     settings = settings_of(
-        recipe, {"tuning": tuning, "micro_batch_tokens": MICRO_BATCH_TOKENS, "gradient_checkpointing": True}
+        recipe, {"tuning": tuning, "micro_batch_tokens": MICRO_BATCH_TOKENS, "gradient_checkpointing": True, **others}
     )
     return f"{estimate(recipe, shape, settings, device='cuda').total:.0f}"
 
