@@ -31,7 +31,7 @@ from trainer.round_folder import PromptRow, RoundFolder, Stage
 from trainer.settings import PolicyConfig, ScoredConfig
 from trainer.stage_inputs import prompts_that_fit, require_one_tokenizer
 from trainer.stage_models import StageModels, open_stage_models
-from trainer.stopping import kl_over_budget
+from trainer.stopping import kl_over_budget, length_share
 from trainer.throughput import learning_passes, operations_of, rate_of, throughput
 
 
@@ -162,7 +162,8 @@ def look(run: Run, task: Task, phases: Phases) -> dict[str, float]:
     with phases.phase("evaluate"), run.served():
         figures = task.held_out.look(task.policy, task.folder.samples(), run.progress.step)
         run.judge(figures, task.config)
-    return figures
+    share = length_share(figures, run.progress.start)
+    return figures if share is None else figures | {"held_out_length_share": share}
 
 
 def is_look(step: int, config: PolicyConfig) -> bool:

@@ -104,6 +104,13 @@ CHARTS = (
     ),
     Chart("approx_kl", "KL within a step", "nats per token", {"approx_kl": "old to new policy"}),
     Chart("length", "Completion length", "tokens", {"completion_tokens": "rollouts", "held_out_tokens": "validation"}),
+    Chart(
+        "length_share",
+        "Gain that length alone explains",
+        "share of the gain in score",
+        {"held_out_length_share": "validation"},
+        "Near 1 the reward model pays for length and not for answers. The stage stops at its limit.",
+    ),
     Chart("eos_rate", "Finished completions", "share", {"eos_rate": "rollouts", "held_out_eos_rate": "validation"}),
     Chart("kl_coef", "KL coefficient", "", {"kl_coef": "coefficient"}),
     Chart("learning_rate", "Learning rate", "", {"learning_rate": "policy", "value_learning_rate": "value model"}),

@@ -43,6 +43,7 @@ POLICY = {
     "evaluate_every_steps": 1,
     "num_evaluation_prompts": 5,
     "max_length_factor": 100.0,
+    "max_length_share": 100.0,
     "max_eos_drop": 1.0,
     "ema_decay": 0.5,
     "micro_batch_tokens": 64,  # several parts of a minibatch, so that there is something to share
