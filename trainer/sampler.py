@@ -46,13 +46,14 @@ from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer import models, scoring
 from trainer.asking import choose
+from trainer.completions_server import SLATES, CompletionsServer
 from trainer.decoding import Engine, LocalEngine, SampledCompletion, SampleRequest, stop_ids_of
 from trainer.devices import available_device
 from trainer.doubts import Doubts, open_doubts
 from trainer.errors import StageError
 from trainer.inspect_policy import describe_policy, inspect_policy
 from trainer.model_shelf import ModelShelf
-from trainer.openai_engine import CompletionsServer, OpenAIEngine
+from trainer.openai_engine import OpenAIEngine
 from trainer.prompting import decode_completion, encode_completion, encode_prompt, storable
 from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates, text_of
 from trainer.stage_data import Written
@@ -473,7 +474,7 @@ def completions_server(settings: Settings) -> CompletionsServer | None:
     if not settings.engine_url:
         raise EngineNotNamed()
     key = None if settings.engine_key is None else settings.engine_key.get_secret_value()
-    return CompletionsServer(settings.engine_url, key)
+    return CompletionsServer(settings.engine_url, key, SLATES)
 
 
 def open_policy_at(server: CompletionsServer, path: str) -> OpenPolicy:
