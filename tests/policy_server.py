@@ -27,7 +27,7 @@ class PolicyServer:
     def __init__(self, policy: Path) -> None:
         self.policy = policy
         self.tokenizer = load_tokenizer(policy)
-        self.served: dict[str, PreTrainedModel] = {str(policy): open_model(policy)}
+        self.restart()
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.keys: list[str | None] = []
         self.disturb: Callable[[str, dict[str, Any]], Reply | None] = lambda path, body: None
@@ -66,7 +66,8 @@ class PolicyServer:
 
     def restart(self) -> None:
         """It has the weights that it was started with, and no adapters."""
-        self.served = {str(self.policy): open_model(self.policy)}
+        self.reloaded = open_model(self.policy)
+        self.served: dict[str, PreTrainedModel] = {str(self.policy): self.reloaded}
 
     def paths(self) -> list[str]:
         return [path for path, _ in self.asked]
@@ -85,9 +86,10 @@ class PolicyServer:
                 known = self.served.pop(body["lora_name"], None)
                 return (404, {"error": "no such adapter"}) if known is None else (200, "Success")
             case "/collective_rpc" if body["method"] == "reload_weights":
-                self.served[str(self.policy)] = open_model(Path(body["kwargs"]["weights_path"]))
+                self.reloaded = open_model(Path(body["kwargs"]["weights_path"]))
                 return 200, {"results": [None]}
-            case "/reset_prefix_cache":
+            case "/reset_prefix_cache":  # until then prompts that it knows are what the weights before made of them
+                self.served[str(self.policy)] = self.reloaded
                 return 200, {}
         return 404, {"detail": "Not Found"}
 
