@@ -21,6 +21,10 @@ from trainer.models import load_tokenizer
 Reply = tuple[int, Any]
 
 
+class Listener(ThreadingHTTPServer):
+    request_queue_size = 256  # connections that wait to be taken: a step's come at once, and beyond it they are lost
+
+
 class PolicyServer:
     """Serves the policy in a folder; keeps what it was asked. Tests make it forget, refuse and fail."""
 
@@ -54,7 +58,7 @@ class PolicyServer:
             def log_message(self, format: str, *arguments: object) -> None:
                 """Nothing: tests look at what was asked."""
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._http.server_port}"

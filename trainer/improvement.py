@@ -135,21 +135,17 @@ def take_steps(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt
     rate_of(task.policy.model.device)  # so that no step's time holds it
     config, progress, metrics, phases = task.config, run.progress, task.folder.metrics(), Phases()
     engine: Engine = task.server or LocalEngine(task.policy.model, task.policy.tokenizer)
-    if task.server is not None and is_going_on(progress, config):
-        task.server.start()
+    if is_going_on(progress, config):
+        hand_over(task, progress.step + 1, phases)  # a server that is of no use is refused before anything slow
     if progress.step == 0:
         figures = look(run, task, phases)
         metrics.record(0, **figures, **phases.read())
     while is_going_on(progress, config):
         step = progress.step + 1
-        prompts, served = prompts_of_step(task, step), {}
-        if task.server is not None:
-            with phases.phase("hand_over"):
-                task.server.hand_over(step, prompts)
-            served = {"server_gap": task.server.gap}
+        measured = hand_over(task, step, phases)
         with phases.phase("sample"):
-            rollouts = sample_rollouts(engine, prompts, config, task.seed, step)
-        values = learn_from(rollouts, step, phases) | {"kl_coef": run.kl.coef} | served
+            rollouts = sample_rollouts(engine, prompts_of_step(task, step), config, task.seed, step)
+        values = learn_from(rollouts, step, phases) | {"kl_coef": run.kl.coef} | measured
         require_finite(step, **values)
         run.kl.update(values["kl"])
         progress.step = step
@@ -165,6 +161,15 @@ def take_steps(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt
                 run.save(task.folder)
         if is_asked_to_stop:
             raise Interrupted
+
+
+def hand_over(task: Task, step: int, phases: Phases) -> dict[str, float]:
+    """Give the policy's weights to the server that samples the step, where one does. Returns what was measured."""
+    if task.server is None:
+        return {}
+    with phases.phase("hand_over"):
+        task.server.hand_over(step, prompts_of_step(task, step))
+    return {"server_gap": task.server.gap}
 
 
 def is_going_on(progress: Progress, config: PolicyConfig) -> bool:

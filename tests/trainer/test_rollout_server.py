@@ -30,14 +30,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:Fu
 RUN = {"ppo": run_ppo, "grpo": run_grpo, "rejection": improve_by_rejection}
 COMMON = {"max_completion_tokens": 6, "kl_budget": 1000.0, "num_evaluation_prompts": 4, "patience": 50}
 STEPWISE = COMMON | {
-    "num_steps": 3,
+    "num_steps": 2,
     "batch_size": 8,
     "minibatch_size": 8,
     "samples_per_prompt": 2,
     "num_epochs": 2,
     "learning_rate": 1e-2,
     "warmup_updates": 0,
-    "evaluate_every_steps": 3,
+    "evaluate_every_steps": 2,
     "max_length_factor": 100.0,
     "max_eos_drop": 1.0,
     "checkpoint_every_steps": 1,
@@ -112,7 +112,7 @@ def bodies(server, path):
 
 @pytest.mark.parametrize(
     ("recipe", "tuning"),
-    [("grpo", "lora"), ("ppo", "lora"), ("ppo", "full"), ("rejection", "lora"), ("rejection", "full")],
+    [("grpo", "lora"), ("ppo", "full"), ("rejection", "lora")],
 )
 def test_from_a_server_that_draws_the_same_tokens_a_stage_learns_the_same_bits(stage, from_server, recipe, tuning):
     """The server's logprobs differ in their last bits, and nothing is learned from them.
@@ -124,18 +124,15 @@ def test_from_a_server_that_draws_the_same_tokens_a_stage_learns_the_same_bits(s
     server = from_server()
     assert run(there) == 0
     assert_same_outcome(there, here)
-    num_hand_overs = 1 if recipe == "rejection" else 3
+    num_hand_overs = 1 if recipe == "rejection" else 2
     assert len(bodies(server, LOAD if tuning == "lora" else RELOAD)) == num_hand_overs
     assert list((there.path / "rollouts").iterdir()) == []  # all was taken back
     assert server.served.keys() == {str(server.policy)}
 
 
 def test_the_gap_between_server_and_training_is_measured_over_a_probe_and_over_all_rollouts(stage, from_server):
-    """Seen to fail with logprobs that the server moved by 0.005 a token: too little to stop for, and it is said."""
-    folder, moved = stage(num_steps=2), stage(num_steps=2)
-    server = from_server()
-    assert run(folder) == 0
-    assert all(row[name] < 1e-4 for row in folder.metrics().read()[1:] for name in ("server_gap", "sampler_gap"))
+    """Logprobs that are 0.005 nats off: too little to stop for, and it is said."""
+    folder, server = stage(), from_server()
 
     def a_little_off(path, body):
         if path != "/v1/completions":
@@ -146,11 +143,10 @@ def test_the_gap_between_server_and_training_is_measured_over_a_probe_and_over_a
         return status, content
 
     server.disturb = a_little_off
-    assert run(moved) == 0
-    for row in moved.metrics().read()[1:]:
+    assert run(folder) == 0
+    for row in folder.metrics().read()[1:]:
         assert row["server_gap"] == pytest.approx(0.005, abs=1e-4)
         assert row["sampler_gap"] == pytest.approx(0.005, abs=1e-4)
-    assert_same_outcome(moved, folder)
 
 
 def test_at_another_temperature_the_servers_logprobs_are_no_measure_and_the_probe_still_is(stage, from_server):
@@ -229,6 +225,7 @@ def test_a_server_that_was_not_started_to_take_weights_is_refused_with_how_to_st
     server.disturb = lambda asked, body: (404, {"detail": "Not Found"}) if asked == path else None
     assert run(folder) == EXIT_NAMED
     assert error_of(folder)["code"] == "weights_refused"
+    assert folder.metrics().read() == []
     assert advice in error_of(folder)["advice"]
 
 
@@ -244,6 +241,7 @@ def test_a_stage_killed_while_it_samples_takes_back_what_it_had_handed_over_and_
     stage, from_server
 ):
     folder, undisturbed = stage(tuning="lora"), stage(tuning="lora")
+    assert run(undisturbed) == 0
     server = from_server()
     a_step = 4 + STEPWISE["batch_size"]  # requests: the probe's and the completions
     run_until_killed("trainer.recipes.grpo", "run_grpo", folder.path, "trainer.openai_engine.body_of", a_step + 4 + 3)
@@ -253,13 +251,13 @@ def test_a_stage_killed_while_it_samples_takes_back_what_it_had_handed_over_and_
     assert left.name not in server.served
     assert list((folder.path / "rollouts").iterdir()) == []
     names = [body["lora_name"] for body in bodies(server, LOAD)]
-    assert len(set(names)) == len(names) == 2 + 2  # no name is used twice: not by the same step, done again
-    assert run(undisturbed) == 0
+    assert len(set(names)) == len(names) == 2 + 1  # no name is used twice: not by the same step, done again
     assert_same_outcome(folder, undisturbed)
 
 
 def test_a_server_that_goes_away_ends_the_stage_by_name_and_it_goes_on_once_the_server_is_back(stage, from_server):
     folder, undisturbed = stage(tuning="lora"), stage(tuning="lora")
+    assert run(undisturbed) == 0
     server = from_server()
     num_completions = 0
 
@@ -278,7 +276,6 @@ def test_a_server_that_goes_away_ends_the_stage_by_name_and_it_goes_on_once_the_
     server.disturb = lambda path, body: None
     server.restart()
     assert run(folder) == 0
-    assert run(undisturbed) == 0
     assert_same_outcome(folder, undisturbed)
 
 
@@ -291,6 +288,7 @@ def test_a_server_that_starts_again_in_the_middle_is_given_the_weights_again_and
     Seen to fail without the second hand-over: other tokens (full), a refusal (lora).
     """
     folder, undisturbed = stage(tuning=tuning), stage(tuning=tuning)
+    assert run(undisturbed) == 0
     server = from_server()
     num_completions = 0
 
@@ -304,9 +302,7 @@ def test_a_server_that_starts_again_in_the_middle_is_given_the_weights_again_and
 
     server.disturb = restarts_in_the_second_step
     assert run(folder) == 0
-    assert len(bodies(server, LOAD if tuning == "lora" else RELOAD)) == 4
-    server.disturb = lambda path, body: None
-    assert run(undisturbed) == 0
+    assert len(bodies(server, LOAD if tuning == "lora" else RELOAD)) == 2 + 1
     assert_same_outcome(folder, undisturbed)
 
 
@@ -324,7 +320,7 @@ def test_an_adapter_whose_receipt_was_lost_is_not_refused_for_being_there(stage,
 
     server.disturb = loses_the_first_receipt
     assert run(folder) == 0
-    assert len({body["lora_name"] for body in bodies(server, LOAD)}) == 3
+    assert len({body["lora_name"] for body in bodies(server, LOAD)}) == 2
 
 
 def test_the_key_is_sent_and_the_server_goes_by_the_name_it_was_started_with(stage, from_server, monkeypatch):
