@@ -26,9 +26,10 @@ from tests.trainer.tiny import EOS, text_of
 from trainer.completions_server import SLATES, CompletionsServer, ServerRefused, ServerUnreachable, Use
 from trainer.decoding import LocalEngine, SampledCompletion, SampleRequest
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
+from trainer.open_models import open_policy_at
 from trainer.openai_engine import NoTokenIds, OpenAIEngine, prompt_text, require_token_ids, returns_token_ids
 from trainer.prompting import decode_completion, encode_prompt
-from trainer.sampler import EngineNotNamed, Sampler, completions_server, open_policy_at
+from trainer.sampler import EngineNotNamed, Sampler, completions_server
 from trainer.settings import STARTER
 from trainer.stage_data import Encoder, Written
 
