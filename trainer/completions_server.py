@@ -11,14 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from trainer.decoding import SampleRequest
 from trainer.errors import StageError
-
-if TYPE_CHECKING:
-    import httpx
 
 log = logging.getLogger(__name__)
 
@@ -130,11 +127,11 @@ class CompletionsServer:
         """
 
         def ask() -> None:
-            response = self._post(path, body)
-            if response.status_code in TRY_AGAIN - {500}:
-                raise self._unreachable(f"{response.status_code}: {first_line(response.text)}")
-            if response.status_code >= 300:
-                raise ServerRefused(self.url, what, response.status_code, first_line(response.text), self.use)
+            status, text = self._post(path, body)
+            if status in TRY_AGAIN - {500}:
+                raise self._unreachable(f"{status}: {first_line(text)}")
+            if status >= 300:
+                raise ServerRefused(self.url, what, status, first_line(text), self.use)
 
         self._patiently(ask, self.use.pauses_s if is_patient else ())
 
@@ -149,26 +146,27 @@ class CompletionsServer:
                 self._pause(pause_s)
         raise AssertionError("the last try returns or raises")
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> "httpx.Response":
+    def _post(self, path: str, body: Mapping[str, Any]) -> tuple[int, str]:
+        """Status and text of the answer. Raises ServerUnreachable where there is none."""
         import httpx
 
         try:
-            return self._client.post(path, json=dict(body))
+            response = self._client.post(path, json=dict(body))
         except httpx.TransportError as error:
             self.num_losses += 1
             raise self._unreachable(str(error) or type(error).__name__) from error
+        return response.status_code, response.text
 
     def _complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        response = self._post("/v1/completions", body)
-        if response.status_code in TRY_AGAIN:
-            raise self._unreachable(f"{response.status_code}: {first_line(response.text)}")
-        if response.status_code >= 300:
-            asked = f"requests for {body['model']}"
-            raise ServerRefused(self.url, asked, response.status_code, first_line(response.text), self.use)
+        status, text = self._post("/v1/completions", body)
+        if status in TRY_AGAIN:
+            raise self._unreachable(f"{status}: {first_line(text)}")
+        if status >= 300:
+            raise ServerRefused(self.url, f"requests for {body['model']}", status, first_line(text), self.use)
         try:
-            choice: dict[str, Any] = response.json()["choices"][0]
+            choice: dict[str, Any] = json.loads(text)["choices"][0]
         except (ValueError, LookupError, TypeError) as error:
-            raise self._unreachable(f"its answer is no completion: {first_line(response.text)}") from error
+            raise self._unreachable(f"its answer is no completion: {first_line(text)}") from error
         if choice.get("finish_reason") in BROKEN_OFF:
             raise self._unreachable("it broke a completion off")
         return choice
