@@ -131,7 +131,7 @@ CHARTS = (
         "sampler_gap",
         "Sampling against training",
         "nats per token",
-        {"sampler_gap": "rollouts"},
+        {"sampler_gap": "rollouts", "server_gap": "probe of a completions server"},
         "How far the sampler's probabilities are from those of training, which are what is learned from.",
     ),
     Chart("tokens_per_s", "Speed", "tokens/s", {"tokens_per_s": "all phases"}),
@@ -149,6 +149,7 @@ CHARTS = (
         "Time per phase",
         "s",
         {
+            "hand_over_s": "hand over weights",
             "sample_s": "sample",
             "score_s": "score",
             "update_s": "update",

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.policy_server import policy_server
 from tests.trainer.tiny import some_demonstration, some_prompt
 from trainer import team
 from trainer.launch import cause_among
@@ -20,6 +21,11 @@ from trainer.recipe_process import RecipeProcess, Tail, command, explain
 from trainer.recipes.program import EXIT_LOCKED, Interrupt, run_in_folder
 from trainer.recipes.sft import fine_tune
 from trainer.round_folder import DemonstrationRow, PromptRow, RoundFolder
+
+__all__ = ["policy_server"]
+
+# PEFT, in the server, asks a model of Transformers by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 MAIN = {
     "sft": "fine_tune",
@@ -124,6 +130,24 @@ def test_two_processes_end_in_the_weights_of_one(make, recipe):
         for name in ("loss", "train_accuracy", "policy_loss", "value_loss", "kl", "score", "gradient_norm"):
             if name in wanted:
                 assert row[name] == pytest.approx(wanted[name], rel=1e-2, abs=1e-4), name
+
+
+def test_two_processes_sample_from_one_server_each_its_share_after_one_hand_over_a_step(
+    make, policy_server, monkeypatch
+):
+    """Seen to fail with a name of each process's own: the second asks for an adapter that nobody loaded."""
+    alone, together = make("grpo", 1), make("grpo", 2)
+    assert run_in_folder(importlib.import_module("trainer.recipes.grpo").run_grpo, alone, Interrupt()) == 0
+    monkeypatch.setenv("PODIUM_ROLLOUTS_URL", policy_server.url)
+    finished = run(together)
+    assert finished.returncode == 0, finished.stderr
+    paths = policy_server.paths()
+    assert paths.count("/v1/load_lora_adapter") == paths.count("/v1/unload_lora_adapter") == POLICY["num_steps"]
+    num_completions = POLICY["num_steps"] * (4 + POLICY["batch_size"])  # 4: the probe
+    assert paths.count("/v1/completions") == 2 + num_completions  # each asks once what the server understands
+    ours, theirs = (load_file(folder.result / "model.safetensors") for folder in (together, alone))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=1e-3)
 
 
 def test_an_error_of_one_process_ends_all_and_is_told_by_name(make):
