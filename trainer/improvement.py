@@ -20,7 +20,7 @@ from trainer.decoding import Engine, LocalEngine
 from trainer.draws import passes
 from trainer.fitting import autocast
 from trainer.held_out import HeldOut
-from trainer.models import Policy, save_model
+from trainer.models import Policy, saving
 from trainer.policy_run import Progress, Run
 from trainer.policy_updates import Learner, final_scores, sample_rollouts
 from trainer.recipes.program import Interrupt, Interrupted
@@ -219,6 +219,6 @@ def publish(run: Run, task: Task) -> None:
         "num_prompts_too_long": task.num_prompts_too_long,
     }
     task.folder.publish_result(
-        lambda path: save_model(task.policy.model, task.policy.tokenizer, path),
+        saving(task.policy.model, task.policy.tokenizer),
         {"figures": figures, "stopped": progress.stopped},
     )

@@ -19,7 +19,7 @@ from trainer.fitting import Aim, Fit, fit
 from trainer.held_out import HeldOut
 from trainer.imitation import Example, add_gradients
 from trainer.improvement import open_models
-from trainer.models import save_model
+from trainer.models import saving
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
 from trainer.rollout_server import rollout_server
@@ -82,9 +82,7 @@ def improve_by_rejection(folder: RoundFolder, stage: Stage, interrupt: Interrupt
         num_metric_bytes=num_metric_bytes,
     )
     figures = {**figures_of(fitted), **describe(chunks, config), "num_prompts_too_long": num_too_long}
-    folder.publish_result(
-        lambda path: save_model(policy.model, policy.tokenizer, path), {"figures": figures, "stopped": fitted.stopped}
-    )
+    folder.publish_result(saving(policy.model, policy.tokenizer), {"figures": figures, "stopped": fitted.stopped})
 
 
 def drawn(prompts: Sequence[PromptRow], most: int, seed: int) -> list[PromptRow]:

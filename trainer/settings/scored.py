@@ -29,6 +29,15 @@ class ScoredConfig(TuningConfig):
         0.1, "That penalty, under the rule variance.", paper="arXiv:2310.02743, lambda", minimum=0
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard_weights and self.tuning == "lora":
+            raise ConfigError(
+                f"{self.recipe}.shard_weights",
+                self.shard_weights,
+                f"needs {self.recipe}.tuning=full: each process decodes from a whole trunk, and adapters add little",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig(ScoredConfig):
