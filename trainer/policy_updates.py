@@ -14,7 +14,7 @@ from trainer import team
 from trainer.advantages import penalise_missing_eos
 from trainer.averages import WeightAverage
 from trainer.checkpoints import learned_parameters, require_finite
-from trainer.decoding import LocalEngine, SampleRequest, sample_together
+from trainer.decoding import Engine, SampleRequest, sample_together
 from trainer.draws import draw_seed, shuffled
 from trainer.errors import StageError
 from trainer.kl import k1, k3, sequence_kl
@@ -59,6 +59,8 @@ class Experience:
     def describe(self) -> dict[str, float]:
         """The step's figures, over its completions (score, kl, length, …) or over all their tokens."""
         rollouts, mask = self.rollouts, self.rollouts.mask
+        gaps = (rollouts.sampler_logprobs - self.logprobs)[mask].abs()
+        gaps = gaps[~gaps.isnan()]  # of those that the sampler told
         return {
             "score": self.scores.mean().item(),
             **({"disagreement": self.disagreement.mean().item()} if self.disagreement.any() else {}),
@@ -67,7 +69,7 @@ class Experience:
             "entropy": -self.logprobs[mask].mean().item(),  # estimated by the tokens drawn
             "completion_tokens": rollouts.lengths.float().mean().item(),
             "eos_rate": rollouts.is_finished.float().mean().item(),
-            "sampler_gap": (rollouts.sampler_logprobs - self.logprobs)[mask].abs().mean().item(),
+            **({"sampler_gap": gaps.mean().item()} if len(gaps) else {}),
         }
 
 
@@ -105,7 +107,7 @@ class Learner:
 
 
 def sample_rollouts(
-    engine: LocalEngine, prompts: Sequence[list[int]], config: PolicyConfig, seed: int, step: int
+    engine: Engine, prompts: Sequence[list[int]], config: PolicyConfig, seed: int, step: int
 ) -> Rollouts:
     """The step's completions, n of each prompt: a function of the policy, the stage's seed and the step."""
     requests = [
