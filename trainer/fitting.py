@@ -100,7 +100,7 @@ def fit(
     if checkpoint := checkpoints.load_latest():
         load_model_tensors(model, checkpoint.tensors, "model")
         load_optimizer_tensors(optimizer, checkpoint.tensors, "optimizer")
-        progress = Fit(**checkpoint.state["progress"], best=with_prefix(checkpoint.tensors, "best.", model))
+        progress = Fit(**checkpoint.state["progress"], best=with_prefix(checkpoint.tensors, "best."))
     positions = checkpoint.state["positions"] if checkpoint else {"metrics": num_metric_bytes, "samples": 0}
     metrics.cut_back(positions["metrics"])
     samples.cut_back(positions["samples"])
@@ -161,10 +161,8 @@ def judge(progress: Fit, model: nn.Module, seen: dict[str, float], aim: Aim, pat
         progress.stopped = f"the {name} was last {extreme} at step {progress.best_step}"
 
 
-def with_prefix(tensors: Mapping[str, Tensor], prefix: str, model: nn.Module) -> dict[str, Tensor]:
-    device = next(model.parameters()).device
-    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return {name: tensor.to(device) for name, tensor in own.items()}
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:

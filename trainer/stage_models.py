@@ -5,6 +5,7 @@ trunk itself is the reference, and in bf16 on a GPU.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
@@ -12,7 +13,7 @@ from trainer import team
 from trainer.adapters import LoRA, with_adapter
 from trainer.models import Policy, load_policy, load_reward_model, trunk_dtype
 from trainer.reward_models import EnsembleRule
-from trainer.reward_store import Opened, open_reward_models
+from trainer.reward_store import Opened, describe, open_reward_models
 from trainer.round_folder import Stage
 from trainer.settings import TuningConfig
 from trainer.sharding import shard
@@ -77,12 +78,12 @@ def open_divided_models(
     policy = open_policy_to_learn(source, config, device=stage.device, seed=stage.seed)
     opened = load_policy(stage.models.get("reference", source), "cpu")
     reference = Policy(divided(opened.model.requires_grad_(False), stage.device, config), opened.tokenizer)
-    rewards = open_reward_models(stage.models["reward_model"], "cpu", rule=rule, variance_penalty=variance_penalty)
-    for member in rewards.scorer.members:
-        if len(rewards.scorer.members) == 1:
-            divided(member, stage.device, config)
-        else:
-            member.to(stage.device)
+    path = Path(stage.models["reward_model"])
+    is_ensemble = len(describe(path).get("members", [])) > 1
+    place = stage.device if is_ensemble else "cpu"
+    rewards = open_reward_models(path, place, rule=rule, variance_penalty=variance_penalty)
+    if not is_ensemble:
+        divided(rewards.scorer.members[0], stage.device, config)
     return StageModels(policy, reference, rewards)
 
 
