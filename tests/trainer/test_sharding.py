@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.tiny import (
+    save_tiny_ensemble,
     save_tiny_policy,
     save_tiny_reward_model,
     write_tiny_prompts,
@@ -38,6 +39,7 @@ POLICY = {
     "checkpoint_every_steps": 1,
     "max_length_factor": 100.0,
     "max_eos_drop": 1.0,
+    "max_disagreement_factor": 100.0,
     "ema_decay": 0.5,
 }
 STAGES = {
@@ -45,8 +47,8 @@ STAGES = {
     "sft-lora": ("sft", {**LEARNING, **SCORED, **LORA, "select_by": "score"}),
     "reward": ("reward", {**LEARNING, "max_completion_tokens": 6, "num_normalisation_completions": 8}),
     "reward-lora": ("reward", {**LEARNING, **LORA, "max_completion_tokens": 6, "num_normalisation_completions": 8}),
-    "ppo": ("ppo", {**POLICY, "value_warmup_steps": 0}),
-    "grpo": ("grpo", POLICY),
+    "ppo": ("ppo", {**POLICY, "value_warmup_steps": 0, "ptx_coef": 0.5, "ptx_ratio": 1}),
+    "grpo-ensemble": ("grpo", POLICY),
     "rejection": (
         "rejection",
         {**LEARNING, **SCORED, "samples_per_prompt": 4, "prompts_per_chunk": 4, "kl_budget": 1000.0},
@@ -59,12 +61,14 @@ FAMILIES = ("llama", "gpt2")  # tied embeddings and grouped queries; positions t
 @pytest.fixture(scope="module")
 def make(tmp_path_factory, llama_folder):
     """Makes a round folder of a stage; of two processes that divide the weights, unless it is to run alone."""
-    reward_model = save_tiny_reward_model(llama_folder, tmp_path_factory.mktemp("models") / "reward")
+    opened = tmp_path_factory.mktemp("models")
+    reward_model = save_tiny_reward_model(llama_folder, opened / "reward")
+    ensemble = save_tiny_ensemble(llama_folder, opened / "ensemble")
 
     def make_folder(name: str, *, alone: bool) -> RoundFolder:
         recipe, settings = STAGES[name]
         settings = settings if alone else {**settings, "num_processes": 2, "shard_weights": True}
-        models = {"policy": str(llama_folder), "reward_model": str(reward_model)}
+        models = {"policy": str(llama_folder), "reward_model": str(ensemble if "ensemble" in name else reward_model)}
         folder = write_tiny_stage(tmp_path_factory.mktemp(name) / "stage", recipe, settings, models)
         if recipe == "reward":
             write_tiny_rankings(folder, 20)

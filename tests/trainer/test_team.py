@@ -183,6 +183,18 @@ def test_shares_are_all_of_the_work_and_none_of_it_twice(monkeypatch, num_proces
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.parametrize("num_items", [0, 1, 4, 6])
+def test_all_take_equally_many_turns_and_each_item_is_one_process_own(monkeypatch, num_items):
+    """Broken by a last turn of those alone who have an item left: sharded weights take all of them."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    turns = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        turns.append(team.turns(range(num_items)))
+    assert len({len(own) for own in turns}) == 1
+    assert sorted(item for own in turns for item, is_own in own if is_own) == list(range(num_items))
+
+
 def test_processes_that_are_asked_to_stop_save_together_and_go_on_where_they_were(make):
     alone, together = make("sft", 1), make("sft", 2)
     for folder in (alone, together):

@@ -16,8 +16,10 @@ from transformers import (
     Qwen2Config,
 )
 
-from trainer.models import reward_model_from_policy, save_model
-from trainer.round_folder import DemonstrationRow, PromptRow, RankingRow, RoundFolder, Stage
+from trainer.adapters import LoRA, with_adapter
+from trainer.models import classifier_on, draw_head, load_policy, reward_model_from_policy, save_model
+from trainer.reward_store import Members, save_members
+from trainer.round_folder import DemonstrationRow, PretrainingRow, PromptRow, RankingRow, RoundFolder, Stage
 from trainer.settings import Value, recipe_config
 
 WORDS = ["good", "bad", *(f"w{i}" for i in range(26))]
@@ -79,6 +81,19 @@ def save_tiny_reward_model(policy: Path, folder: Path) -> Path:
     return folder
 
 
+def save_tiny_ensemble(policy: Path, folder: Path) -> Path:
+    """The result of a reward stage with two members that score apart."""
+    opened = load_policy(policy)
+    models = [with_adapter(classifier_on(opened), LoRA(4, 8), seed=number) for number in range(2)]
+    for number, model in enumerate(models):
+        draw_head(model, number)
+    members = Members(models, opened.tokenizer, trunk=opened)
+    save_members(members, folder, source=str(policy))
+    described = {"score_std": 1.0, **members.description(str(policy), [1.0, 2.0])}
+    (folder / "result.json").write_text(json.dumps(described))
+    return folder
+
+
 def write_tiny_stage(path: Path, recipe: str, settings: dict[str, Value], models: dict[str, str]) -> RoundFolder:
     """stage.json of a new round folder."""
     folder = RoundFolder(path)
@@ -101,7 +116,7 @@ def write_tiny_rankings(folder: RoundFolder, num_rankings: int) -> None:
 
 
 def write_tiny_prompts(folder: RoundFolder) -> None:
-    """What the other stages read: prompts and demonstrations of two splits."""
+    """What the other stages read: prompts and demonstrations of two splits, and text for PPO-ptx."""
     rng = random.Random(0)
     folder.write_prompts(
         PromptRow(prompt_id=i, split=split, prompt_ids=some_prompt(rng), text="")  # type: ignore[arg-type]
@@ -110,6 +125,7 @@ def write_tiny_prompts(folder: RoundFolder) -> None:
     folder.write_demonstrations(
         some_demonstration(i, rng, split=split) for i, split in enumerate(["train"] * 20 + ["validation"] * 4)
     )
+    folder.write_pretraining(PretrainingRow(token_ids=[*some_prompt(rng), i]) for i in range(5, 12))
 
 
 def text_of(ids: list[int]) -> str:

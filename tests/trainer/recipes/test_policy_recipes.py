@@ -14,13 +14,11 @@ from transformers import AutoModelForCausalLM
 
 import trainer.reward_models
 from tests.trainer.killing import run_until_killed
-from tests.trainer.tiny import GOOD, some_prompt
-from trainer.adapters import LoRA, with_adapter
-from trainer.models import classifier_on, draw_head, load_policy, save_model
+from tests.trainer.tiny import GOOD, save_tiny_ensemble, some_prompt
+from trainer.models import load_policy, save_model
 from trainer.recipes.grpo import run_grpo
 from trainer.recipes.ppo import run_ppo
 from trainer.recipes.program import EXIT_NAMED, EXIT_TERMINATED, Interrupt, run_in_folder
-from trainer.reward_store import Members, save_members
 from trainer.round_folder import PretrainingRow, PromptRow
 
 RUN = {"ppo": run_ppo, "grpo": run_grpo}
@@ -231,15 +229,7 @@ def test_under_lora_a_stage_resumes_in_the_same_bits_and_leaves_a_plain_policy(p
 @pytest.fixture
 def ensemble(llama_folder, tmp_path):
     """The result of a reward stage with two members that score apart."""
-    policy = load_policy(llama_folder)
-    models = [with_adapter(classifier_on(policy), LoRA(4, 8), seed=number) for number in range(2)]
-    for number, model in enumerate(models):
-        draw_head(model, number)
-    members = Members(models, policy.tokenizer, trunk=policy)
-    save_members(members, tmp_path / "ensemble", source=str(llama_folder))
-    described = {"score_std": 1.0, **members.description(str(llama_folder), [1.0, 2.0])}
-    (tmp_path / "ensemble" / "result.json").write_text(json.dumps(described))
-    return str(tmp_path / "ensemble")
+    return str(save_tiny_ensemble(llama_folder, tmp_path / "ensemble"))
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
