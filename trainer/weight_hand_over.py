@@ -7,15 +7,17 @@ full tuning it reads a checkpoint in place of its weights, and forgets what it k
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainer.adapters import has_adapter, save_adapter
+from trainer import team
+from trainer.adapters import has_adapter, plain_state, saving_adapter
 from trainer.completions_server import CompletionsServer, ServerRefused, ServerUnreachable
-from trainer.decoding import rounded_copy
 from trainer.errors import StageError
 from trainer.round_folder import disk_errors
 
@@ -58,12 +60,15 @@ class HandOver:
         return sorted(self.folder.glob("*"))
 
     def give(self, weights: Path) -> None:
-        """Lay the model's weights there, as they are, and have the server read them.
+        """Lay the model's weights there, as they are, and have the server read them: the first process does, for all.
 
-        Raises WeightsRefused, ServerUnreachable, ServerRefused, DiskFull.
+        All processes call it together. Raises WeightsRefused, ServerUnreachable, ServerRefused, DiskFull.
         """
+        write = self._writing()
+        if not team.is_first():
+            return
         with disk_errors(weights):
-            self._write(weights)
+            write(weights)
         losses = self.server.num_losses
         try:
             self._tell(weights)
@@ -74,13 +79,12 @@ class HandOver:
                 return  # it had taken it, and only its answer was lost: nobody else has the name
             raise WeightsRefused(refusal, weights, is_adapter=self.is_adapter) from refusal
 
-    def _write(self, weights: Path) -> None:
-        """An adapter as PEFT writes it; all weights in what they would be decoded in here: bf16 on a GPU."""
+    def _writing(self) -> Callable[[Path], None]:
+        """What writes an adapter as PEFT does, or all weights in what they would be decoded in here: bf16 on a GPU."""
         if self.is_adapter:
-            save_adapter(self.model, weights, trunk=self.source)
-            return
-        decoded = rounded_copy(self.model, torch.bfloat16) if self.model.device.type == "cuda" else self.model
-        decoded.save_pretrained(str(weights))
+            return saving_adapter(self.model, trunk=self.source)
+        state = whole_state(self.model, torch.bfloat16 if self.model.device.type == "cuda" else torch.float32)
+        return lambda weights: self.model.save_pretrained(str(weights), state_dict=state)
 
     def _tell(self, weights: Path) -> None:
         if self.is_adapter:
@@ -107,3 +111,14 @@ class HandOver:
                     raise
                 log.warning("%s; it keeps the adapter %s", problem.message, weights.name)
         shutil.rmtree(weights)
+
+
+def whole_state(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The model's state in one piece, in another type; tied tensors stay one. Of sharded weights the first has it."""
+    state = plain_state(model, keep=team.is_first())
+    if state is None:
+        state = model.state_dict(keep_vars=True)
+    converted = {
+        id(value): value.detach().to(dtype) if value.is_floating_point() else value for value in state.values()
+    }
+    return {name: converted[id(value)] for name, value in state.items()}

@@ -1,6 +1,5 @@
 """Two processes of one stage, started by torchrun over gloo, end where one alone ends."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -17,14 +16,12 @@ from tests.trainer.together import MAIN, ROOT, run_stage, run_together
 from trainer import team
 from trainer.launch import cause_among
 from trainer.recipe_process import RecipeProcess, Tail, command, explain
+from trainer.recipes.grpo import run_grpo
 from trainer.recipes.program import EXIT_LOCKED, Interrupt, run_in_folder
 from trainer.recipes.sft import fine_tune
 from trainer.round_folder import RoundFolder
 
 __all__ = ["policy_server"]
-
-# PEFT, in the server, asks a model of Transformers by a name that is going away.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 LORA = {"tuning": "lora", "lora_rank": 4, "lora_alpha": 8}
 POLICY = {
@@ -124,17 +121,21 @@ def test_two_processes_end_in_the_weights_of_one(make, ran_together, recipe):
                 assert row[name] == pytest.approx(wanted[name], rel=1e-2, abs=1e-4), name
 
 
-def test_two_processes_sample_from_one_server_each_its_share_after_one_hand_over_a_step(
+def test_two_processes_that_divide_the_weights_hand_them_over_whole_and_each_samples_its_share(
     make, policy_server, monkeypatch
 ):
-    """Seen to fail with a name of each process's own: the second asks for an adapter that nobody loaded."""
+    """Seen to fail with every process handing over, and with the first one's parts, which the server cannot open."""
     alone, together = make("grpo", 1), make("grpo", 2)
-    assert run_in_folder(importlib.import_module("trainer.recipes.grpo").run_grpo, alone, Interrupt()) == 0
+    for folder in (alone, together):
+        stage = folder.read_stage()
+        config = replace(stage.config, tuning="full", shard_weights=stage.config.num_processes > 1)
+        folder.write_stage(replace(stage, config=config))
+    assert run_in_folder(run_grpo, alone, Interrupt()) == 0
     monkeypatch.setenv("PODIUM_ROLLOUTS_URL", policy_server.url)
     finished = run(together)
     assert finished.returncode == 0, finished.stderr
     paths = policy_server.paths()
-    assert paths.count("/v1/load_lora_adapter") == paths.count("/v1/unload_lora_adapter") == POLICY["num_steps"]
+    assert paths.count("/collective_rpc") == POLICY["num_steps"]
     num_completions = POLICY["num_steps"] * (4 + POLICY["batch_size"])  # 4: the probe
     assert paths.count("/v1/completions") == 2 + num_completions  # each asks once what the server understands
     ours, theirs = (load_file(folder.result / "model.safetensors") for folder in (together, alone))
