@@ -95,7 +95,7 @@ def weigh(
 def token_values(models: Models, part: Part) -> Tensor:
     """(tokens,) fp32 value before each completion token, in units of score_std as rewards are. With gradients."""
     packed = part.packed(models.value.device)
-    hidden = packed_hidden_states(models.value, packed)[packed.previous_index]
+    hidden = packed_hidden_states(models.value, packed, rows=packed.read_index)[packed.previous_index]
     dtype = accumulation_dtype(hidden.dtype)
     with torch.autocast(hidden.device.type, enabled=False):  # it would round the values to bf16
         values = hidden.to(dtype) @ score_weight(models.value)[0].to(dtype)

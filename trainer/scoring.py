@@ -22,7 +22,7 @@ Completions = Sequence[Sequence[Sequence[int]]]  # for each prompt, its completi
 
 def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor:
     """(M,) fp32 score of each completion, read at its last token: its EOS when it finished. With gradients."""
-    hidden = packed_hidden_states(reward_model, packed)
+    hidden = packed_hidden_states(reward_model, packed, rows=packed.last_index)
     last, head = (
         values.to(accumulation_dtype(hidden.dtype))
         for values in (hidden[packed.last_index], score_weight(reward_model))
@@ -32,7 +32,7 @@ def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor
 
 def packed_logprobs(policy: PreTrainedModel, packed: PackedSlates, *, temperature: float = 1.0) -> Tensor:
     """(T,) fp32 log probability of each completion token, in nats. With gradients."""
-    hidden = packed_hidden_states(policy, packed)
+    hidden = packed_hidden_states(policy, packed, rows=packed.read_index)
     weight, bias = output_layer(policy)
     return token_logprobs(
         hidden[packed.previous_index], weight, packed.completion_ids, output_bias=bias, temperature=temperature
@@ -64,7 +64,7 @@ def last_states(
     """(M, D) the hidden state that each completion's score is read from. max_tokens: computed at once."""
 
     def states(packed: PackedSlates) -> Tensor:
-        return packed_hidden_states(reward_model, packed)[packed.last_index]
+        return packed_hidden_states(reward_model, packed, rows=packed.last_index)[packed.last_index]
 
     return over_batches(states, reward_model, prompts, completions, max_tokens)
 
