@@ -11,7 +11,6 @@ import argparse
 import datetime
 import os
 import platform
-import resource
 import shutil
 import tempfile
 import time
@@ -30,6 +29,7 @@ from app.quality.agreement import make_blocks
 from app.quality.judgements import Filter, make_digests, read_judgements
 from app.quality.pairs import agreements, pairs_of
 from app.quality.reports import Between, quality_report
+from benchmarks.resident import resident_mb
 
 RESULTS = Path(__file__).parent / "results" / "agreement.md"
 LARGEST = 2_000_000
@@ -163,7 +163,7 @@ def measure(engine: Engine) -> list[tuple[str, float]]:
 
 
 def report(arguments: argparse.Namespace, lines: list[str]) -> str:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resident_mb("VmHWM")
     day = datetime.datetime.now(tz=datetime.UTC).date()
     return "\n".join(
         [

@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.resident import resident_mb
 from benchmarks.reward import machine
 from trainer.settings import STARTER
 
@@ -100,7 +100,7 @@ def measure(way: str, name: str, threads: int) -> dict[str, float]:
         "tokens_s": round(num_tokens / (time.perf_counter() - started), 1),
         "tokens_cpu_s": round(num_tokens / (time.process_time() - started_cpu), 1),
         "num_tokens": num_tokens,
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": round(resident_mb("VmHWM")),
     }
 
 

@@ -9,12 +9,12 @@ above what it held before it opened the model.
 import argparse
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.resident import resident_mb
 from trainer.memory import GB, PROCESS_GB, ModelShape, estimate, shape_of
 from trainer.settings import STARTER, recipe_config
 
@@ -90,7 +90,7 @@ def measure(overrides: dict[str, Any]) -> float:
 
     torch.set_num_threads(1)
     settings = settings_of("sft", overrides)
-    before = resident_bytes()
+    before = resident_mb("VmRSS")
     policy = load_policy(STARTER / "policy")
     checkpointing(policy.model, settings["gradient_checkpointing"])
     rng, vocabulary = random.Random(0), policy.model.config.vocab_size
@@ -105,12 +105,7 @@ def measure(overrides: dict[str, Any]) -> float:
     for _ in range(2):
         add_gradients(policy.model, examples, settings["micro_batch_tokens"])
         update(policy.model, optimizer, 1e-5, 1.0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return round((peak - before) / GB * 1e3)
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return round((resident_mb("VmHWM") - before) * 2**20 / GB * 1e3)
 
 
 if __name__ == "__main__":

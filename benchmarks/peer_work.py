@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import random
-import re
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.resident import reset_peak, resident_mb
 from benchmarks.reward import machine, moment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ class Clock:
 
     def start(self) -> None:
         """All models are there; the first step comes."""
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        reset_peak()
         self.before_mb = resident_mb("VmRSS")
 
     def end_step(self) -> None:
@@ -65,13 +65,6 @@ class Clock:
             "episodes_cpu_s": round(episodes / (last[1] - first[1]), 2),
             "memory_mb": round(resident_mb("VmHWM") - self.before_mb),
         }
-
-
-def resident_mb(field: str) -> float:
-    """VmRSS: the process's resident memory now; VmHWM: its highest since the clock started."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 def tokens(rng: random.Random, count: int) -> list[int]:

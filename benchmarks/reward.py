@@ -1,6 +1,6 @@
 """Comparisons a second: our reward recipe against TRL's RewardTrainer, pair at a time, on the same rankings.
 
-    python -m benchmarks.reward                     both shapes, both precisions; a quarter of an hour on two cores
+    python -m benchmarks.reward                     three shapes, both precisions; half an hour on two cores
     python -m benchmarks.reward --shapes 128x64x4 --repeats 1
 
 The same model, rankings, lengths and threads in one run, the two taking turns, each measurement in a fresh process, its
@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.resident import resident_mb
 
 ROOT = Path(__file__).resolve().parents[1]
 TRL_VENV = ROOT / ".venv-trl"
@@ -39,7 +40,7 @@ Ranking = tuple[list[int], list[list[int]]]  # a prompt and its completions, the
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default="512x128x9,128x64x4", help="prompt x completion tokens x K")
+    parser.add_argument("--shapes", default="512x128x9,512x128x4,128x64x4", help="prompt x completion tokens x K")
     parser.add_argument("--trl-precisions", default="fp32,bf16", help="bf16 autocast is TRL's default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="measured steps of each process")
@@ -225,7 +226,7 @@ def figures(num_comparisons: int, start: tuple[float, float], end: tuple[float, 
     return {
         "comparisons_s": round(num_comparisons / (end[0] - start[0]), 2),
         "comparisons_cpu_s": round(num_comparisons / (end[1] - start[1]), 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": round(resident_mb("VmHWM")),
     }
 
 

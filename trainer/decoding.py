@@ -61,6 +61,11 @@ class SampledCompletion:
     seed: int
     text: str | None = None
 
+    @property
+    def logprob(self) -> float | None:
+        """Of the whole completion, in nats; None where a server did not say."""
+        return sum(self.logprobs) if self.logprobs else None
+
 
 # (index of the request, the completion): called the moment one is finished, in the thread that decodes it.
 OnFinished = Callable[[int, SampledCompletion], None]

@@ -25,14 +25,11 @@ from trainer.checkpoints import (
 )
 from trainer.recipes.program import Interrupt, Interrupted
 from trainer.round_folder import RoundFolder
-from trainer.settings import RejectionConfig, RewardConfig, SFTConfig
+from trainer.settings import FittedConfig
 from trainer.stopping import kl_over_budget
 from trainer.throughput import throughput
 
 ADAM_BETAS = (0.9, 0.95)  # InstructGPT, arXiv:2203.02155, C
-
-
-FittingConfig = SFTConfig | RejectionConfig | RewardConfig
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def fit(
     num_examples: int,
     learn: Callable[[Sequence[int]], dict[str, float]],
     look: Callable[[int], dict[str, float]] | None,
-    config: FittingConfig,
+    config: FittedConfig,
     seed: int,
     folder: RoundFolder,
     interrupt: Interrupt,

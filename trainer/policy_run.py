@@ -21,7 +21,7 @@ from trainer.checkpoints import (
 from trainer.kl import KLController
 from trainer.policy_updates import Learner
 from trainer.round_folder import RoundFolder
-from trainer.settings import PolicyConfig, recipe_of
+from trainer.settings import PolicyConfig
 from trainer.stopping import OverBudget, kl_over_budget, no_gain, reason_to_stop
 
 
@@ -99,7 +99,7 @@ class Run:
         if not progress.start:
             progress.start = figures
             if kl_over_budget(figures["held_out_kl"], config.kl_budget):
-                raise OverBudget(recipe_of(type(config)), figures["held_out_kl"], config.kl_budget)
+                raise OverBudget(config.recipe, figures["held_out_kl"], config.kl_budget)
         reason = reason_to_stop(figures, progress.start, config)
         if not reason and figures["held_out_reward"] > progress.best.get("held_out_reward", -math.inf):
             progress.best, progress.best_step, progress.looks_without_gain = figures, progress.step, 0

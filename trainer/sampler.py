@@ -12,7 +12,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random, SystemRandom
 from types import FrameType
@@ -22,7 +21,6 @@ import torch
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
-from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from app import terminal
@@ -44,17 +42,16 @@ from app.settings import Settings, get_settings
 from app.supervision import end_with_parent
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
-from trainer import models, scoring
+from trainer import answers
 from trainer.asking import choose
-from trainer.decoding import Engine, LocalEngine, SampledCompletion, SampleRequest, stop_ids_of
 from trainer.devices import available_device
-from trainer.doubts import Doubts, open_doubts
 from trainer.errors import StageError
-from trainer.inspect_policy import describe_policy, inspect_policy
-from trainer.model_shelf import ModelShelf
-from trainer.openai_engine import CompletionsServer, OpenAIEngine
-from trainer.prompting import decode_completion, encode_completion, encode_prompt, storable
-from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates, text_of
+from trainer.inspect_policy import inspect_policy
+from trainer.models import RewardModel
+from trainer.open_models import OpenModels, OpenPolicy
+from trainer.openai_engine import CompletionsServer
+from trainer.prompting import encode_prompt, storable
+from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates
 from trainer.stage_data import Written
 
 log = logging.getLogger(__name__)
@@ -64,23 +61,9 @@ SLATES_PER_BATCH = 8  # a request of the web waits for one batch at most
 POLL_S = 2.0
 RETRY_S = 1.0
 PAUSE_AFTER_FAILURE = timedelta(seconds=30)
-OPEN_MODELS = 3
 NICENESS = 5  # a labeler's request comes before the next slate
 RNG = SystemRandom()  # places of replies on the page must not be foreseeable
 LARGEST_ON_CPU = 1_000_000_000  # parameters; a larger policy waits while a stage has the GPU
-
-
-@dataclass(frozen=True)
-class OpenPolicy:
-    """A policy that is ready to sample."""
-
-    engine: Engine
-    tokenizer: Any
-    tokenizer_sha256: str
-    context_tokens: int | None
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return decode_completion(self.tokenizer, ids)
 
 
 class Sampler:
@@ -93,13 +76,10 @@ class Sampler:
         self.owner = new_owner("sampler")
         self.stopping = threading.Event()
         self.heart = Heart(self.owner, "sampler", renew=self._renew)
-        self.device = "cpu"
         self.server = completions_server(settings)
         on_gpu = self.server is None and available_device(settings.device) == "cuda"
         self.gpu = f"{socket.gethostname()}/cuda:0" if on_gpu else None
-        self.policies = ModelShelf(self._open_policy, capacity=OPEN_MODELS)
-        self.reward_models = ModelShelf(self._open_reward_model, capacity=1)
-        self.ensembles = ModelShelf(self._open_doubts, capacity=1)
+        self.models = OpenModels(self._path_of, self.server)
         self.claims: list[SlateClaim] = []
         self.failing: dict[int, datetime] = {}  # project id -> when to try again
         self.problem = ""  # why, for the heartbeat
@@ -213,7 +193,7 @@ class Sampler:
             return {}
         count = max(1, round(len(candidates) / project.asking_candidates))
         try:
-            doubts = self.ensembles.get(files)
+            doubts = self.models.ensembles.get(files)
             disagreements = [
                 doubts.on(slate.prompt_id, slate.messages, [written(completion, policies) for completion in own])
                 for slate, own in candidates
@@ -246,11 +226,11 @@ class Sampler:
 
     def _policies_of(self, mixture: Sequence[MixtureEntry]) -> dict[int, OpenPolicy]:
         versions = {entry.version.id: entry.version for entry in mixture if entry.version is not None}
-        return {id: self.policies.get(policy_files(self.settings, version)) for id, version in versions.items()}
+        return {id: self.models.policies.get(policy_files(self.settings, version)) for id, version in versions.items()}
 
     def _is_too_large_for_now(self, mixture: Sequence[MixtureEntry]) -> bool:
         """Whether the GPU is a stage's just now and the policy is hopeless without one."""
-        if self.gpu is None or self.device == "cuda":
+        if self.gpu is None or self.models.device == "cuda":
             return False
         sizes = [entry.version.num_parameters or 0 for entry in mixture if entry.version is not None]
         return max(sizes) > LARGEST_ON_CPU
@@ -337,15 +317,15 @@ class Sampler:
         return answered
 
     def _answer(self, claim: RequestClaim) -> None:
-        answers: dict[ModelRequestKind, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        answering: dict[ModelRequestKind, Callable[[dict[str, Any]], dict[str, Any]]] = {
             ModelRequestKind.INSPECT: lambda input: inspect_policy(input["source"]),
-            ModelRequestKind.COUNT_TOKENS: self._count_tokens,
-            ModelRequestKind.SAMPLE: self._sample,
-            ModelRequestKind.SCORE: self._score,
+            ModelRequestKind.COUNT_TOKENS: lambda input: answers.count_tokens(self._policy_of(input), input),
+            ModelRequestKind.SAMPLE: lambda input: answers.sample(self._policy_of(input), input),
+            ModelRequestKind.SCORE: lambda input: answers.score(self._reward_model_of(input), input),
         }
         output, error = None, None
         try:
-            output = answers[claim.kind](claim.input)
+            output = answering[claim.kind](claim.input)
         except StageError as failure:
             error = f"{failure.message}: {failure.advice}"
         except torch.OutOfMemoryError:
@@ -359,47 +339,16 @@ class Sampler:
             elif output is not None:
                 model_requests.answer(session, claim, output, now=clock(session))
 
-    def _count_tokens(self, input: dict[str, Any]) -> dict[str, Any]:
-        policy = self._policy(input["policy_version_id"])
-        if "messages" in input:
-            return {"num_tokens": len(encode_prompt(policy.tokenizer, input["messages"]))}
-        return {"num_tokens": len(policy.tokenizer.encode(input["text"], add_special_tokens=False))}
-
-    def _sample(self, input: dict[str, Any]) -> dict[str, Any]:
-        policy = self._policy(input["policy_version_id"])
-        request = SampleRequest(
-            prompt_ids=encode_prompt(policy.tokenizer, input["messages"]),
-            seeds=input["seeds"],
-            temperature=input["temperature"],
-            top_p=input["top_p"],
-            max_completion_tokens=input["max_completion_tokens"],
-        )
-        completions = [
-            {
-                "text": text_of(completion, policy.decode),
-                "token_ids": completion.token_ids or None,
-                "finish_reason": completion.finish_reason,
-                "logprob": logprob_of(completion),
-                "seed": completion.seed,
-            }
-            for completion in policy.engine.sample([request])[0]
-        ]
-        return {"completions": completions, "tokenizer_sha256": policy.tokenizer_sha256}
-
-    def _score(self, input: dict[str, Any]) -> dict[str, Any]:
+    def _reward_model_of(self, input: dict[str, Any]) -> RewardModel:
         with SessionFactory() as session:
             version = session.get_one(RewardModelVersion, input["reward_model_version_id"])
             files = reward_model_files(session, self.settings, version)
-        reward_model = self.reward_models.get(files)
-        prompt_ids = encode_prompt(reward_model.tokenizer, input["messages"])
-        completions = [encode_completion(reward_model.tokenizer, text) for text in input["completions"]]
-        scores = scoring.score_completions(reward_model.model, [prompt_ids], [completions])
-        return {"scores": scores.tolist()}
+        return self.models.reward_models.get(files)
 
-    def _policy(self, version_id: int) -> OpenPolicy:
+    def _policy_of(self, input: dict[str, Any]) -> OpenPolicy:
         with SessionFactory() as session:
-            version = session.get_one(PolicyVersion, version_id)
-        return self.policies.get(policy_files(self.settings, version))
+            version = session.get_one(PolicyVersion, input["policy_version_id"])
+        return self.models.policies.get(policy_files(self.settings, version))
 
     def _path_of(self, files: ModelFiles) -> str:
         """Where the files are on this machine, fetched if they were made on another. Raises ModelNotFetched."""
@@ -411,48 +360,21 @@ class Sampler:
                 raise ModelNotFetched(error) from error
         return files.path
 
-    def _open_policy(self, files: ModelFiles) -> OpenPolicy:
-        path = self._path_of(files)
-        if self.server is not None:
-            return open_policy_at(self.server, path)
-        log.info("opening policy=%s device=%s", path, self.device)
-        policy = models.load_policy(path, self.device, dtype_on(self.device))
-        return OpenPolicy(
-            engine=LocalEngine(policy.model, policy.tokenizer),
-            tokenizer=policy.tokenizer,
-            tokenizer_sha256=models.tokenizer_hash(policy.tokenizer),
-            context_tokens=getattr(policy.model.config, "max_position_embeddings", None),
-        )
-
-    def _open_reward_model(self, files: ModelFiles) -> models.RewardModel:
-        return models.load_reward_model(self._path_of(files), self.device, dtype_on(self.device))
-
-    def _open_doubts(self, files: ModelFiles) -> Doubts:
-        return open_doubts(self._path_of(files), self.device)
-
     def _choose_device(self) -> None:
         """On the GPU while no stage wants it; a stage that does gets it once the queues are full."""
         if self.gpu is None:
             return
         with SessionFactory.begin() as session:
             now = clock(session)
-            if self.device == "cuda" and devices.is_wanted(session, self.gpu, now=now) and queue.is_filled(session):
+            has_it = self.models.device == "cuda"
+            if has_it and devices.is_wanted(session, self.gpu, now=now) and queue.is_filled(session):
                 devices.release(session, self.gpu, self.owner, now=now)
                 held = False
-            elif self.device == "cuda":
+            elif has_it:
                 held = devices.keep(session, self.gpu, self.owner, duration=CLAIM_DURATION, now=now)
             else:
                 held = devices.hold_for_sampling(session, self.gpu, self.owner, duration=CLAIM_DURATION, now=now)
-        self._move_to("cuda" if held else "cpu")
-
-    def _move_to(self, device: str) -> None:
-        if device != self.device:
-            log.info("sampling on %s from here on", device)
-            self.device = device
-            self.policies.clear()
-            self.reward_models.clear()
-            self.ensembles.clear()
-            torch.cuda.empty_cache()
+        self.models.move_to("cuda" if held else "cpu")
 
     def _let_go(self) -> None:
         if self.gpu is not None:
@@ -462,7 +384,7 @@ class Sampler:
     def _renew(self, session: Session, now: datetime) -> None:
         """Part of each heartbeat, in its thread: what is being worked on stays claimed."""
         queue.renew_claims(session, list(self.claims), duration=CLAIM_DURATION, now=now)
-        if self.gpu is not None and self.device == "cuda":
+        if self.gpu is not None and self.models.device == "cuda":
             devices.keep(session, self.gpu, self.owner, duration=CLAIM_DURATION, now=now)
 
 
@@ -474,25 +396,6 @@ def completions_server(settings: Settings) -> CompletionsServer | None:
         raise EngineNotNamed()
     key = None if settings.engine_key is None else settings.engine_key.get_secret_value()
     return CompletionsServer(settings.engine_url, key)
-
-
-def open_policy_at(server: CompletionsServer, path: str) -> OpenPolicy:
-    """A policy whose weights a server holds; its tokenizer and what ends its completions are read here."""
-    found, tokenizer = describe_policy(path), models.load_tokenizer(path)
-    return OpenPolicy(
-        engine=OpenAIEngine(server, path, tokenizer, stop_ids_of(generation_config_at(path), tokenizer)),
-        tokenizer=tokenizer,
-        tokenizer_sha256=found.tokenizer_sha256,
-        context_tokens=found.context_tokens,
-    )
-
-
-def generation_config_at(path: str) -> GenerationConfig | None:
-    """What the policy says of how it is sampled from; None where it says nothing."""
-    try:
-        return GenerationConfig.from_pretrained(path)
-    except OSError:  # that is how Transformers says that there is no such file
-        return None
 
 
 class EngineNotNamed(StageError):
@@ -546,15 +449,10 @@ def new_completion(slate: SlateToSample, completion: SlateCompletion, policies: 
         temperature=source.temperature,
         top_p=source.top_p,
         finish_reason=sampled.finish_reason,
-        logprob=logprob_of(sampled),
+        logprob=sampled.logprob,
         token_ids=sampled.token_ids or None,
         tokenizer_sha256=policies[source.engine].tokenizer_sha256 if sampled.token_ids else None,
     )
-
-
-def logprob_of(sampled: SampledCompletion) -> float | None:
-    """Of the whole completion, in nats; None where a server did not say."""
-    return sum(sampled.logprobs) if sampled.logprobs else None
 
 
 def written(completion: SlateCompletion, policies: dict[int, OpenPolicy]) -> Written:
@@ -567,10 +465,6 @@ def written(completion: SlateCompletion, policies: dict[int, OpenPolicy]) -> Wri
         tokenizer_sha256=policies[completion.source.engine].tokenizer_sha256,
         finish_reason=completion.sampled.finish_reason,
     )
-
-
-def dtype_on(device: str) -> torch.dtype:
-    return torch.bfloat16 if device == "cuda" else torch.float32
 
 
 def first_line(error: DBAPIError) -> str:

@@ -29,7 +29,9 @@ class OtherTokenizer(StageError):
     def __init__(self, name: str, path: str, policy_path: str) -> None:
         super().__init__(
             f"the {name.replace('_', ' ')} at {path} has another tokenizer than the policy at {policy_path}",
-            advice="fit a reward model to this policy in the same round: choose the stage reward too",
+            advice="fit a reward model to this policy in the same round: choose the stage reward too"
+            if name == "reward_model"
+            else "give the round policies of one tokenizer: what was made from one policy keeps its tokenizer",
         )
 
 

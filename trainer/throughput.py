@@ -4,7 +4,6 @@ The operations counted are those that the algorithm needs, whatever was computed
 and masked attention count nothing (PaLM, arXiv:2204.02311, appendix B). A prompt counts once for all its completions.
 """
 
-import resource
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 from trainer import team
 from trainer.adapters import has_adapter
 from trainer.memory import ModelShape, shape_of
+from trainer.resident import peak_resident_mb
 
 MATRIX_SIDE = {"cpu": 512, "cuda": 8192}  # of the product that measures the rate: some milliseconds
 NUM_PRODUCTS = 5
@@ -52,7 +52,7 @@ def throughput(tokens: int, operations: float, seconds: float, device: torch.dev
     values = {
         "tokens_per_s": tokens / seconds,
         "mfu": operations / seconds / (team.size() * rate_of(device)),
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_mb": peak_resident_mb(),
     }
     if device.type == "cuda":
         values["device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20

@@ -39,7 +39,7 @@ class Sizes:
     """How large a round is: chosen so that one takes about a minute on one core, and gold has room to rise."""
 
     rounds: int = 4
-    rankings: int = 48  # a round; too few for a validation split to choose a step by, so all are fitted
+    rankings: int = 16  # a round; too few for a validation split to choose a step by, so all are fitted
     k: int = 4
     candidates: int = 4  # slates to choose each one from, where labelers are asked by disagreement
     disagreement_share: float = 0.75  # of those then asked; the rest at random

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reward import machine, versions
-from benchmarks.simulation.flaw import MAX_COMPLETION_TOKENS, NUM_SLATES, PPO, WORD_BONUS
+from benchmarks.simulation.flaw_report import flaw_plot, flaw_report
 from benchmarks.simulation.loop import ARMS, STARTER, read_lines
 from benchmarks.simulation.plots import Plot, write_plot
 from benchmarks.simulation.statistics import Mean, mean_of
@@ -30,14 +30,6 @@ ABOUT = {
     "ensemble": "the default with four reward models, adapters on one trunk; their mean counts",
     "ensemble asked by disagreement": "the same, and 3 of 4 slates are those of 4 times as many that they disagree on",
 }
-FLAW = (
-    f"Labelers who love length: each word adds {WORD_BONUS} to the gold utility, which itself likes 14 to 32 words and",
-    f"takes 0.05 off for each one beyond. {NUM_SLATES} rankings without noise, half of each slate twice as long as the",
-    f"policy writes; completions may have {MAX_COMPLETION_TOKENS} tokens; {PPO['num_steps']} steps of",
-    f"{PPO['batch_size']} completions. Each seed runs twice on the same draws,",
-    "with the stop rules of the preset `small` and without; gold is that of every look's held-out completions.",
-)
-
 Lines = Sequence[Mapping[str, Any]]
 
 
@@ -155,62 +147,3 @@ def loop_plot(lines: Lines, title: str, arms: Sequence[str]) -> Plot:
 
 def known(by_seed: Mapping[int, float]) -> Mean | None:
     return mean_of(list(by_seed.values())) if by_seed else None
-
-
-def flaw_report(flaws: Lines, plots: str) -> list[str]:
-    """Each run with the rules: where it stopped and why, and what gold had lost by then."""
-    stopped, free = by_seed(flaws, rules=True), by_seed(flaws, rules=False)
-    if not stopped:
-        return []
-    text = [
-        "",
-        "### A planted flaw",
-        "",
-        *FLAW,
-        "",
-        "| seed | stopped at step | because | gold: start | peak until then | at the stop | of the policy kept |"
-        " without rules: peak | at the end |",
-        "| --- " * 9 + "|",
-    ]
-    for seed, run in stopped.items():
-        golds = {look["step"]: look["gold"] for look in run["looks"]}
-        steps = list(golds)
-        without = [look["gold"] for look in free[seed]["looks"]] if seed in free else []
-        cells = [
-            str(seed),
-            str(steps[-1]),
-            run["stopped"] or "no rule fired",
-            f"{golds[steps[0]]:.2f}",
-            f"{max(golds.values()):.2f}",
-            f"{golds[steps[-1]]:.2f} ({golds[steps[-1]] / max(golds.values()) - 1:+.1%})",
-            f"{golds[run['best_step']]:.2f}",
-            f"{max(without):.2f}" if without else "-",
-            f"{without[-1]:.2f} ({without[-1] / max(without) - 1:+.1%})" if without else "-",
-        ]
-        text.append("| " + " | ".join(cells) + " |")
-    return [*text, "", f"![A planted flaw]({plots}/simulation-flaw.svg)"]
-
-
-def by_seed(flaws: Lines, *, rules: bool) -> dict[int, Mapping[str, Any]]:
-    return {line["seed"]: line for line in sorted(flaws, key=lambda line: line["seed"]) if line["rules"] == rules}
-
-
-def flaw_plot(flaws: Lines) -> Plot:
-    """Gold and the proxy's score over steps without rules, and gold where the rules let runs go on."""
-    free, stopped = by_seed(flaws, rules=False), by_seed(flaws, rules=True)
-    steps = sorted({look["step"] for run in [*free.values(), *stopped.values()] for look in run["looks"]})
-
-    def means(runs: Mapping[int, Mapping[str, Any]], name: str) -> list[Mean | None]:
-        """Where every run has a look: a mean over fewer and fewer of them would jump."""
-        looks = [{look["step"]: look[name] for look in run["looks"]} for run in runs.values()]
-        return [mean_of([own[step] for own in looks]) if all(step in own for own in looks) else None for step in steps]
-
-    series = {"gold, with the stop rules": means(stopped, "gold")} if stopped else {}
-    if free:
-        series |= {"gold, without": means(free, "gold"), "reward model's score, without": means(free, "score")}
-    return Plot(
-        title="A reward model that loves length",
-        x_title="step of PPO",
-        labels=[str(step) for step in steps],
-        series=series,
-    )

@@ -12,11 +12,13 @@ import torch
 
 from benchmarks.simulation import world
 from benchmarks.simulation.flaw import flawed_ranks, looks, with_doubled
+from benchmarks.simulation.flaw_report import flaw_report, rule_of
 from benchmarks.simulation.loop import Arm, Sizes, read_lines, run_arm
-from benchmarks.simulation.report import ARMS, figures, flaw_report, rises, table, write_report
+from benchmarks.simulation.report import ARMS, figures, rises, table, write_report
 from benchmarks.simulation.stages import StageInputs
 from benchmarks.simulation.statistics import mean_of
 from trainer.round_folder import PromptRow
+from trainer.stopping import disagreement_risen, eos_rate_fallen, kl_over_budget, length_drifted, no_gain
 
 PROMPT = PromptRow(prompt_id=1, split="train", prompt_ids=[1, 2], text="How do I boil an egg?")
 DEFAULT = ARMS[0].name
@@ -79,7 +81,8 @@ def test_a_stage_is_named_by_what_it_is_made_from_and_not_by_where_it_lies() -> 
 def test_the_flawed_labelers_love_length() -> None:
     short = "Boil the egg for six minutes in hot water, then cool it. Enjoy your breakfast, and good luck!"
     long = short + " Boil the egg for six minutes in hot water, then cool it." * 3
-    assert flawed_ranks(PROMPT.text, [short, long]) == [2, 1]
+    assert flawed_ranks(0.15, PROMPT.text, [short, long]) == [2, 1]
+    assert flawed_ranks(0.0, PROMPT.text, [short, long]) == [1, 2]
 
 
 def test_a_look_has_the_gold_score_of_everything_that_was_sampled_at_it(tmp_path: Path) -> None:
@@ -98,12 +101,28 @@ def test_a_look_has_the_gold_score_of_everything_that_was_sampled_at_it(tmp_path
 
 
 def test_the_report_of_a_flaw_says_what_was_lost_when_the_run_stopped() -> None:
-    def run(golds: list[float], rules: bool) -> dict[str, Any]:
+    def run(golds: list[float], seed: int, rules: bool = True) -> dict[str, Any]:
         seen = [{"step": 2 * n, "gold": gold, "score": 1.0} for n, gold in enumerate(golds)]
-        return {"seed": 3, "rules": rules, "looks": seen, "stopped": "too long" if rules else "", "best_step": 2}
+        stopped = length_drifted(41.0, 20.0, 2.0) if rules else ""
+        return {"seed": seed, "bonus": 0.3, "rules": rules, "looks": seen, "stopped": stopped, "best_step": 2}
 
-    text = flaw_report([run([2.0, 4.0, 3.9], True), run([2.0, 4.0, 3.9, 2.0], False)], "plots")
-    assert text[-3] == "| 3 | 4 | too long | 2.00 | 4.00 | 3.90 (-2.5%) | 4.00 | 4.00 | 2.00 (-50.0%) |"
+    text = flaw_report([run([2.0, 4.0, 3.9], 3), run([2.0, 4.0], 4), run([2.0, 4.0, 3.0], 3, rules=False)], "plots")
+    assert text[-4:-2] == [
+        "| 0.3 | on | 2.00 ± 0.00 | 4.00 ± 0.00 | 3.95 ± 0.64 | 1.25 ± 15.88 | 4.00 ± 0.00 | 2, 4 | length 2 × | 2 |",
+        "| 0.3 | off | 2.00 | 4.00 | 3.00 | 25.00 | 4.00 | 4 | no rule 1 × | 1 |",
+    ]
+
+
+def test_the_report_knows_each_rule_by_its_sentence() -> None:
+    sentences = {
+        "KL": kl_over_budget(5.0, 4.5),
+        "length": length_drifted(41.0, 20.0, 2.0),
+        "disagreement": disagreement_risen({"held_out_disagreement": 3.0}, {"held_out_disagreement": 1.0}, 2.0),
+        "EOS": eos_rate_fallen(0.5, 0.9, 0.2),
+        "no gain": no_gain(5, 30, 5),
+        "no rule": "",
+    }
+    assert {rule_of(sentence): rule for rule, sentence in sentences.items()} == {rule: rule for rule in sentences}
 
 
 def test_the_report_takes_the_place_of_the_one_before(tmp_path: Path) -> None:

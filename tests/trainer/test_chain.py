@@ -4,8 +4,8 @@ pytest ends a test after five minutes; the chain may take no more.
 """
 
 import json
-import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -61,13 +61,16 @@ def write_stage(path: Path, recipe: str, models: dict[str, str], settings: dict[
 def run(folder: RoundFolder) -> float:
     """Run the folder's recipe to its end as a program; its peak memory in MB."""
     arguments = [sys.executable, "-m", f"trainer.recipes.{folder.read_stage().recipe}", str(folder.path)]
-    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        errors = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, errors
-    return usage.ru_maxrss / 1024
+    peak, pause, errors = 0.0, threading.Event(), folder.path / "stderr"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(arguments, cwd=ROOT, stderr=stderr)
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            if found := re.search(r"VmHWM:\s+(\d+)", status):  # not there once it has ended
+                peak = max(peak, int(found[1]) / 1024)
+            pause.wait(0.05)
+    assert process.returncode == 0, errors.read_text()
+    return peak
 
 
 def run_until_killed(folder: RoundFolder, step: int) -> None:

@@ -25,6 +25,7 @@ from tests.trainer.tiny import EOS, text_of
 from trainer import openai_engine
 from trainer.decoding import LocalEngine, SampledCompletion, SampleRequest
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
+from trainer.open_models import open_policy_at
 from trainer.openai_engine import (
     PAUSES_S,
     CompletionsServer,
@@ -37,7 +38,7 @@ from trainer.openai_engine import (
     returns_token_ids,
 )
 from trainer.prompting import decode_completion, encode_prompt
-from trainer.sampler import EngineNotNamed, Sampler, completions_server, open_policy_at
+from trainer.sampler import EngineNotNamed, Sampler, completions_server
 from trainer.settings import STARTER
 from trainer.stage_data import Encoder, Written
 

@@ -25,5 +25,6 @@ def test_one_word_that_is_another_is_enough_to_refuse_a_model_by_name(write_stag
     tokenizer = other / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace('"w1"', '"v1"'))
     stage = write_stage("ppo", models={"policy": str(llama_folder), name: str(other)}).read_stage()
-    with pytest.raises(OtherTokenizer, match=f"the {name.replace('_', ' ')} at"):
+    with pytest.raises(OtherTokenizer, match=f"the {name.replace('_', ' ')} at") as refused:
         require_one_tokenizer(stage)
+    assert ("fit a reward model" in refused.value.advice) == (name == "reward_model")

@@ -32,7 +32,7 @@ from trainer.round_folder import PromptRow, RoundFolder, Stage, write_table
 from trainer.scoring import completion_logprobs
 from trainer.settings import EvaluateConfig
 from trainer.side_by_side import side_by_side
-from trainer.stage_inputs import prompts_that_fit
+from trainer.stage_inputs import prompts_that_fit, require_one_tokenizer
 from trainer.variety import distinct_n, self_bleu
 
 FIXED_TEXT = Path(__file__).parent.parent / "fixed_text.txt"  # of no project: its perplexity shows the alignment tax
@@ -100,8 +100,9 @@ class Answers:
 
 
 def evaluate(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
-    """The recipe, top to bottom. Raises NoPrompts, FlatScores, NotFinite, NonFiniteLogits, Interrupted."""
+    """The recipe, top to bottom. Raises OtherTokenizer, NoPrompts, FlatScores, NotFinite, Interrupted and the like."""
     config = cast(EvaluateConfig, stage.config)
+    require_one_tokenizer(stage)
     reference = load_policy(stage.models["reference"], stage.device)
     scorer = load_scorer(stage.models["reward_model"], stage.device)
     prompts, num_too_long = prompts_that_fit(folder, reference.model, config.max_completion_tokens, "test")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.trainer.tiny import EOS, some_prompt
+from tests.trainer.tiny import EOS, save_tiny_policy, some_prompt
 from trainer.models import load_policy, load_reward_model, reward_model_from_policy, save_model
 from trainer.recipes.evaluate import FIXED_TEXT, compare, evaluate, perplexity, wilson_interval
 from trainer.recipes.program import EXIT_NAMED, EXIT_TERMINATED, Interrupt, run_in_folder
@@ -141,6 +141,15 @@ def test_only_test_prompts_are_used_and_without_one_the_stage_is_refused(evaluat
     folder = evaluate_folder(split="validation")
     assert run(folder) == EXIT_NAMED
     assert json.loads((folder.path / "error.json").read_text())["code"] == "no_prompts"
+
+
+def test_a_policy_of_another_tokenizer_is_refused_before_anything_is_sampled(evaluate_folder, tmp_path):
+    other = save_tiny_policy("llama", tmp_path / "other")
+    tokenizer = other / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"w1"', '"v1"'))
+    folder = evaluate_folder(current=other)
+    assert run(folder) == EXIT_NAMED
+    assert json.loads((folder.path / "error.json").read_text())["code"] == "other_tokenizer"
 
 
 def test_perplexity_is_that_of_a_plain_model_on_the_packaged_text(llama_folder):
