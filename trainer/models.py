@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from trainer.adapters import plain_state
 from trainer.errors import StageError
+from trainer.fused_norms import fuse_norms
 from trainer.last_layer import compute_what_is_read
 from trainer.prompting import PLAIN_CHAT_TEMPLATE
 from trainer.shared_prompt import ATTENTION
@@ -187,9 +188,10 @@ def quiet_loading() -> Iterator[None]:
 
 
 def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> PreTrainedModel:
-    """Dropout off, our way through the last layer, the tokenizer's pad in the configuration, weights on the device."""
+    """Dropout off, last layer and norms computed our way, the tokenizer's pad in the configuration, on the device."""
     disable_dropout(model)
     compute_what_is_read(model)
+    fuse_norms(model)
     model.config.pad_token_id = tokenizer.pad_token_id  # a plain Hugging Face classifier finds the last token by it
     model.eval()
     return model.to(device)

@@ -75,7 +75,8 @@ class PackedAttention(torch.autograd.Function):
         skips_prompts: bool = False,
     ) -> Tensor:
         row = Rows(query, key, value)
-        output = query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3])
+        room = query.new_zeros if skips_prompts else query.new_empty
+        output = room((1, query.shape[2], query.shape[1], value.shape[3]))
         normalisers = torch.empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
         written = output.transpose(1, 2)  # (1, H, N, D)
         for start, middle, end, lengths in spans_of(slates):
@@ -102,7 +103,8 @@ class PackedAttention(torch.autograd.Function):
         query, key, value, output, normalisers = ctx.saved_tensors
         row, seen = Rows(query, key, value), (output.transpose(1, 2), normalisers)
         upstream = gradients[0].transpose(1, 2)
-        grads = Rows(torch.zeros_like(query), torch.empty_like(key), torch.empty_like(value))
+        of_query = torch.zeros_like(query) if ctx.skips_prompts else torch.empty_like(query)
+        grads = Rows(of_query, torch.empty_like(key), torch.empty_like(value))
         for start, middle, end, lengths in spans_of(ctx.slates):
             if len(lengths) == 1 and not ctx.skips_prompts:
                 middle = end
