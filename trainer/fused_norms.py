@@ -22,7 +22,8 @@ class RMSNorm(torch.autograd.Function):
         norm = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
         scale = norm.square_().div_(states.shape[-1]).add_(eps).rsqrt_()  # (..., 1)
         ctx.save_for_backward(states, weight, scale)
-        return (states * scale).mul_(weight)
+        normalised: Tensor = (states * scale).mul_(weight)
+        return normalised
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
