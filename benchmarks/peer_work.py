@@ -150,6 +150,7 @@ def measure_recipe(recipe: str, function: str, spec: Spec, settings: Mapping[str
             "learning_rate": 1e-5,
             "kl_budget": 1e6,
             "max_length_factor": 1e6,
+            "max_length_share": 1e6,
             "max_eos_drop": 1.0,
             **settings,
         }

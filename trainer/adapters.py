@@ -8,10 +8,10 @@ be computed side by side, and a backward pass that computes a forward again find
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trainer.errors import StageError
+from trainer.parts import is_part, whole
 
 NAME = "default"  # PEFT's name of a tree's only adapter
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # PEFT's names
@@ -107,39 +108,58 @@ def has_adapter(model: nn.Module) -> bool:
     return any(".lora_" in name for name, _ in model.named_parameters())
 
 
-def plain_state(model: PreTrainedModel) -> dict[str, Tensor] | None:
-    """The state of an equal model without adapters: each is added into its matrix. None where there is none.
+@torch.no_grad()
+def plain_state(model: PreTrainedModel, *, keep: bool = True) -> dict[str, Tensor] | None:
+    """The state of an equal model without adapters and in one piece, in the host's memory. None: it is that already.
 
-    In fp32, whatever the trunk is in: what an adapter learned is mostly less than a step of bf16.
+    Each adapter is added into its matrix, in fp32, whatever the trunk is in: what it learned is mostly less than a step
+    of bf16. All processes call it together; keep: whether this one wants the state.
     """
-    if not has_adapter(model):
+    values = model.state_dict(keep_vars=True)
+    adapters = adapted_matrices(model) if has_adapter(model) else {}
+    if not adapters and not any(is_part(value) for value in values.values()):
         return None
+    values = {name: value for name, value in values.items() if ".lora_" not in name}
+    first_names = {id(value): name for name, value in reversed(values.items())}  # tied tensors are read once
+    plain: dict[int, Tensor] = {}
+    for identity, name in first_names.items():
+        value = whole(values[name].detach())
+        if adapters and value.is_floating_point():
+            value = value.float()
+        if name in adapters:
+            value = value + whole(adapters[name].get_delta_weight(NAME)).float()
+        if keep:
+            plain[identity] = value.cpu()
+    return {name.replace(".base_layer.", "."): plain[id(value)] for name, value in values.items()} if keep else {}
+
+
+def adapted_matrices(model: PreTrainedModel) -> dict[str, Any]:
+    """PEFT's layers, by the name of the matrix in each."""
     from peft.tuners.lora import Linear
 
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
-    state = {
-        name.replace(".base_layer.", "."): value.float() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-        if ".lora_" not in name
-    }
-    with torch.no_grad():
-        for name, layer in layers.items():
-            weight = cast(Tensor, layer.base_layer.weight)
-            state[f"{name}.weight"] = weight.float() + layer.get_delta_weight(NAME).float()
-    return state
+    return {f"{name}.base_layer.weight": layer for name, layer in model.named_modules() if isinstance(layer, Linear)}
 
 
 def save_adapter(model: PreTrainedModel, folder: Path, *, trunk: str) -> None:
     """The adapter, and a classifier's head, as PEFT saves and opens them. trunk: what PEFT would load below it."""
+    saving_adapter(model, trunk=trunk)(folder)
+
+
+def saving_adapter(model: PreTrainedModel, *, trunk: str) -> Callable[[Path], None]:
+    """What writes the adapter as it is now. All processes call this together, and one what it returns."""
     layer_config = model.base_model.peft_config[NAME]
     head = ["score"] if hasattr(model, "score") else None
     saved = copy.copy(layer_config)
     saved.base_model_name_or_path, saved.modules_to_save, saved.inference_mode = trunk, head, True
     saved.task_type = "SEQ_CLS" if head else "CAUSAL_LM"
-    folder.mkdir(parents=True)
-    saved.save_pretrained(str(folder))
-    tensors = {peft_name(name): parameter.detach().contiguous() for name, parameter in adapted(model)}
-    save_file(tensors, folder / WEIGHTS)
+    tensors = {peft_name(name): whole(parameter.detach()).contiguous() for name, parameter in adapted(model)}
+
+    def write(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        saved.save_pretrained(str(folder))
+        save_file(tensors, folder / WEIGHTS)
+
+    return write
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -173,11 +193,12 @@ def peft_name(name: str) -> str:
 def fingerprint(model: PreTrainedModel) -> str:
     """SHA-256 of the trunk's names, shapes and some values of each tensor, in bf16: the same in every precision.
 
-    It tells checkpoints apart that were trained apart. It is no proof against somebody who wants to deceive.
+    It tells checkpoints apart that were trained apart. It is no proof against somebody who wants to deceive. All
+    processes call it together.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(trunk_state(model).items()):
-        values = tensor.detach().flatten()
+        values = whole(tensor.detach()).flatten()
         step = max(1, len(values) // SAMPLED_VALUES)
         sample = values[::step].to(torch.bfloat16).cpu().view(torch.int16).numpy().tobytes()
         digest.update(f"{name} {tuple(tensor.shape)}".encode() + sample)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.checkpoints import load_model_tensors, model_tensors
+from trainer.parts import divided_like
 
 PREFIX = "average"
 
@@ -30,7 +31,7 @@ class WeightAverage:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a saved average, wherever it was read to."""
         for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(divided_like(tensor, tensors[name]))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from trainer import team
 from trainer.checkpoints import require_finite
-from trainer.decoding import LocalEngine, SampleRequest, sample_together
+from trainer.decoding import Engine, LocalEngine, SampleRequest, sample_together
 from trainer.draws import draw_seed
 from trainer.fitting import autocast
 from trainer.models import Policy
 from trainer.recipes.program import Interrupt, Interrupted
 from trainer.reward_models import Scorer
+from trainer.rollout_server import RolloutServer
 from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import PromptRow, RoundFolder, read_json, write_json
 from trainer.settings import RejectionConfig
@@ -51,6 +52,7 @@ class BestOfN:
     scorer: Scorer
     config: RejectionConfig
     seed: int
+    server: RolloutServer | None = None  # samples; None: this process does
 
     def chunks(self, folder: RoundFolder, prompts: Sequence[PromptRow], interrupt: Interrupt) -> Iterator[Chunk]:
         """The chunks in order: read where they were sampled before, else sampled and written.
@@ -86,13 +88,20 @@ class BestOfN:
             for prompt in prompts
         ]
         with autocast(self.policy.model.device):
-            sampled = sample_together(LocalEngine(self.policy.model, self.policy.tokenizer), requests)
+            sampled = sample_together(self.engine(prompts), requests)
             rollouts = gather_rollouts([prompt.prompt_ids for prompt in prompts], sampled)
             scores = self.scorer.measure(
                 rollouts.prompts, rollouts.completions, max_tokens=config.micro_batch_tokens
             ).scores
         require_finite(number, score=scores)
         return choose(rollouts, scores)
+
+    def engine(self, prompts: Sequence[PromptRow]) -> Engine:
+        """A server is given the weights with the first chunk: the policy learns after the last."""
+        if self.server is None:
+            return LocalEngine(self.policy.model, self.policy.tokenizer)
+        self.server.hand_over(0, [prompt.prompt_ids for prompt in prompts])
+        return self.server
 
 
 def choose(rollouts: Rollouts, scores: Tensor) -> Chunk:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trainer import team
 from trainer.errors import StageError
+from trainer.parts import divided_like, gathered
 from trainer.round_folder import disk_errors, sync
 
 KEPT = 2
@@ -66,9 +67,11 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Keep everything under this step, and drop the oldest.
 
-        Of the processes of one stage the first writes, for all.
+        Of the processes of one stage the first writes, for all. What they hold in parts is written whole, so that any
+        number of them may go on from it.
         Raises DiskFull, having removed what was written: the checkpoint before it stands.
         """
+        tensors = gathered(tensors, keep=team.is_first())
         if not team.is_first():
             return
         final = self.folder / f"step-{step:08d}"
@@ -77,7 +80,7 @@ class Checkpoints:
             with disk_errors(final):
                 aside.mkdir()
                 save_file(
-                    {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+                    {name: tensor.contiguous() for name, tensor in tensors.items()},
                     aside / "tensors.safetensors",
                 )
                 (aside / "state.json").write_text(json.dumps(dict(state), allow_nan=False), encoding="utf-8")
@@ -116,7 +119,7 @@ def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor], prefix: 
     """Copy saved parameters into the model, in place."""
     with torch.no_grad():
         for name, parameter in learned_parameters(model):
-            parameter.copy_(tensors[f"{prefix}.{name}"])
+            parameter.copy_(divided_like(parameter, tensors[f"{prefix}.{name}"]))
 
 
 def learned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -135,9 +138,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str) -> None:
     """Give an optimiser over the same parameters the state it was saved with."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith(f"{prefix}."):
             index, name = key.removeprefix(f"{prefix}.").split(".")
-            slots.setdefault(int(index), {})[name] = value
+            parameter = parameters[int(index)]
+            is_of_each_number = value.shape == parameter.shape  # Adam's moments, and not its number of steps
+            slots.setdefault(int(index), {})[name] = divided_like(parameter, value) if is_of_each_number else value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})

@@ -18,6 +18,7 @@ from trainer.choosing import draws_of
 from trainer.lanes import GPU_STEPPING, Job, Lanes, Stepping
 from trainer.memory import shape_of
 from trainer.prompting import PromptTooLong
+from trainer.sharding import is_sharded, whole_twin
 from trainer.side_by_side import gains_from_two, side_by_side
 
 CPU_ROWS, GPU_ROWS = 128, 256
@@ -120,7 +121,12 @@ class LocalEngine:
         return [[completions[r, s] for s in range(len(request.seeds))] for r, request in enumerate(requests)]
 
     def _decoded_model(self) -> PreTrainedModel:
-        """The model itself or, where it is in fp32 and decoded in less, a copy with its weights as they are now."""
+        """The model itself or, where it is in fp32 and decoded in less, a copy with its weights as they are now.
+
+        A sharded model's whole twin: each process decodes its own completions, which end when they end.
+        """
+        if is_sharded(self.model):
+            return whole_twin(self.model, self.dtype)
         if self.model.dtype != torch.float32 or self.dtype == torch.float32:
             return self.model
         if self.rounded is None:

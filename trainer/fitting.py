@@ -23,6 +23,7 @@ from trainer.checkpoints import (
     optimizer_tensors,
     require_finite,
 )
+from trainer.parts import clip_gradients
 from trainer.recipes.program import Interrupt, Interrupted
 from trainer.round_folder import RoundFolder
 from trainer.settings import FittedConfig
@@ -182,7 +183,7 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: fl
     """
     parts = list(model) if isinstance(model, nn.ModuleList) else [model]
     team.add_gradients([parameter for _, parameter in learned_parameters(model)])
-    norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), max_gradient_norm) for part in parts]
+    norms = [clip_gradients(list(part.parameters()), max_gradient_norm) for part in parts]
     norm = torch.stack(norms).max()  # of which one is NaN, this is NaN
     if bool(torch.isfinite(norm)):
         for group in optimizer.param_groups:

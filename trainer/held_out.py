@@ -57,6 +57,8 @@ class HeldOut:
             "held_out_reward": self.final_scores(scores, rollouts.is_finished).mean().item(),
             "held_out_eos_rate": rollouts.is_finished.float().mean().item(),
             "held_out_tokens": rollouts.lengths.float().mean().item(),
+            "held_out_log_tokens": rollouts.lengths.double().log().mean().item(),
+            "held_out_length_slope": length_slope(scores, rollouts.lengths),
         }
         if kl is not None:
             figures["held_out_kl"] = kl.mean().item()
@@ -109,3 +111,14 @@ class HeldOut:
             policy.device, lambda: logprobs_of(policy), lambda: logprobs_of(reference)
         )
         return sequence_kl(k1(logprobs, of_reference), rollouts.mask)
+
+
+def length_slope(scores: Tensor, lengths: Tensor) -> float:
+    """How much more a completion scores per unit of log length: least squares; 0 where all are of one length.
+
+    scores: (B,).  lengths: (B,) tokens, at least 1.
+    """
+    log_lengths = lengths.double().log()
+    centred = log_lengths - log_lengths.mean()
+    spread = (centred * centred).sum().item()
+    return (centred * scores.double()).sum().item() / spread if spread > 0 else 0.0

@@ -39,9 +39,9 @@ def add_gradients(model: PreTrainedModel, examples: Sequence[Example], micro_bat
     """Add the gradient of a batch's loss: the mean over all its learned tokens, however it is cut up."""
     num_learned = count_learned(examples)
     loss = 0.0
-    for batch in team.share(batches_of(examples, micro_batch_tokens)):
+    for batch, is_own in team.turns(batches_of(examples, micro_batch_tokens)):
         with autocast(model.device):
-            part = -logprobs_of(model, batch).sum() / num_learned
+            part = is_own * -logprobs_of(model, batch).sum() / num_learned
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
     tokens, forward = operations_of(model, [e.prompt_ids for e in examples], [[e.completion_ids] for e in examples])
@@ -56,8 +56,8 @@ def add_gradients(model: PreTrainedModel, examples: Sequence[Example], micro_bat
 @torch.no_grad()
 def mean_loss(model: PreTrainedModel, examples: Sequence[Example], micro_batch_tokens: int) -> float:
     """Nats a learned token."""
-    batches = team.share(batches_of(examples, micro_batch_tokens))
-    total = sum(-logprobs_of(model, batch).double().sum().item() for batch in batches)
+    batches = team.turns(batches_of(examples, micro_batch_tokens))
+    total = sum(is_own * -logprobs_of(model, batch).double().sum().item() for batch, is_own in batches)
     return team.add_numbers(total)[0] / count_learned(examples)
 
 

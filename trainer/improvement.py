@@ -6,7 +6,7 @@ was. Knows the round folder, and of what is learned only that a step of it takes
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,22 +16,23 @@ from trainer.checkpoints import (
     load_model_tensors,
     require_finite,
 )
-from trainer.decoding import LocalEngine
+from trainer.decoding import Engine, LocalEngine
 from trainer.draws import passes
 from trainer.fitting import autocast
 from trainer.held_out import HeldOut
-from trainer.models import Policy, save_model
-from trainer.policy_run import Run
+from trainer.models import Policy, saving
+from trainer.policy_run import Progress, Run
 from trainer.policy_updates import Learner, final_scores, sample_rollouts
 from trainer.recipes.program import Interrupt, Interrupted
 from trainer.recomputing import checkpointing
 from trainer.reward_models import EnsembleRule
+from trainer.rollout_server import RolloutServer, rollout_server
 from trainer.rollouts import Rollouts
 from trainer.round_folder import PromptRow, RoundFolder, Stage
 from trainer.settings import PolicyConfig, ScoredConfig
 from trainer.stage_inputs import prompts_that_fit, require_one_tokenizer
 from trainer.stage_models import StageModels, open_stage_models
-from trainer.stopping import kl_over_budget
+from trainer.stopping import kl_over_budget, length_share
 from trainer.throughput import learning_passes, operations_of, rate_of, throughput
 
 
@@ -46,6 +47,7 @@ class Task:
     config: PolicyConfig
     seed: int
     folder: RoundFolder
+    server: RolloutServer | None  # samples the rollouts; None: this process does
 
 
 def open_models(stage: Stage, config: ScoredConfig) -> StageModels:
@@ -80,6 +82,7 @@ def read_task(folder: RoundFolder, stage: Stage, config: PolicyConfig, models: S
         config=config,
         seed=stage.seed,
         folder=folder,
+        server=rollout_server(folder, stage, config, models),
     )
 
 
@@ -120,10 +123,10 @@ LearnFrom = Callable[[Rollouts, int, Phases], dict[str, float]]
 def improve(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt) -> None:
     """Go on from the last checkpoint until the last step or a reason to stop, and publish the best policy.
 
-    Raises Interrupted, NotFinite, RatioNotOne, OverBudget, DiskFull.
+    Raises Interrupted, NotFinite, RatioNotOne, OverBudget, DiskFull, and what a RolloutServer does.
     """
     run.restore(task.folder)
-    with autocast(task.policy.model.device):
+    with task.server or nullcontext(), autocast(task.policy.model.device):
         take_steps(run, task, learn_from, interrupt)
     publish(run, task)
 
@@ -131,15 +134,18 @@ def improve(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt) -
 def take_steps(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt) -> None:
     rate_of(task.policy.model.device)  # so that no step's time holds it
     config, progress, metrics, phases = task.config, run.progress, task.folder.metrics(), Phases()
-    engine = LocalEngine(task.policy.model, task.policy.tokenizer)
+    engine: Engine = task.server or LocalEngine(task.policy.model, task.policy.tokenizer)
+    if is_going_on(progress, config):
+        hand_over(task, progress.step + 1, phases)  # a server that is of no use is refused before anything slow
     if progress.step == 0:
         figures = look(run, task, phases)
         metrics.record(0, **figures, **phases.read())
-    while progress.step < config.num_steps and not progress.stopped:
+    while is_going_on(progress, config):
         step = progress.step + 1
+        measured = hand_over(task, step, phases)
         with phases.phase("sample"):
             rollouts = sample_rollouts(engine, prompts_of_step(task, step), config, task.seed, step)
-        values = learn_from(rollouts, step, phases) | {"kl_coef": run.kl.coef}
+        values = learn_from(rollouts, step, phases) | {"kl_coef": run.kl.coef} | measured
         require_finite(step, **values)
         run.kl.update(values["kl"])
         progress.step = step
@@ -157,12 +163,26 @@ def take_steps(run: Run, task: Task, learn_from: LearnFrom, interrupt: Interrupt
             raise Interrupted
 
 
+def hand_over(task: Task, step: int, phases: Phases) -> dict[str, float]:
+    """Give the policy's weights to the server that samples the step, where one does. Returns what was measured."""
+    if task.server is None:
+        return {}
+    with phases.phase("hand_over"):
+        task.server.hand_over(step, prompts_of_step(task, step))
+    return {"server_gap": task.server.gap}
+
+
+def is_going_on(progress: Progress, config: PolicyConfig) -> bool:
+    return progress.step < config.num_steps and not progress.stopped
+
+
 def look(run: Run, task: Task, phases: Phases) -> dict[str, float]:
     """Figures of what would be served now, judged."""
     with phases.phase("evaluate"), run.served():
         figures = task.held_out.look(task.policy, task.folder.samples(), run.progress.step)
         run.judge(figures, task.config)
-    return figures
+    share = length_share(figures, run.progress.start)
+    return figures if share is None else figures | {"held_out_length_share": share}
 
 
 def is_look(step: int, config: PolicyConfig) -> bool:
@@ -199,6 +219,6 @@ def publish(run: Run, task: Task) -> None:
         "num_prompts_too_long": task.num_prompts_too_long,
     }
     task.folder.publish_result(
-        lambda path: save_model(task.policy.model, task.policy.tokenizer, path),
+        saving(task.policy.model, task.policy.tokenizer),
         {"figures": figures, "stopped": progress.stopped},
     )

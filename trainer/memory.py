@@ -93,6 +93,7 @@ class Estimate:
     activations: float  # of one micro-batch
     logits: float
     cache: float  # keys and values while decoding
+    in_flight: float  # of weights that are sharded: those gathered for the layers at work, and their gradients
 
     @property
     def states(self) -> float:
@@ -102,11 +103,11 @@ class Estimate:
     @property
     def total(self) -> float:
         """Of all parts: a GPU keeps the cache while it learns."""
-        return PROCESS_GB + self.states + self.logits + self.activations + self.cache
+        return PROCESS_GB + self.states + self.logits + self.activations + self.cache + self.in_flight
 
 
 def estimate(recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, device: str) -> Estimate:
-    """A stage's memory on each of its devices, which all hold all weights (trainer.team).
+    """A stage's memory on each of its devices. They hold all weights (trainer.team) or parts (trainer.sharding).
 
     settings: of its configuration. Prompts are taken to be as long as completions may be.
     """
@@ -119,8 +120,10 @@ def estimate(recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, dev
         weights = shape.num_parameters * (2 if on_gpu else 4) + own * 4 * (learning + frozen)
     else:
         weights = shape.num_parameters * 4 * (learning + frozen)
-        weights += 2 * shape.num_parameters * (recipe in SAMPLING) * on_gpu  # rounded, to decode from
     best = 1 if learning else 0
+    is_sharded = bool(settings.get("shard_weights"))
+    num_parts = settings["num_processes"] if is_sharded else 1
+    decoded = copy_to_decode_from(shape, on_gpu, is_sharded) if recipe in SAMPLING and not is_lora else 0
     tokens = settings.get("micro_batch_tokens", 0)
     at_once = 2 if recipe == "ppo" and not on_gpu else 1  # policy and value model learn side by side on a CPU
     activations = tokens * activation_numbers(shape, bool(settings.get("gradient_checkpointing"))) * at_once
@@ -129,13 +132,29 @@ def estimate(recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, dev
     columns = 2 * settings.get("max_completion_tokens", 0)
     cache = LANES[device] * columns * shape.cache_bytes_a_token(2 if on_gpu else 4) if recipe in SAMPLING else 0
     return Estimate(
-        weights=weights / GB,
-        gradients=4 * own * learning / GB,
-        optimizer=own * (8 * learning + 4 * best) / GB,
+        weights=(weights / num_parts + decoded) / GB,
+        gradients=4 * own * learning / num_parts / GB,
+        optimizer=own * (8 * learning + 4 * best) / num_parts / GB,
         activations=activations * (2.6 if on_gpu else 4) / GB,  # under autocast norms stay in fp32, the rest is bf16
         logits=LOGITS_BYTES[device] / GB,
         cache=cache / GB,
+        in_flight=gathered_bytes(shape, is_lora, on_gpu) / GB if is_sharded else 0,
     )
+
+
+def copy_to_decode_from(shape: ModelShape, on_gpu: bool, is_sharded: bool) -> int:
+    """Bytes of a policy's copy: in bf16 on a GPU, and where its weights are sharded on a CPU too, in fp32."""
+    return shape.num_parameters * (2 if on_gpu else 4 if is_sharded else 0)
+
+
+def gathered_bytes(shape: ModelShape, is_lora: bool, on_gpu: bool) -> int:
+    """What is whole at a time of sharded weights: embedding and output layer, the layer at work, and the next.
+
+    Of weights that learn there are the gradients too, and the buffer that these are sent from; of others the buffer
+    that they arrive in.
+    """
+    numbers = shape.num_parameters - shape.num_layers * shape.layer_parameters + 2 * shape.layer_parameters
+    return numbers * (2 * (2 if on_gpu else 4) if is_lora else 3 * 4)
 
 
 def adapter_parameters(shape: ModelShape, rank: int) -> int:
@@ -168,7 +187,8 @@ def activation_numbers(shape: ModelShape, recomputed: bool) -> float:
 
 def advice_on(recipe: str, settings: Mapping[str, Any], needed: Estimate) -> str:
     """Which setting to change when the memory does not suffice: that of the largest part."""
-    parts = {"weights": needed.states, "activations": needed.activations, "cache": needed.cache}
+    states = needed.states + needed.in_flight
+    parts = {"weights": states, "activations": needed.activations, "cache": needed.cache}
     largest = max(parts, key=lambda part: parts[part])
     share = f"{parts[largest]:.1f} of about {needed.total:.1f} GB"
     tokens = settings.get("micro_batch_tokens")
@@ -184,6 +204,9 @@ def advice_on(recipe: str, settings: Mapping[str, Any], needed: Estimate) -> str
         )
     if largest == "cache":
         return f"lower {recipe}.max_completion_tokens={settings['max_completion_tokens']} (the cache takes {share})"
+    taken = f"weights, gradients and optimiser take {share}"
+    if settings.get("shard_weights"):
+        return f"raise {recipe}.num_processes={settings['num_processes']} ({taken}), or use a smaller model"
     if settings.get("tuning") == "full":
-        return f"set {recipe}.tuning=lora (weights, gradients and optimiser take {share}), or use a smaller model"
-    return f"use a smaller model or a larger device (weights, gradients and optimiser take {share})"
+        return f"set {recipe}.tuning=lora, or {recipe}.shard_weights=true on several GPUs ({taken}), or a smaller model"
+    return f"use a smaller model or a larger device ({taken})"

@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,13 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from trainer.adapters import plain_state
+from trainer import team
+from trainer.adapters import has_adapter, plain_state
 from trainer.errors import StageError
 from trainer.fused_norms import fuse_norms
 from trainer.fused_rotation import fuse_rotation
 from trainer.last_layer import compute_what_is_read
+from trainer.parts import divided_like, whole
 from trainer.prompting import PLAIN_CHAT_TEMPLATE
 from trainer.shared_prompt import ATTENTION
 
@@ -307,27 +309,40 @@ def shift_scores(model: PreTrainedModel, anchors: Tensor, seen: Tensor) -> tuple
     their covariance, is the vector of least variance with mean 1. The mean is exactly 0 then, the rest is measured.
     """
     weight = score_weight(model)
-    anchors, seen, head = anchors.double(), seen.double(), weight[0].double()
+    anchors, seen, head = anchors.double(), seen.double(), whole(weight)[0].double()
     mean = anchors.mean(dim=0)
     shift = head @ mean
     bias = final_norm_bias(model)
     if bias is not None and bias.requires_grad:  # a frozen one is that of a trunk which others read too
-        bias -= (shift / (head @ head) * head).to(bias.dtype)
+        bias -= divided_like(bias, (shift / (head @ head) * head).to(bias.dtype))
         return shift.item(), 0.0
     centred = seen - seen.mean(dim=0)
     covariance = centred.T @ centred / len(seen)
     ridge = 1e-4 * covariance.diagonal().mean() * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
     direction = torch.linalg.solve(covariance + ridge, mean)
     direction = direction / (direction @ mean)
-    weight -= (shift * direction).to(weight.dtype)
+    weight -= divided_like(weight, (shift * direction).to(weight.dtype)[None])
     return shift.item(), (shift.abs() * (seen @ direction).std()).item()
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A standard Hugging Face checkpoint: safetensors, configuration, tokenizer. An adapter is added into its trunk."""
-    state = plain_state(model)
-    model.save_pretrained(str(folder), state_dict=state)
-    if state is not None:  # save_pretrained names the precision of the model, not of its state
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2), encoding="utf-8")
-    tokenizer.save_pretrained(str(folder))
+    saving(model, tokenizer)(folder)
+
+
+def saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:
+    """What writes a checkpoint of the model. All processes call this together, and the first what it returns.
+
+    Until then the model must stay as it is.
+    """
+    state = plain_state(model, keep=team.is_first())
+    is_adapted = has_adapter(model)
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(str(folder), state_dict=state)
+        if is_adapted:  # save_pretrained names the precision of the model, not of its state
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2), encoding="utf-8")
+        tokenizer.save_pretrained(str(folder))
+
+    return write

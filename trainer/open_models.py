@@ -9,11 +9,12 @@ import torch
 from transformers import GenerationConfig
 
 from trainer import models
+from trainer.completions_server import CompletionsServer
 from trainer.decoding import Engine, LocalEngine, stop_ids_of
 from trainer.doubts import Doubts, open_doubts
 from trainer.inspect_policy import describe_policy
 from trainer.model_shelf import ModelShelf
-from trainer.openai_engine import CompletionsServer, OpenAIEngine
+from trainer.openai_engine import OpenAIEngine
 from trainer.prompting import decode_completion
 
 log = logging.getLogger(__name__)

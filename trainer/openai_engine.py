@@ -2,56 +2,16 @@
 
 A request names the policy by what it opens with, a folder or a hub name: `transformers serve` opens it, vLLM must have
 been started with it. One request for each completion, with the completion's own seed: so K are K different ones on
-servers that know no `n`. httpx is imported where a server is spoken to: a machine that only trains has no need of it.
+servers that know no `n`.
 """
 
-import json
-import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from enum import Enum
-from threading import Lock
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
+from trainer.completions_server import CompletionsServer, Dialect, body_of
 from trainer.decoding import OnFinished, SampledCompletion, SampleRequest
 from trainer.errors import StageError
-
-log = logging.getLogger(__name__)
-
-MAX_CONCURRENT = 32  # requests under way at once; a server that batches fills its batch from them
-TIMEOUT_S = 600.0  # the first request may open a model
-PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each new try of a request that the server could not answer
-TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
-NOT_UNDERSTOOD = {400, 404, 422}  # what servers say of a field or a kind of prompt that they do not know
-
-
-class ServerUnreachable(StageError):
-    """The completions server does not answer, or cannot now."""
-
-    code = "server_unreachable"
-
-    def __init__(self, url: str, reason: object) -> None:
-        super().__init__(
-            f"the completions server at {url} does not answer ({reason})",
-            advice="see that it runs and that PODIUM_ENGINE_URL names it; sampling goes on by itself once it answers",
-        )
-
-
-class ServerRefused(StageError):
-    """The completions server answers that it will not."""
-
-    code = "server_refused"
-
-    def __init__(self, url: str, model: str, status: int, reason: str) -> None:
-        super().__init__(
-            f"the completions server at {url} refuses requests for {model} ({status}: {reason})",
-            advice="correct PODIUM_ENGINE_KEY"
-            if status in (401, 403)
-            else "start the server with this policy, where it can read its folder (`vllm serve FOLDER`)",
-        )
-        self.status = status
 
 
 class NoTokenIds(StageError):
@@ -64,92 +24,6 @@ class NoTokenIds(StageError):
             f"the completions server at {url} returns no token ids: it may fill slates, rollouts need one that does",
             advice="use a server that knows return_token_ids (vLLM does), or sample in this process",
         )
-
-
-class Dialect(Enum):
-    """What a server makes of a request beyond the protocol's core; the richest that it understands is spoken."""
-
-    IDS = "prompt and completion as token ids, with logprobs"
-    GENERATION_CONFIG = "prompt as text, and a generation config of Transformers, which samples only when that says so"
-    TEXT = "prompt as text, and nothing beyond the protocol"
-
-
-class CompletionsServer:
-    """One server. Knows its address and key; the key is in no message and no log."""
-
-    def __init__(self, url: str, key: str | None = None, *, pause: Callable[[float], None] = time.sleep) -> None:
-        """url: with or without the /v1 at its end.  pause: waits so many seconds before a request is tried again."""
-        import httpx
-
-        self.url, user = without_user(url.rstrip("/").removesuffix("/v1"))
-        self._pause = pause
-        self._client = httpx.Client(
-            base_url=self.url,  # httpx logs it
-            auth=user,
-            timeout=TIMEOUT_S,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx.Limits(max_connections=MAX_CONCURRENT),
-        )
-        self._dialects: dict[str, Dialect] = {}
-        self._asking = Lock()
-
-    def close(self) -> None:
-        """Let its connections go."""
-        self._client.close()
-
-    def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The one choice that the server answers. Raises ServerUnreachable after several tries, ServerRefused."""
-        for pause_s in (*PAUSES_S, None):
-            try:
-                return self._ask(body)
-            except ServerUnreachable as problem:
-                if pause_s is None:
-                    raise
-                log.warning("%s; trying again in %s s", problem.message, pause_s)
-                self._pause(pause_s)
-        raise AssertionError("the last try returns or raises")
-
-    def _ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        import httpx
-
-        try:
-            response = self._client.post("/v1/completions", json=dict(body))
-        except httpx.TransportError as error:
-            raise ServerUnreachable(self.url, str(error) or type(error).__name__) from error
-        if response.status_code in TRY_AGAIN:
-            raise ServerUnreachable(self.url, f"{response.status_code}: {first_line(response.text)}")
-        if response.status_code != httpx.codes.OK:
-            raise ServerRefused(self.url, str(body["model"]), response.status_code, first_line(response.text))
-        try:
-            choice: dict[str, Any] = response.json()["choices"][0]
-        except (ValueError, LookupError, TypeError) as error:
-            raise ServerUnreachable(self.url, f"its answer is no completion: {first_line(response.text)}") from error
-        return choice
-
-    def dialect(self, model: str, prompt_ids: Sequence[int], text: str) -> Dialect:
-        """What the server understands, found out with one token of a prompt; asked once for each model.
-
-        Raises ServerUnreachable, ServerRefused.
-        """
-        with self._asking:
-            if model not in self._dialects:
-                self._dialects[model] = self._find_dialect(model, prompt_ids, text)
-                log.info("the completions server at %s takes %s", self.url, self._dialects[model].value)
-            return self._dialects[model]
-
-    def _find_dialect(self, model: str, prompt_ids: Sequence[int], text: str) -> Dialect:
-        request = SampleRequest(prompt_ids=prompt_ids, seeds=[0], max_completion_tokens=1)
-        for dialect in (Dialect.IDS, Dialect.GENERATION_CONFIG):
-            try:
-                choice = self.complete(body_of(dialect, model, request, 0, text, stop_ids=[]))
-            except ServerRefused as refusal:
-                if refusal.status not in NOT_UNDERSTOOD:
-                    raise
-                continue
-            if dialect is not Dialect.IDS or choice.get("token_ids") is not None:
-                return dialect
-        self.complete(body_of(Dialect.TEXT, model, request, 0, text, stop_ids=[]))
-        return Dialect.TEXT
 
 
 def returns_token_ids(server: CompletionsServer, model: str, tokenizer: Any) -> bool:
@@ -167,12 +41,23 @@ def require_token_ids(server: CompletionsServer, model: str, tokenizer: Any) -> 
 class OpenAIEngine:
     """Samples from a policy that a server holds (protocol `Engine` of trainer.decoding)."""
 
-    def __init__(self, server: CompletionsServer, model: str, tokenizer: Any, stop_ids: Iterable[int]) -> None:
-        """model: what the policy opens with, there as here.  stop_ids: the tokens that end a completion."""
+    def __init__(
+        self,
+        server: CompletionsServer,
+        model: str,
+        tokenizer: Any,
+        stop_ids: Iterable[int],
+        dialect: Dialect | None = None,
+    ) -> None:
+        """model: what the policy opens with, there as here.  stop_ids: the tokens that end a completion.
+
+        dialect: what the server is known to understand; it is asked where nobody knows.
+        """
         self._server = server
         self._model = model
         self._tokenizer = tokenizer
         self._stop_ids = sorted(stop_ids)
+        self._dialect = dialect
 
     def sample(
         self, requests: Sequence[SampleRequest], on_finished: OnFinished | None = None
@@ -185,9 +70,9 @@ class OpenAIEngine:
         if not requests:
             return []
         texts = [prompt_text(self._tokenizer, request.prompt_ids) for request in requests]
-        dialect = self._server.dialect(self._model, requests[0].prompt_ids, texts[0])
+        dialect = self._dialect or self._server.dialect(self._model, requests[0].prompt_ids, texts[0])
         found: dict[tuple[int, int], SampledCompletion] = {}
-        with ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="completions") as pool:
+        with ThreadPoolExecutor(self._server.use.max_concurrent, thread_name_prefix="completions") as pool:
             pending = {
                 pool.submit(self._complete, dialect, request, seed, texts[r]): (r, s)
                 for r, request in enumerate(requests)
@@ -229,29 +114,6 @@ class OpenAIEngine:
         )
 
 
-def body_of(
-    dialect: Dialect, model: str, request: SampleRequest, seed: int, text: str, *, stop_ids: Sequence[int]
-) -> dict[str, Any]:
-    """The request's JSON. The protocol's core, and what the dialect adds."""
-    body: dict[str, Any] = {
-        "model": model,
-        "prompt": text,
-        "max_tokens": request.max_completion_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "seed": seed,
-    }
-    if dialect is Dialect.IDS:
-        return {**body, "prompt": list(request.prompt_ids), "logprobs": 0, "return_token_ids": True}
-    if dialect is Dialect.GENERATION_CONFIG:
-        # It replaces the folder's own: without do_sample the server is greedy, and a top-k there would be cut by.
-        chosen: dict[str, Any] = {"do_sample": request.temperature > 0, "top_k": 0}
-        if stop_ids:
-            chosen |= {"eos_token_id": list(stop_ids), "pad_token_id": stop_ids[0]}
-        return {**body, "generation_config": json.dumps(chosen)}
-    return body
-
-
 def prompt_text(tokenizer: Any, prompt_ids: Sequence[int]) -> str:
     """The prompt for a server that takes texts: what its tokenizer, adding what it adds, encodes to the same ids.
 
@@ -261,14 +123,3 @@ def prompt_text(tokenizer: Any, prompt_ids: Sequence[int]) -> str:
     bare = text.removeprefix(tokenizer.bos_token) if tokenizer.bos_token else text
     encodes_alike = list(tokenizer.encode(text)) == list(prompt_ids)
     return text if encodes_alike else bare
-
-
-def without_user(url: str) -> tuple[str, tuple[str, str] | None]:
-    """The address, and who is to sign in there, if it said so."""
-    parts = urlsplit(url)
-    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return address, (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-
-
-def first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0][:300]

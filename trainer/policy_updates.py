@@ -14,10 +14,11 @@ from trainer import team
 from trainer.advantages import penalise_missing_eos
 from trainer.averages import WeightAverage
 from trainer.checkpoints import learned_parameters, require_finite
-from trainer.decoding import LocalEngine, SampleRequest, sample_together
+from trainer.decoding import Engine, SampleRequest, sample_together
 from trainer.draws import draw_seed, shuffled
 from trainer.errors import StageError
 from trainer.kl import k1, k3, sequence_kl
+from trainer.parts import clip_gradients
 from trainer.rollouts import Part, Rollouts, gather_rollouts
 from trainer.scoring import micro_batches, packed_logprobs
 from trainer.settings import PolicyConfig
@@ -58,6 +59,8 @@ class Experience:
     def describe(self) -> dict[str, float]:
         """The step's figures, over its completions (score, kl, length, …) or over all their tokens."""
         rollouts, mask = self.rollouts, self.rollouts.mask
+        gaps = (rollouts.sampler_logprobs - self.logprobs)[mask].abs()
+        gaps = gaps[~gaps.isnan()]  # of those that the sampler told
         return {
             "score": self.scores.mean().item(),
             **({"disagreement": self.disagreement.mean().item()} if self.disagreement.any() else {}),
@@ -66,7 +69,7 @@ class Experience:
             "entropy": -self.logprobs[mask].mean().item(),  # estimated by the tokens drawn
             "completion_tokens": rollouts.lengths.float().mean().item(),
             "eos_rate": rollouts.is_finished.float().mean().item(),
-            "sampler_gap": (rollouts.sampler_logprobs - self.logprobs)[mask].abs().mean().item(),
+            **({"sampler_gap": gaps.mean().item()} if len(gaps) else {}),
         }
 
 
@@ -91,7 +94,7 @@ class Learner:
     def update(self) -> float:
         """One step from the gathered gradients. Returns their norm before clipping; one not finite changes nothing."""
         team.add_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_gradient_norm)
+        norm = clip_gradients(self.parameters, self.max_gradient_norm)
         if bool(torch.isfinite(norm)):
             self.num_updates += 1
             for group in self.optimizer.param_groups:
@@ -104,7 +107,7 @@ class Learner:
 
 
 def sample_rollouts(
-    engine: LocalEngine, prompts: Sequence[list[int]], config: PolicyConfig, seed: int, step: int
+    engine: Engine, prompts: Sequence[list[int]], config: PolicyConfig, seed: int, step: int
 ) -> Rollouts:
     """The step's completions, n of each prompt: a function of the policy, the stage's seed and the step."""
     requests = [
@@ -137,7 +140,7 @@ def by_token(rollouts: Rollouts, plan: Sequence[Minibatch], measure: Callable[[P
     """(B, T) fp32 of what `measure` gives for each part of the plan, (tokens,); 0 outside the mask."""
     result = torch.zeros(rollouts.mask.shape)
     parts = parts_of(rollouts, plan)
-    measured = team.collect([measure(part).float().cpu() for part in team.share(parts)])
+    measured = team.each(parts, lambda part: measure(part).float().cpu())
     for part, values in zip(parts, measured, strict=True):
         result[part.rows] = torch.zeros(part.mask.shape).masked_scatter(part.mask, values)
     return result
@@ -180,13 +183,13 @@ def add_policy_gradients(
     num_tokens = sum(part.num_tokens for part in parts)
     sums = torch.zeros(3, dtype=torch.float64, device=policy.device)  # read once an update: a GPU would wait each time
     farthest = torch.zeros((), dtype=torch.float64, device=policy.device)
-    for part in team.share(parts):
+    for part, is_own in team.turns(parts):
         logprobs = policy_logprobs(policy, part, config.temperature)
-        share = token_losses(part, logprobs).sum()
+        share = is_own * token_losses(part, logprobs).sum()
         share.backward()  # type: ignore[no-untyped-call]
         new, old = logprobs.detach(), part.flat(experience.logprobs).to(logprobs.device)
         distance = (torch.exp(new - old) - 1).abs()
-        sums += torch.stack([share.detach(), (distance > config.clip).sum(), k3(old, new).sum()])
+        sums += is_own * torch.stack([share.detach(), (distance > config.clip).sum(), k3(old, new).sum()])
         farthest = torch.maximum(farthest, distance.max())
     loss, clipped, moved = team.add_numbers(*sums.tolist())
     largest = max(team.collect([farthest.item()]))
@@ -241,12 +244,13 @@ def largest_ratio_error(
 
     Before a step's first update it must be 0. Then no ratio is clipped and the approximate KL is 0 too.
     """
-    largest = 0.0
-    for part in team.share(parts_of(experience.rollouts, plan)):
+
+    def error(part: Part) -> float:
         new = policy_logprobs(policy, part, config.temperature).detach()
         old = part.flat(experience.logprobs).to(new.device)
-        largest = max(largest, (torch.exp(new - old) - 1).abs().max().item())
-    return max(team.collect([largest]))
+        return (torch.exp(new - old) - 1).abs().max().item()
+
+    return max(team.each(parts_of(experience.rollouts, plan), error))
 
 
 def check_ratio(error: float, device: torch.device) -> None:

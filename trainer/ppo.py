@@ -28,7 +28,8 @@ from trainer.policy_updates import (
 from trainer.reward_models import Scorer
 from trainer.rollouts import Part, Rollouts
 from trainer.settings import PPOConfig
-from trainer.shared_prompt import packed_hidden_states
+from trainer.sharding import with_whole_weights
+from trainer.shared_prompt import PackedSlates, packed_hidden_states
 from trainer.side_by_side import side_by_side
 
 
@@ -94,12 +95,16 @@ def weigh(
 
 def token_values(models: Models, part: Part) -> Tensor:
     """(tokens,) fp32 value before each completion token, in units of score_std as rewards are. With gradients."""
-    packed = part.packed(models.value.device)
-    hidden = packed_hidden_states(models.value, packed, rows=packed.read_index)[packed.previous_index]
+    return packed_values(models.value, part.packed(models.value.device)) / models.score_std
+
+
+@with_whole_weights
+def packed_values(value: PreTrainedModel, packed: PackedSlates) -> Tensor:
+    """(tokens,) the value before each completion token, in the model's own units."""
+    hidden = packed_hidden_states(value, packed, rows=packed.read_index)[packed.previous_index]
     dtype = accumulation_dtype(hidden.dtype)
     with torch.autocast(hidden.device.type, enabled=False):  # it would round the values to bf16
-        values = hidden.to(dtype) @ score_weight(models.value)[0].to(dtype)
-    return values / models.score_std
+        return hidden.to(dtype) @ score_weight(value)[0].to(dtype)
 
 
 def clipped_value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
@@ -138,11 +143,11 @@ def update_value(
     parts = [experience.rollouts.part(micro_batch) for micro_batch in minibatch]
     num_tokens = sum(part.num_tokens for part in parts)
     loss = 0.0
-    for part in team.share(parts):
+    for part, is_own in team.turns(parts):
         values = token_values(models, part)
         old = part.flat(experience.values).to(values.device)
         returns = part.flat(experience.returns).to(values.device)
-        share = clipped_value_losses(values, old, returns, config.value_clip).sum() / num_tokens
+        share = is_own * clipped_value_losses(values, old, returns, config.value_clip).sum() / num_tokens
         share.backward()  # type: ignore[no-untyped-call]
         loss += share.item()
     return {"value_loss": team.add_numbers(loss)[0], "value_gradient_norm": learner.update()}

@@ -47,9 +47,9 @@ class PretrainingMix:
         drawn = passes(len(self.examples), update * count, count, "pretraining", self.seed)
         examples = [self.examples[i] for i in drawn]
         num_learned, loss = count_learned(examples), 0.0
-        for batch in team.share(batches_of(examples, self.config.micro_batch_tokens)):
+        for batch, is_own in team.turns(batches_of(examples, self.config.micro_batch_tokens)):
             with autocast(policy.device):
-                part = -logprobs_of(policy, batch).sum() / num_learned
+                part = is_own * -logprobs_of(policy, batch).sum() / num_learned
             (self.config.ptx_coef * part).backward()  # type: ignore[no-untyped-call]
             loss += part.item()
         return {"ptx_loss": team.add_numbers(loss)[0]}

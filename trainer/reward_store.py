@@ -5,7 +5,7 @@ added into the trunk. Under lora, `result/members/0`, `1`, … hold the adapters
 their trunk, so that a policy stage on the same trunk holds its weights once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trainer.adapters import AdapterMismatch, LoRA, fingerprint, load_adapter, save_adapter, with_adapter
+from trainer.adapters import AdapterMismatch, LoRA, fingerprint, load_adapter, saving_adapter, with_adapter
 from trainer.errors import StageError
-from trainer.models import Policy, classifier_on, load_policy, load_reward_model, save_model, trunk_dtype
+from trainer.models import Policy, classifier_on, load_policy, load_reward_model, saving, trunk_dtype
 from trainer.reward_models import EnsembleRule, Scorer
 from trainer.round_folder import read_json
 from trainer.settings import STARTER
@@ -59,11 +59,21 @@ class Members:
 
 def save_members(members: Members, folder: Path, *, source: str) -> None:
     """Write the plain classifier and, under lora, the adapters. source: what the trunk opens with."""
-    save_model(members.models[0], members.tokenizer, folder)
-    if members.trunk is None:
-        return
-    for number, model in enumerate(members.models):
-        save_adapter(model, folder / "members" / str(number), trunk=source)
+    saving_members(members, source=source)(folder)
+
+
+def saving_members(members: Members, *, source: str) -> Callable[[Path], None]:
+    """What writes them as they are now. All processes call this together, and the first what it returns."""
+    write_plain = saving(members.models[0], members.tokenizer)
+    adapters = members.models if members.trunk is not None else []
+    write_adapters = [saving_adapter(model, trunk=source) for model in adapters]
+
+    def write(folder: Path) -> None:
+        write_plain(folder)
+        for number, write_adapter in enumerate(write_adapters):
+            write_adapter(folder / "members" / str(number))
+
+    return write
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A batch is G prompts with n completions each; completion b belongs to prompt b /
 tokens one completion after another, which is the order of a (B, T) tensor read row by row where its mask is True.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Rollouts:
     prompts: list[list[int]]  # G token id lists
     completions: list[list[list[int]]]  # G lists of n token id lists, EOS included where it was sampled
     is_finished: Tensor  # (B,) bool: ended with a stop token
-    sampler_logprobs: Tensor  # (B, T) nats, from the sampler's own forward; 0 outside the mask
+    sampler_logprobs: Tensor  # (B, T) nats, from the sampler's own forward; 0 outside the mask, NaN where it told none
     mask: Tensor  # (B, T) bool
 
     @property
@@ -81,7 +82,10 @@ def gather_rollouts(prompts: Sequence[list[int]], sampled: Sequence[Sequence[Sam
     flat = [completion for slate in sampled for completion in slate]
     lengths = torch.tensor([len(completion.token_ids) for completion in flat])
     mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
-    logprobs = torch.tensor([value for completion in flat for value in completion.logprobs])
+    untold = [math.nan]
+    logprobs = torch.tensor(
+        [value for each in flat for value in each.logprobs or untold * len(each.token_ids)], dtype=torch.float32
+    )
     return Rollouts(
         prompts=list(prompts),
         completions=[[completion.token_ids for completion in slate] for slate in sampled],

@@ -44,12 +44,12 @@ from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer import answers
 from trainer.asking import choose
+from trainer.completions_server import SLATES, CompletionsServer
 from trainer.devices import available_device
 from trainer.errors import StageError
 from trainer.inspect_policy import inspect_policy
 from trainer.models import RewardModel
 from trainer.open_models import OpenModels, OpenPolicy
-from trainer.openai_engine import CompletionsServer
 from trainer.prompting import encode_prompt, storable
 from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates
 from trainer.stage_data import Written
@@ -395,7 +395,7 @@ def completions_server(settings: Settings) -> CompletionsServer | None:
     if not settings.engine_url:
         raise EngineNotNamed()
     key = None if settings.engine_key is None else settings.engine_key.get_secret_value()
-    return CompletionsServer(settings.engine_url, key)
+    return CompletionsServer(settings.engine_url, key, SLATES)
 
 
 class EngineNotNamed(StageError):

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from trainer import team
 from trainer.losses import accumulation_dtype, token_logprobs
 from trainer.models import output_layer, score_weight
+from trainer.sharding import with_whole_weights
 from trainer.shared_prompt import PackedSlates, pack, packed_hidden_states
 
 MICRO_BATCH_TOKENS = 16_384
@@ -20,6 +21,7 @@ Prompts = Sequence[Sequence[int]]
 Completions = Sequence[Sequence[Sequence[int]]]  # for each prompt, its completions' token ids
 
 
+@with_whole_weights
 def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor:
     """(M,) fp32 score of each completion, read at its last token: its EOS when it finished. With gradients."""
     hidden = packed_hidden_states(reward_model, packed, rows=packed.last_index)
@@ -30,6 +32,7 @@ def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor
     return (last * head).sum(dim=1)  # not a matrix product: autocast would round the scores to bf16
 
 
+@with_whole_weights
 def packed_logprobs(policy: PreTrainedModel, packed: PackedSlates, *, temperature: float = 1.0) -> Tensor:
     """(T,) fp32 log probability of each completion token, in nats. With gradients."""
     hidden = packed_hidden_states(policy, packed, rows=packed.read_index)
@@ -63,10 +66,11 @@ def last_states(
 ) -> Tensor:
     """(M, D) the hidden state that each completion's score is read from. max_tokens: computed at once."""
 
-    def states(packed: PackedSlates) -> Tensor:
-        return packed_hidden_states(reward_model, packed, rows=packed.last_index)[packed.last_index]
+    @with_whole_weights
+    def states(model: PreTrainedModel, packed: PackedSlates) -> Tensor:
+        return packed_hidden_states(model, packed, rows=packed.last_index)[packed.last_index]
 
-    return over_batches(states, reward_model, prompts, completions, max_tokens)
+    return over_batches(lambda packed: states(reward_model, packed), reward_model, prompts, completions, max_tokens)
 
 
 @torch.no_grad()
@@ -98,13 +102,12 @@ def over_batches(
     Processes of one stage share the rows.
     """
     costs = [slate_tokens(prompt, own) for prompt, own in zip(prompts, completions, strict=True)]
-    measured = [
-        measure(pack([prompts[i] for i in batch], [completions[i] for i in batch], model.device))
-        for batch in team.share(micro_batches(costs, max_tokens))
-    ]
-    if team.size() > 1:  # a tensor would come back on the GPU of the process that sent it
-        measured = [values.cpu() for values in measured]
-    return torch.cat([values.to(model.device) for values in team.collect(measured)])
+
+    def measured(batch: list[int]) -> Tensor:
+        values = measure(pack([prompts[i] for i in batch], [completions[i] for i in batch], model.device))
+        return values if team.size() == 1 else values.cpu()  # it would come back on the GPU of who sent it
+
+    return torch.cat([values.to(model.device) for values in team.each(micro_batches(costs, max_tokens), measured)])
 
 
 def slate_tokens(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> int:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from trainer import team
 from trainer.adapters import LoRA, with_adapter
 from trainer.models import Policy, load_policy, load_reward_model, trunk_dtype
 from trainer.reward_models import EnsembleRule
 from trainer.reward_store import Opened, open_reward_models
 from trainer.round_folder import Stage
 from trainer.settings import TuningConfig
+from trainer.sharding import shard
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,12 @@ def open_policy_to_learn(source: str, config: TuningConfig, *, device: str, seed
 
     Raises ModelNotFound, UnsafeWeights, UnsupportedModel.
     """
+    place = host_or(device, config)
     if config.tuning == "full":
-        return load_policy(source, device)
-    return with_own_adapter(load_policy(source, device, trunk_dtype(device)), config, seed=seed)
+        policy = load_policy(source, place)
+    else:
+        policy = with_own_adapter(load_policy(source, place, trunk_dtype(device)), config, seed=seed)
+    return Policy(divided(policy.model, device, config), policy.tokenizer)
 
 
 def open_stage_models(
@@ -45,6 +50,8 @@ def open_stage_models(
     """
     source = stage.models["policy"]
     reference_source = stage.models.get("reference", source)
+    if is_divided(config):
+        return open_divided_models(stage, config, rule=rule, variance_penalty=variance_penalty)
     if config.tuning == "full":
         policy, reference = load_policy(source, stage.device), load_policy(reference_source, stage.device)
     else:
@@ -59,11 +66,47 @@ def open_stage_models(
     return StageModels(policy, reference, rewards)
 
 
+def open_divided_models(
+    stage: Stage, config: TuningConfig, *, rule: EnsembleRule, variance_penalty: float
+) -> StageModels:
+    """The same, each with weights of its own that are divided before the next is opened.
+
+    An ensemble's members share a trunk: they are held whole, and computed by each process at its own pace.
+    """
+    source = stage.models["policy"]
+    policy = open_policy_to_learn(source, config, device=stage.device, seed=stage.seed)
+    opened = load_policy(stage.models.get("reference", source), "cpu")
+    reference = Policy(divided(opened.model.requires_grad_(False), stage.device, config), opened.tokenizer)
+    rewards = open_reward_models(stage.models["reward_model"], "cpu", rule=rule, variance_penalty=variance_penalty)
+    for member in rewards.scorer.members:
+        if len(rewards.scorer.members) == 1:
+            divided(member, stage.device, config)
+        else:
+            member.to(stage.device)
+    return StageModels(policy, reference, rewards)
+
+
 def open_value_model(stage: Stage, config: TuningConfig, rewards: Opened) -> PreTrainedModel:
     """A value model that starts as the reward model, an ensemble's first member, and learns apart from it."""
     if config.tuning == "lora":
         return rewards.start_value_model(lora_of(config), seed=stage.seed)
-    return load_reward_model(stage.models["reward_model"], stage.device).model
+    value = load_reward_model(stage.models["reward_model"], host_or(stage.device, config)).model
+    return divided(value, stage.device, config)
+
+
+def is_divided(config: TuningConfig) -> bool:
+    """Whether the stage's weights are to be divided, and there is somebody to divide them with."""
+    return config.shard_weights and team.size() > 1
+
+
+def host_or(device: str, config: TuningConfig) -> str:
+    """Where a model is opened: one that will be divided in the host's memory, as it need not fit the device whole."""
+    return "cpu" if is_divided(config) else device
+
+
+def divided(model: PreTrainedModel, device: str, config: TuningConfig) -> PreTrainedModel:
+    """The model, sharded where the stage asks for it. Raises CannotShard."""
+    return shard(model, device) if is_divided(config) else model
 
 
 def with_own_adapter(trunk: Policy, config: TuningConfig, *, seed: int) -> Policy:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from trainer.errors import StageError
 from trainer.settings import PolicyConfig
 
+MIN_GAIN = 0.4  # of a score in units of its spread: a share of less would be noise
+
 Figures = Mapping[str, float]  # of a look at held-out prompts, by their names in the metrics
 
 
@@ -28,13 +30,13 @@ class OverBudget(StageError):
 def reason_to_stop(figures: Figures, start: Figures, config: PolicyConfig) -> str:
     """Why these figures are those of a policy whose score is not to be trusted; "" when they are not.
 
-    figures: held_out_kl (nats a completion), held_out_tokens, held_out_eos_rate, and held_out_disagreement of an
-    ensemble.  start: the same of the policy that the stage started from.
+    figures: what HeldOut.look returns.  start: the same of the policy that the stage started from.
     """
     rules = (
         kl_over_budget(figures["held_out_kl"], config.kl_budget),
         disagreement_risen(figures, start, config.max_disagreement_factor),
         length_drifted(figures["held_out_tokens"], start["held_out_tokens"], config.max_length_factor),
+        gained_by_length(length_share(figures, start), config.max_length_share),
         eos_rate_fallen(figures["held_out_eos_rate"], start["held_out_eos_rate"], config.max_eos_drop),
     )
     return next((reason for reason in rules if reason), "")
@@ -58,6 +60,27 @@ def length_drifted(tokens: float, before: float, factor: float) -> str:
     if tokens > factor * before or tokens * factor < before:
         return f"completions went from {before:.1f} tokens to {tokens:.1f}, the limit is a factor of {factor:g}"
     return ""
+
+
+def length_share(figures: Figures, start: Figures) -> float | None:
+    """The share of the gain in score that the change of length alone would have brought; None while there is no gain.
+
+    By the line through score and log length among the completions of the start: where they only became longer (or
+    shorter) along that line, the share is 1 (after Singhal et al. 2023, arXiv:2310.03716, who compare within bins of
+    length).
+    """
+    gain = figures["held_out_score"] - start["held_out_score"]
+    if gain < MIN_GAIN or "held_out_length_slope" not in start:  # a stage that an earlier version began has none
+        return None
+    return start["held_out_length_slope"] * (figures["held_out_log_tokens"] - start["held_out_log_tokens"]) / gain
+
+
+def gained_by_length(share: float | None, most: float) -> str:
+    if share is None or share <= most:
+        return ""
+    return (
+        f"the change of length alone explains {100 * share:.0f} % of the gain in score, the limit is {100 * most:.0f} %"
+    )
 
 
 def eos_rate_fallen(rate: float, before: float, most: float) -> str:

@@ -6,13 +6,16 @@ writes. Alone, nothing here does anything. The collectives are Accelerate's; tor
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from trainer.parts import is_part
+
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def size() -> int:
@@ -44,7 +47,24 @@ def join(device: str) -> None:
 
 def share(work: Iterable[Item]) -> list[Item]:
     """This process's part of the work: every so many-th, so that parts in order of size are dealt out evenly."""
-    return list(work)[rank() :: size()]
+    return [item for item, is_own in turns(work) if is_own]
+
+
+def turns(work: Iterable[Item]) -> list[tuple[Item, bool]]:
+    """Its part of the work in as many turns as every other process takes: (item, whether it is its own).
+
+    All compute a sharded model at once or none does. Who has nothing left does an item of another's again: that must
+    count nothing.
+    """
+    items = list(work)
+    places = range(rank(), -(-len(items) // size()) * size(), size())
+    return [(items[place], True) if place < len(items) else (items[-1], False) for place in places]
+
+
+def each(work: Iterable[Item], measure: Callable[[Item], Result]) -> list[Result]:
+    """What `measure` makes of each item, in their order: the processes share the work, in as many turns each."""
+    measured = [(measure(item), is_own) for item, is_own in turns(work)]
+    return collect([result for result, is_own in measured if is_own])
 
 
 def collect(mine: Sequence[Item]) -> list[Item]:
@@ -78,10 +98,15 @@ def add_numbers(*numbers: float) -> list[float]:
 
 
 def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Make every process's gradients the sum of all: each had added those of its share."""
+    """Make every process's gradients the sum of all: each had added those of its share.
+
+    Those of parameters that are sharded were added up as they came.
+    """
     if size() == 1:
         return
     for parameter in parameters:
+        if is_part(parameter):
+            continue
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         parameter.grad = add_up(gradient)
 

@@ -39,8 +39,9 @@ def main() -> None:
             for seed in seeds:
                 run_arm(arms[name], seed, Sizes(), arguments.work, arguments.results / "simulation.jsonl")
     elif arguments.command == "flaw":
-        for seed in seeds:
-            run_flaw(seed, arguments.work, arguments.results / "flaw.jsonl")
+        for rules in (True, False):
+            for seed in seeds:
+                run_flaw(seed, rules, arguments.work, arguments.results / "flaw.jsonl")
     else:
         write_report(arguments.results, ROOT / "docs", "python -m benchmarks.simulation run")
 

@@ -43,24 +43,24 @@ WITHOUT_RULES: dict[str, Value] = {
     "kl_budget": 1000.0,
     "patience": 1000,
     "max_length_factor": 1000.0,
+    "max_length_share": 1000.0,
     "max_eos_drop": 1.0,
 }
 
 Content = TypeVar("Content")
 
 
-def run_flaw(seed: int, work: Path, results: Path) -> None:
-    """The runs of a seed that are not in the results yet."""
-    known = {(line["bonus"], line["rules"]) for line in read_lines(results) if line["seed"] == seed}
-    wanted = [(bonus, True) for bonus in WORD_BONUSES] + [(WITHOUT_RULES_TOO, False)]
-    if known >= set(wanted):
+def run_flaw(seed: int, rules: bool, work: Path, results: Path) -> None:
+    """The runs of a seed with the rules, or without, that are not in the results yet."""
+    known = {line["bonus"] for line in read_lines(results) if (line["seed"], line["rules"]) == (seed, rules)}
+    wanted = [bonus for bonus in (WORD_BONUSES if rules else [WITHOUT_RULES_TOO]) if bonus not in known]
+    if not wanted:
         return
     world = World(seed, max_completion_tokens=MAX_COMPLETION_TOKENS)
-    for bonus, rules in wanted:
-        if (bonus, rules) not in known:
-            reward_model = fit_flawed(world, bonus, work)
-            line = {"seed": seed, "bonus": bonus, "rules": rules, **optimise(world, reward_model, rules, work)}
-            append_line(results, line | {"code": code_version()})
+    for bonus in wanted:
+        reward_model = fit_flawed(world, bonus, work)
+        line = {"seed": seed, "bonus": bonus, "rules": rules, **optimise(world, reward_model, rules, work)}
+        append_line(results, line | {"code": code_version()})
 
 
 def flawed_ranks(bonus: float, prompt: str, texts: Sequence[str]) -> list[int]:

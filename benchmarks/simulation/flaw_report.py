@@ -61,10 +61,18 @@ def flaw_row(runs: Lines) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+RULES = {  # words of its sentence -> the rule
+    "KL": "KL",
+    "went from": "length",
+    "change of length": "gain by length",
+    "disagree": "disagreement",
+    "end by themselves": "EOS",
+}
+
+
 def rule_of(sentence: str) -> str:
     """The rule that a stage's sentence on why it stopped comes from."""
-    words = {"KL": "KL", "went from": "length", "disagree": "disagreement", "end by themselves": "EOS"}
-    return next((rule for word, rule in words.items() if word in sentence), "no gain" if sentence else "no rule")
+    return next((rule for words, rule in RULES.items() if words in sentence), "no gain" if sentence else "no rule")
 
 
 def flaw_plot(flaws: Lines) -> Plot:

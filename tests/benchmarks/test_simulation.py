@@ -18,7 +18,14 @@ from benchmarks.simulation.report import ARMS, figures, rises, table, write_repo
 from benchmarks.simulation.stages import StageInputs
 from benchmarks.simulation.statistics import mean_of
 from trainer.round_folder import PromptRow
-from trainer.stopping import disagreement_risen, eos_rate_fallen, kl_over_budget, length_drifted, no_gain
+from trainer.stopping import (
+    disagreement_risen,
+    eos_rate_fallen,
+    gained_by_length,
+    kl_over_budget,
+    length_drifted,
+    no_gain,
+)
 
 PROMPT = PromptRow(prompt_id=1, split="train", prompt_ids=[1, 2], text="How do I boil an egg?")
 DEFAULT = ARMS[0].name
@@ -117,6 +124,7 @@ def test_the_report_knows_each_rule_by_its_sentence() -> None:
     sentences = {
         "KL": kl_over_budget(5.0, 4.5),
         "length": length_drifted(41.0, 20.0, 2.0),
+        "gain by length": gained_by_length(0.9, 0.75),
         "disagreement": disagreement_risen({"held_out_disagreement": 3.0}, {"held_out_disagreement": 1.0}, 2.0),
         "EOS": eos_rate_fallen(0.5, 0.9, 0.2),
         "no gain": no_gain(5, 30, 5),

@@ -1,18 +1,15 @@
 """Tiny policies on disk, and round folders to fit them in."""
 
 import itertools
-import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.trainer.tiny import save_tiny_policy, some_prompt, some_ranking
-from trainer.models import reward_model_from_policy, save_model
-from trainer.round_folder import PromptRow, RoundFolder, Stage
-from trainer.settings import Value, recipe_config
+from tests.trainer.tiny import save_tiny_policy, save_tiny_reward_model, write_tiny_rankings, write_tiny_stage
+from trainer.round_folder import RoundFolder
+from trainer.settings import Value
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,10 +43,7 @@ def gpt2_folder(policy_folder: Callable[[str], Path]) -> Path:
 @pytest.fixture
 def reward_model(llama_folder: Path, tmp_path: Path) -> Path:
     """A reward model whose result.json says how far its scores spread."""
-    reward = reward_model_from_policy(llama_folder, seed=3)
-    save_model(reward.model, reward.tokenizer, tmp_path / "reward")
-    (tmp_path / "reward" / "result.json").write_text(json.dumps({"score_std": 0.8}))
-    return tmp_path / "reward"
+    return save_tiny_reward_model(llama_folder, tmp_path / "reward")
 
 
 @pytest.fixture
@@ -60,19 +54,8 @@ def write_stage(tmp_path: Path, llama_folder: Path) -> Callable[..., RoundFolder
     def write(
         recipe: str, settings: dict[str, Value] | None = None, models: dict[str, str] | None = None
     ) -> RoundFolder:
-        folder = RoundFolder(tmp_path / f"{recipe}-{next(numbers)}")
-        folder.path.mkdir()
-        stage = Stage(
-            recipe=recipe,
-            config=recipe_config(recipe, "small", settings or {}),
-            preset="small",
-            seed=7,
-            num_threads=1,
-            device="cpu",
-            models=models or {"policy": str(llama_folder)},
-        )
-        folder.write_stage(stage)
-        return folder
+        path = tmp_path / f"{recipe}-{next(numbers)}"
+        return write_tiny_stage(path, recipe, settings or {}, models or {"policy": str(llama_folder)})
 
     return write
 
@@ -83,13 +66,7 @@ def reward_folder(write_stage: Callable[..., RoundFolder]) -> Callable[..., Roun
 
     def make(num_rankings: int = 24, **settings: Value) -> RoundFolder:
         folder = write_stage("reward", {"num_normalisation_completions": 8, "max_completion_tokens": 6, **settings})
-        rng = random.Random(0)
-        rows = [some_ranking(i, rng, split="validation" if i % 4 == 0 else "train") for i in range(num_rankings)]
-        folder.write_rankings(rows)
-        folder.write_demonstrations([])
-        folder.write_prompts(
-            PromptRow(prompt_id=i, split="validation", prompt_ids=some_prompt(rng), text="") for i in range(4)
-        )
+        write_tiny_rankings(folder, num_rankings)
         return folder
 
     return make

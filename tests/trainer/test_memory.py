@@ -69,6 +69,25 @@ def test_lora_shares_one_trunk_in_bf16_on_a_gpu():
     assert 6.74 * 2 < needed.states < 6.74 * 2 + 2.5  # and adapters of 40 million parameters for each model
 
 
+def test_what_is_sharded_is_divided_and_each_process_keeps_a_copy_to_decode_from():
+    shape = shape_of(LLAMA_7B)
+    over_eight = {"num_processes": 8, "shard_weights": True}
+    ppo = estimate("ppo", shape, settings_of("ppo", **over_eight), device="cuda")
+    assert ppo.states == pytest.approx(6.74 * ((2 * 16 + 4 + 2 * 4) / 8 + 2), rel=0.01)
+    sft = estimate("sft", shape, settings_of("sft", **over_eight), device="cuda")
+    assert sft.states == pytest.approx(6.74 * (16 + 4) / 8, rel=0.01)
+    replicated = estimate("sft", shape, settings_of("sft", num_processes=8), device="cuda")
+    assert replicated.states == pytest.approx(6.74 * (16 + 4), rel=0.01)
+
+
+@pytest.mark.parametrize(("tuning", "bytes_a_number"), [("full", 3 * 4), ("lora", 2 * 2)])
+def test_of_what_is_sharded_the_layers_at_work_are_whole(tuning, bytes_a_number):
+    settings = settings_of("sft", num_processes=8, shard_weights=True, tuning=tuning)
+    needed = estimate("sft", shape_of(LLAMA_7B), settings, device="cuda")
+    layer = 4 * 4096**2 + 3 * 4096 * 11008
+    assert needed.in_flight == pytest.approx((2 * 32000 * 4096 + 2 * layer) * bytes_a_number / 1e9, rel=1e-3)
+
+
 def test_the_advice_names_the_setting_of_the_largest_part():
     shape = shape_of(LLAMA_7B)
 
@@ -76,12 +95,13 @@ def test_the_advice_names_the_setting_of_the_largest_part():
         settings = settings_of("ppo", **overrides)
         return advice_on("ppo", settings, estimate("ppo", shape, settings, device="cuda"))
 
-    assert advice(micro_batch_tokens=64).startswith("set ppo.tuning=lora (weights, gradients and optimiser take 3")
+    assert advice(micro_batch_tokens=64).startswith("set ppo.tuning=lora, or ppo.shard_weights=true on")
     assert advice(tuning="lora").startswith("lower ppo.micro_batch_tokens=16384 or set ppo.gradient_checkpointing=true")
     assert "gradient" not in advice(tuning="lora", gradient_checkpointing=True, micro_batch_tokens=65536)
     assert advice(tuning="lora", micro_batch_tokens=64, max_completion_tokens=512).startswith(
         "lower ppo.max_completion_tokens=512"
     )
+    assert advice(micro_batch_tokens=64, num_processes=4, shard_weights=True).startswith("raise ppo.num_processes=4")
     assert "smaller model" in advice(tuning="lora", micro_batch_tokens=64, max_completion_tokens=1)
 
 

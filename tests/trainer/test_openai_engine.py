@@ -5,6 +5,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,11 @@ from app.wakeups import Wakeups
 from tests.completions_servers import ToldServer, told_server, transformers_server
 from tests.trainer.test_sampler import answer, ask, make_loop, slates
 from tests.trainer.tiny import EOS, text_of
-from trainer import openai_engine
+from trainer.completions_server import SLATES, CompletionsServer, ServerRefused, ServerUnreachable, Use
 from trainer.decoding import LocalEngine, SampledCompletion, SampleRequest
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
 from trainer.open_models import open_policy_at
-from trainer.openai_engine import (
-    PAUSES_S,
-    CompletionsServer,
-    NoTokenIds,
-    OpenAIEngine,
-    ServerRefused,
-    ServerUnreachable,
-    prompt_text,
-    require_token_ids,
-    returns_token_ids,
-)
+from trainer.openai_engine import NoTokenIds, OpenAIEngine, prompt_text, require_token_ids, returns_token_ids
 from trainer.prompting import decode_completion, encode_prompt
 from trainer.sampler import EngineNotNamed, Sampler, completions_server
 from trainer.settings import STARTER
@@ -61,9 +52,13 @@ def pauses() -> Pauses:
 
 
 @pytest.fixture
-def connect(pauses: Pauses) -> Iterator[Callable[[str], CompletionsServer]]:
+def connect(pauses: Pauses) -> Iterator[Callable[..., CompletionsServer]]:
     with ExitStack() as stack:
-        yield lambda url: stack.enter_context(closing(CompletionsServer(url, KEY, pause=pauses)))
+
+        def open_server(url: str, use: Use = SLATES) -> CompletionsServer:
+            return stack.enter_context(closing(CompletionsServer(url, KEY, use, pause=pauses)))
+
+        yield open_server
 
 
 @pytest.fixture
@@ -220,6 +215,9 @@ def test_ids_and_logprobs_are_taken_from_a_server_that_gives_them(
     ]
     first, *rest = told_server.asked
     assert (first["prompt"], first["max_tokens"], first["return_token_ids"]) == (PROMPT, 1, True)
+    # vLLM takes what is left out from the policy's generation config, and Qwen's has a top-k and a penalty
+    assert {(body["top_k"], body["min_p"], body["repetition_penalty"]) for body in rest} == {(-1, 0.0, 1.0)}
+    assert {tuple(body["stop_token_ids"]) for body in rest} == {(EOS,)}
     assert sorted(body["seed"] for body in rest) == [11, 12]
     assert {body["model"] for body in rest} == {str(llama_folder)}
     assert told_server.keys == [f"Bearer {KEY}"] * 3
@@ -267,7 +265,21 @@ def test_trouble_of_the_server_is_tried_again_with_growing_pauses(
 
     told_server.answer = busy_at_first
     assert engine_of(told_server.url).sample([request(1)])[0][0].token_ids == [3, 4, EOS]
-    assert pauses == list(PAUSES_S[:3])
+    assert pauses == list(SLATES.pauses_s[:3])
+
+
+def test_a_completion_that_the_server_broke_off_is_asked_for_again(
+    told_server: ToldServer, engine_of: Callable[[str], OpenAIEngine]
+) -> None:
+    def broken_at_first(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        status, content = as_vllm(body)
+        if len(told_server.asked) == 2:  # the first asks what the server understands
+            content["choices"][0] |= {"finish_reason": "abort", "token_ids": [3]}
+        return status, content
+
+    told_server.answer = broken_at_first
+    assert engine_of(told_server.url).sample([request(1)])[0][0].token_ids == [3, 4, EOS]
+    assert len(told_server.asked) == 3
 
 
 def test_trouble_that_stays_is_named_and_the_key_is_in_no_message_and_no_log(
@@ -280,7 +292,7 @@ def test_trouble_that_stays_is_named_and_the_key_is_in_no_message_and_no_log(
     told_server.answer = lambda body: (500, {"error": "no memory"})
     with pytest.raises(ServerUnreachable, match=r"does not answer .*no memory") as caught:
         engine_of(told_server.url.replace("//", "//me:password@")).sample([request(1)])
-    assert pauses == list(PAUSES_S)
+    assert pauses == list(SLATES.pauses_s)
     assert told_server.keys[0] == f"Basic {b64encode(b'me:password').decode()}"
     for said in (str(caught.value), caught.value.advice, caplog.text):
         assert KEY not in said
@@ -314,9 +326,8 @@ def test_an_answer_that_is_no_completion_is_named(
 
 
 def test_requests_under_way_are_bounded(
-    told_server: ToldServer, engine_of: Callable[[str], OpenAIEngine], monkeypatch: pytest.MonkeyPatch
+    told_server: ToldServer, connect: Callable[..., CompletionsServer], llama_folder: Path
 ) -> None:
-    monkeypatch.setattr(openai_engine, "MAX_CONCURRENT", 3)
     under_way, most, lock = 0, 0, threading.Lock()
     together, too_many = threading.Barrier(3), threading.Event()
 
@@ -336,7 +347,8 @@ def test_requests_under_way_are_bounded(
 
     told_server.answer = count
     finished: list[int] = []
-    engine = engine_of(told_server.url)
+    server = connect(told_server.url, replace(SLATES, max_concurrent=3))
+    engine = OpenAIEngine(server, str(llama_folder), load_tokenizer(llama_folder), [EOS])
     found = engine.sample([request(1, 2, 3), request(4, 5, 6)], lambda r, completion: finished.append(completion.seed))
     assert [[completion.seed for completion in completions] for completions in found] == [[1, 2, 3], [4, 5, 6]]
     assert most == 3
@@ -346,7 +358,7 @@ def test_requests_under_way_are_bounded(
 def test_a_server_that_is_away_puts_the_project_off_and_the_page_says_why(
     session: Session, sampler_of: Callable[[str], Sampler], llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_engine, "PAUSES_S", ())
+    monkeypatch.setattr("trainer.sampler.SLATES", replace(SLATES, pauses_s=()))
     project = make_loop(session, llama_folder)
     sampler = sampler_of("http://127.0.0.1:9")  # the port that discards; nobody listens there
     sampler.step()

@@ -1,5 +1,6 @@
 """Tiny real models with random weights, and rows that can be learned from."""
 
+import json
 import random
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from trainer.round_folder import DemonstrationRow, RankingRow
+from trainer.models import reward_model_from_policy, save_model
+from trainer.round_folder import DemonstrationRow, PromptRow, RankingRow, RoundFolder, Stage
+from trainer.settings import Value, recipe_config
 
 WORDS = ["good", "bad", *(f"w{i}" for i in range(26))]
 VOCABULARY = {"<pad>": 0, "<eos>": 1, "<unk>": 2, **{word: 3 + i for i, word in enumerate(WORDS)}}
@@ -66,6 +69,47 @@ def save_tiny_policy(family: str, folder: Path, *, pad_token: str | None = "<pad
     model.save_pretrained(folder)
     tiny_tokenizer(pad_token).save_pretrained(folder)
     return folder
+
+
+def save_tiny_reward_model(policy: Path, folder: Path) -> Path:
+    """A reward model on the policy's trunk; its result.json says how far its scores spread."""
+    reward = reward_model_from_policy(policy, seed=3)
+    save_model(reward.model, reward.tokenizer, folder)
+    (folder / "result.json").write_text(json.dumps({"score_std": 0.8}))
+    return folder
+
+
+def write_tiny_stage(path: Path, recipe: str, settings: dict[str, Value], models: dict[str, str]) -> RoundFolder:
+    """stage.json of a new round folder."""
+    folder = RoundFolder(path)
+    folder.path.mkdir()
+    config = recipe_config(recipe, "small", settings)
+    stage = Stage(recipe=recipe, config=config, preset="small", seed=7, num_threads=1, device="cpu", models=models)
+    folder.write_stage(stage)
+    return folder
+
+
+def write_tiny_rankings(folder: RoundFolder, num_rankings: int) -> None:
+    """What a reward stage reads: rankings that can be learned, no demonstrations, prompts to normalise on."""
+    rng = random.Random(0)
+    rows = [some_ranking(i, rng, split="validation" if i % 4 == 0 else "train") for i in range(num_rankings)]
+    folder.write_rankings(rows)
+    folder.write_demonstrations([])
+    folder.write_prompts(
+        PromptRow(prompt_id=i, split="validation", prompt_ids=some_prompt(rng), text="") for i in range(4)
+    )
+
+
+def write_tiny_prompts(folder: RoundFolder) -> None:
+    """What the other stages read: prompts and demonstrations of two splits."""
+    rng = random.Random(0)
+    folder.write_prompts(
+        PromptRow(prompt_id=i, split=split, prompt_ids=some_prompt(rng), text="")  # type: ignore[arg-type]
+        for i, split in enumerate(["train"] * 9 + ["validation"] * 5)
+    )
+    folder.write_demonstrations(
+        some_demonstration(i, rng, split=split) for i, split in enumerate(["train"] * 20 + ["validation"] * 4)
+    )
 
 
 def text_of(ids: list[int]) -> str:

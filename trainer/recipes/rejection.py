@@ -6,6 +6,7 @@ of the stage's seed, so a stage that was stopped goes on where it was and ends i
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -18,9 +19,10 @@ from trainer.fitting import Aim, Fit, fit
 from trainer.held_out import HeldOut
 from trainer.imitation import Example, add_gradients
 from trainer.improvement import open_models
-from trainer.models import save_model
+from trainer.models import saving
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
+from trainer.rollout_server import rollout_server
 from trainer.round_folder import PromptRow, RoundFolder, Stage
 from trainer.settings import RejectionConfig
 from trainer.stage_inputs import prompts_that_fit
@@ -52,8 +54,9 @@ def improve_by_rejection(folder: RoundFolder, stage: Stage, interrupt: Interrupt
     if stage.models.get("reference", stage.models["policy"]) != stage.models["policy"]:
         require_within_budget(held_out, models, config)
 
-    best_of_n = BestOfN(policy, models.rewards.scorer, config, stage.seed)
-    chunks, num_metric_bytes = sample_all(best_of_n, folder, prompts, interrupt)
+    with rollout_server(folder, stage, config, models) or nullcontext() as server:
+        best_of_n = BestOfN(policy, models.rewards.scorer, config, stage.seed, server)
+        chunks, num_metric_bytes = sample_all(best_of_n, folder, prompts, interrupt)
     chosen = [best for chunk in chunks for best in chunk.chosen]
     if not chosen:
         raise NothingChosen(len(prompts), config.max_completion_tokens)
@@ -79,9 +82,7 @@ def improve_by_rejection(folder: RoundFolder, stage: Stage, interrupt: Interrupt
         num_metric_bytes=num_metric_bytes,
     )
     figures = {**figures_of(fitted), **describe(chunks, config), "num_prompts_too_long": num_too_long}
-    folder.publish_result(
-        lambda path: save_model(policy.model, policy.tokenizer, path), {"figures": figures, "stopped": fitted.stopped}
-    )
+    folder.publish_result(saving(policy.model, policy.tokenizer), {"figures": figures, "stopped": fitted.stopped})
 
 
 def drawn(prompts: Sequence[PromptRow], most: int, seed: int) -> list[PromptRow]:

@@ -6,6 +6,7 @@ several adapters on one trunk, each with a head, a start and an order of the ran
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import cast
 
 import torch
@@ -39,10 +40,11 @@ from trainer.ranked_slates import (
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
 from trainer.reward_report import Judged, comparisons_of, figures, tables
-from trainer.reward_store import Members, save_members
+from trainer.reward_store import Members, saving_members
 from trainer.round_folder import JsonLines, RoundFolder, Stage
 from trainer.settings import RewardConfig
 from trainer.shared_prompt import context_tokens
+from trainer.stage_models import divided, host_or, is_divided
 from trainer.throughput import learning_passes, operations_of
 
 NUM_SAMPLE_SLATES = 2  # shown in the sample table at each look at the validation split
@@ -91,14 +93,16 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
     )
 
     def reference() -> Policy:
-        return members.trunk or load_policy(stage.models["policy"], stage.device)
+        if members.trunk is not None and not is_divided(config):
+            return members.trunk
+        return load_policy(stage.models["policy"], stage.device, trunk_dtype(stage.device))  # it is only sampled from
 
     yardstick = find_yardstick(folder, config, train + validation, reference, seed=stage.seed, limit=limit)
     normalisations = [normalise(member, yardstick) for member in members.models]
     judged = judge(members.models, validation, config)
     by_held_out = figures(judge(members.models, held_out, config)) if held_out else {}
     folder.publish_result(
-        lambda result: save_members(members, result, source=stage.models["policy"]),
+        saving_members(members, source=stage.models["policy"]),
         {
             "figures": without_unknown(
                 {
@@ -128,17 +132,17 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
 
 def start_members(stage: Stage, config: RewardConfig) -> Members:
     """One model with all its weights to learn, or adapters on the policy's trunk, each with a head of its own."""
-    source = stage.models["policy"]
+    source, place = stage.models["policy"], host_or(stage.device, config)
     if config.tuning == "full":
-        reward = reward_model_from_policy(source, stage.seed, stage.device)
-        return Members([reward.model], reward.tokenizer, trunk=None)
-    policy = load_policy(source, stage.device, trunk_dtype(stage.device))
+        reward = reward_model_from_policy(source, stage.seed, place)
+        return Members([divided(reward.model, stage.device, config)], reward.tokenizer, trunk=None)
+    policy = load_policy(source, place, trunk_dtype(stage.device))
     classifier, lora = classifier_on(policy), LoRA(config.lora_rank, config.lora_alpha)
     models = []
     for number in range(config.num_members):
         member = with_adapter(classifier, lora, seed=stage.seed + number)
         draw_head(member, stage.seed + number)
-        models.append(member)
+        models.append(divided(member, stage.device, config))
     return Members(models, policy.tokenizer, trunk=policy)
 
 
@@ -171,11 +175,13 @@ def add_gradients(model: PreTrainedModel, slates: Sequence[Slate], config: Rewar
     """Add the gradient of a batch's loss: the mean over all its rankings, however many micro-batches it takes."""
     total_weight = sum(row.weight for slate in slates for row in slate.rankings)
     loss, comparisons = 0.0, []
-    for batch in team.share(batches_of_slates(slates, config)):
+    for batch, is_own in team.turns(batches_of_slates(slates, config)):
         with autocast(model.device):
             scores = scores_of(model, batch)
-        part = loss_of(scores, batch, config, total_weight)
+        part = is_own * loss_of(scores, batch, config, total_weight)
         part.backward()  # type: ignore[no-untyped-call]
+        if not is_own:
+            continue
         loss += part.item()
         comparisons += [c for judged in judged_slates(scores.detach(), batch) for c in comparisons_of(judged)]
     right = team.collect([comparison.correctness for comparison in comparisons])
@@ -193,25 +199,22 @@ def add_gradients(model: PreTrainedModel, slates: Sequence[Slate], config: Rewar
 def look_at(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: RewardConfig) -> dict[str, float]:
     """Loss and accuracy of the members' mean score on slates that are not learned from."""
     total_weight = sum(row.weight for slate in slates for row in slate.rankings)
-    loss, judged = 0.0, []
-    for batch in team.share(batches_of_slates(slates, config)):
+
+    def look_at_batch(batch: list[Slate]) -> tuple[float, list[Judged]]:
         scores = mean_scores_of(models, batch)
-        loss += loss_of(scores, batch, config, total_weight).item()
-        judged.append(judged_slates(scores, batch))
-    seen = without_unknown(figures(in_one(judged)))
-    return {"validation_loss": team.add_numbers(loss)[0], "validation_accuracy": seen["accuracy"]}
+        return loss_of(scores, batch, config, total_weight).item(), judged_slates(scores, batch)
+
+    losses, judged = zip(*team.each(batches_of_slates(slates, config), look_at_batch), strict=True)
+    seen = without_unknown(figures(list(chain.from_iterable(judged))))
+    return {"validation_loss": sum(losses), "validation_accuracy": seen["accuracy"]}
 
 
 @torch.no_grad()
 def judge(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: RewardConfig) -> list[Judged]:
     """What the members' mean score makes of each ranking."""
-    batches = team.share(batches_of_slates(slates, config))
-    return in_one([judged_slates(mean_scores_of(models, batch), batch) for batch in batches])
-
-
-def in_one(judged: Sequence[list[Judged]]) -> list[Judged]:
-    """What all processes judged, batch by batch, in the order of the slates."""
-    return [row for own in team.collect(judged) for row in own]
+    batches = batches_of_slates(slates, config)
+    judged = team.each(batches, lambda batch: judged_slates(mean_scores_of(models, batch), batch))
+    return list(chain.from_iterable(judged))
 
 
 @torch.no_grad()

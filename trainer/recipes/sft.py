@@ -12,7 +12,7 @@ from trainer.errors import StageError
 from trainer.fitting import Aim, fit
 from trainer.held_out import HeldOut
 from trainer.imitation import Example, add_gradients, mean_loss
-from trainer.models import Policy, num_parameters, save_model
+from trainer.models import Policy, num_parameters, saving
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
 from trainer.reward_store import load_scorer
@@ -64,7 +64,7 @@ def fine_tune(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
         policy.model, len(train), learn, look if has_looks else None, config, stage.seed, folder, interrupt, aim=aim
     )
     folder.publish_result(
-        lambda result: save_model(policy.model, policy.tokenizer, result),
+        saving(policy.model, policy.tokenizer),
         {
             "figures": {
                 **fitted.best_figures,

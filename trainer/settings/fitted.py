@@ -35,13 +35,28 @@ class TuningConfig(RecipeConfig):
         " activations, a step takes about a third longer. The gradient stays the same.",
         paper="arXiv:1604.06174",
     )
-
     num_processes: int = setting(
         1,
-        "Processes that share the stage, one a GPU. Each holds all weights; batches and sampling are divided.",
+        "Processes that share the stage, one a GPU: batches and sampling are divided. Each holds all weights unless"
+        " those are sharded.",
         minimum=1,
         maximum=1024,
     )
+    shard_weights: bool = setting(
+        False,
+        "Divide weights, gradients and optimiser state over the processes, for models that do not fit one GPU; layers"
+        " are sent between GPUs all the time. The gradient stays the same.",
+        paper="arXiv:2304.11277",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard_weights and self.num_processes == 1:
+            raise ConfigError(
+                f"{self.recipe}.shard_weights",
+                self.shard_weights,
+                f"needs {self.recipe}.num_processes above 1: weights are divided over processes",
+            )
 
     def rate(self, learning_rate: float) -> float:
         """The learning rate that holds for what is trained."""
@@ -193,3 +208,7 @@ class RewardConfig(FittedConfig):
         super().__post_init__()
         if self.num_members > 1 and self.tuning != "lora":
             raise ConfigError("reward.num_members", self.num_members, "needs reward.tuning=lora: members share a trunk")
+        if self.num_members > 1 and self.shard_weights:
+            raise ConfigError(
+                "reward.shard_weights", self.shard_weights, "needs reward.num_members=1: members share a trunk"
+            )

@@ -38,6 +38,7 @@ SHARED = {
     "num_evaluation_prompts": 6,
     "patience": 50,
     "max_length_factor": 100.0,  # six tokens are soon one: rules on drift have tests of their own
+    "max_length_share": 100.0,
     "max_eos_drop": 1.0,
     "checkpoint_every_steps": 2,
 }

@@ -33,6 +33,7 @@ SETTINGS = {
     "num_evaluation_prompts": 4,
     "patience": 50,
     "max_length_factor": 100.0,
+    "max_length_share": 100.0,
     "max_eos_drop": 1.0,
     "checkpoint_every_steps": 1,
 }
