@@ -1,6 +1,7 @@
 import pytest
 import torch
 from transformers.models.cohere.modeling_cohere import apply_rotary_pos_emb as rotate_neighbours
+from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as rotate_a_part
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from trainer.fused_rotation import NAME, own_rotation, rotates_halves
@@ -39,6 +40,13 @@ def test_in_bf16_every_bit_is_that_of_transformers(dtypes):
 def test_a_rotation_of_neighbours_is_left_alone():
     assert rotates_halves(apply_rotary_pos_emb)
     assert not rotates_halves(rotate_neighbours)
+
+
+def test_where_a_part_of_each_vector_is_rotated_the_library_does_it():
+    query, key, cos, sin = inputs(torch.float32)
+    part = cos[..., : D // 2], sin[..., : D // 2]
+    own, theirs = (rotate(query, key, *part) for rotate in (own_rotation(rotate_a_part), rotate_a_part))
+    assert all(torch.equal(*pair) for pair in zip(own, theirs, strict=True))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
