@@ -29,6 +29,9 @@ from transformers.utils import logging as transformers_logging
 from trainer import team
 from trainer.adapters import has_adapter, plain_state
 from trainer.errors import StageError
+from trainer.fused_norms import fuse_norms
+from trainer.fused_rotation import fuse_rotation
+from trainer.last_layer import compute_what_is_read
 from trainer.parts import divided_like, whole
 from trainer.prompting import PLAIN_CHAT_TEMPLATE
 from trainer.shared_prompt import ATTENTION
@@ -188,8 +191,11 @@ def quiet_loading() -> Iterator[None]:
 
 
 def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> PreTrainedModel:
-    """Dropout off, the tokenizer's pad in the configuration, weights on the device."""
+    """Dropout off, last layer, norms and rotations our way, the tokenizer's pad in the configuration, on the device."""
     disable_dropout(model)
+    compute_what_is_read(model)
+    fuse_norms(model)
+    fuse_rotation(model)
     model.config.pad_token_id = tokenizer.pad_token_id  # a plain Hugging Face classifier finds the last token by it
     model.eval()
     return model.to(device)

@@ -42,11 +42,18 @@ class Rows(NamedTuple):
         return Rows(*(values[:, :, start:stop] for values in self))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, slates: tuple[Slate, ...], scale: float) -> Tensor:
-    """(1, N, H, D) the attention of every token of the row. query, key, value: (1, H, N, D)."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, slates: tuple[Slate, ...], scale: float, *, skips_prompts: bool = False
+) -> Tensor:
+    """(1, N, H, D) the attention of every token of the row. query, key, value: (1, H, N, D).
+
+    skips_prompts: of a prompt only the last token's is read; the CPU does not compute the others and leaves zeros.
+    """
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary positions leave them in fp32
     if query.device.type == "cpu":
-        output: Tensor = PackedAttention.apply(query, key, value, slates, scale)  # type: ignore[no-untyped-call]
+        output: Tensor = PackedAttention.apply(  # type: ignore[no-untyped-call]
+            query, key, value, slates, scale, skips_prompts
+        )
         return output
     return attend_together(query, key, value, slates, scale)
 
@@ -58,26 +65,37 @@ class PackedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, slates: tuple[Slate, ...], scale: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        slates: tuple[Slate, ...],
+        scale: float,
+        skips_prompts: bool = False,
+    ) -> Tensor:
         row = Rows(query, key, value)
-        output = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+        room = query.new_zeros if skips_prompts else query.new_empty
+        output = room((1, query.shape[2], query.shape[1], value.shape[3]))
         normalisers = torch.empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
         written = output.transpose(1, 2)  # (1, H, N, D)
         for start, middle, end, lengths in spans_of(slates):
-            if len(lengths) == 1:  # a single completion continues its prompt
+            if len(lengths) == 1 and not skips_prompts:  # a single completion continues its prompt
                 middle = end
-            written[:, :, start:middle], normalisers[:, :, start:middle] = kernel(row.at(start, middle), True, scale)
+            asking = slice(middle - 1 if skips_prompts else start, middle)
+            of_prompt = Rows(query[:, :, asking], *row.at(start, middle)[1:])
+            written[:, :, asking], normalisers[:, :, asking] = kernel(of_prompt, not skips_prompts, scale)
             if middle == end:
                 continue
             own = row.at(middle, end)
-            of_prompt, prompt_sum = kernel(Rows(own.query, *row.at(start, middle)[1:]), False, scale)
+            across, prompt_sum = kernel(Rows(own.query, *row.at(start, middle)[1:]), False, scale)
             of_self, self_sum = kernel(Rows(*(stack(part, lengths) for part in own)), True, scale)
             of_self, self_sum = unstack(of_self, lengths), unstack(self_sum[..., None], lengths)[..., 0]
             share = torch.sigmoid(prompt_sum - self_sum)[..., None].to(output.dtype)
-            written[:, :, middle:end] = torch.lerp(of_self, of_prompt, share)
+            written[:, :, middle:end] = torch.lerp(of_self, across, share)
             normalisers[:, :, middle:end] = torch.logaddexp(prompt_sum, self_sum)
         ctx.save_for_backward(query, key, value, output, normalisers)
-        ctx.slates, ctx.scale = slates, scale
+        ctx.slates, ctx.scale, ctx.skips_prompts = slates, scale, skips_prompts
         return output
 
     @staticmethod
@@ -85,12 +103,14 @@ class PackedAttention(torch.autograd.Function):
         query, key, value, output, normalisers = ctx.saved_tensors
         row, seen = Rows(query, key, value), (output.transpose(1, 2), normalisers)
         upstream = gradients[0].transpose(1, 2)
-        grads = Rows(*(torch.empty_like(values) for values in row))
+        of_query = torch.zeros_like(query) if ctx.skips_prompts else torch.empty_like(query)
+        grads = Rows(of_query, torch.empty_like(key), torch.empty_like(value))
         for start, middle, end, lengths in spans_of(ctx.slates):
-            if len(lengths) == 1:
+            if len(lengths) == 1 and not ctx.skips_prompts:
                 middle = end
-            part = slice(start, middle)
-            own = kernel_backward(upstream[:, :, part], row.at(start, middle), seen, part, True, ctx.scale)
+            asking = slice(middle - 1 if ctx.skips_prompts else start, middle)
+            asked = Rows(query[:, :, asking], *row.at(start, middle)[1:])
+            own = kernel_backward(upstream[:, :, asking], asked, seen, asking, not ctx.skips_prompts, ctx.scale)
             if middle < end:
                 part = slice(middle, end)
                 across = Rows(query[:, :, part], *row.at(start, middle)[1:])
@@ -104,9 +124,9 @@ class PackedAttention(torch.autograd.Function):
                 grads.key[:, :, part], grads.value[:, :, part] = of_self.key, of_self.value
                 own.key.add_(of_prompt.key)
                 own.value.add_(of_prompt.value)
-            for whole, values in zip(grads, own, strict=True):
-                whole[:, :, start:middle] = values
-        return *grads, None, None
+            grads.query[:, :, asking] = own.query
+            grads.key[:, :, start:middle], grads.value[:, :, start:middle] = own.key, own.value
+        return *grads, None, None, None
 
 
 def kernel(rows: Rows, is_causal: bool, scale: float) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,7 @@ def token_values(models: Models, part: Part) -> Tensor:
 @with_whole_weights
 def packed_values(value: PreTrainedModel, packed: PackedSlates) -> Tensor:
     """(tokens,) the value before each completion token, in the model's own units."""
-    hidden = packed_hidden_states(value, packed)[packed.previous_index]
+    hidden = packed_hidden_states(value, packed, rows=packed.read_index)[packed.previous_index]
     dtype = accumulation_dtype(hidden.dtype)
     with torch.autocast(hidden.device.type, enabled=False):  # it would round the values to bf16
         return hidden.to(dtype) @ score_weight(value)[0].to(dtype)

@@ -24,7 +24,7 @@ Completions = Sequence[Sequence[Sequence[int]]]  # for each prompt, its completi
 @with_whole_weights
 def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor:
     """(M,) fp32 score of each completion, read at its last token: its EOS when it finished. With gradients."""
-    hidden = packed_hidden_states(reward_model, packed)
+    hidden = packed_hidden_states(reward_model, packed, rows=packed.last_index)
     last, head = (
         values.to(accumulation_dtype(hidden.dtype))
         for values in (hidden[packed.last_index], score_weight(reward_model))
@@ -35,7 +35,7 @@ def packed_scores(reward_model: PreTrainedModel, packed: PackedSlates) -> Tensor
 @with_whole_weights
 def packed_logprobs(policy: PreTrainedModel, packed: PackedSlates, *, temperature: float = 1.0) -> Tensor:
     """(T,) fp32 log probability of each completion token, in nats. With gradients."""
-    hidden = packed_hidden_states(policy, packed)
+    hidden = packed_hidden_states(policy, packed, rows=packed.read_index)
     weight, bias = output_layer(policy)
     return token_logprobs(
         hidden[packed.previous_index], weight, packed.completion_ids, output_bias=bias, temperature=temperature
@@ -68,7 +68,7 @@ def last_states(
 
     @with_whole_weights
     def states(model: PreTrainedModel, packed: PackedSlates) -> Tensor:
-        return packed_hidden_states(model, packed)[packed.last_index]
+        return packed_hidden_states(model, packed, rows=packed.last_index)[packed.last_index]
 
     return over_batches(lambda packed: states(reward_model, packed), reward_model, prompts, completions, max_tokens)
 

@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from trainer.errors import StageError
+from trainer.last_layer import is_last_layer, reading
 from trainer.packed_attention import Slate, attend
 
 ATTENTION = "podium_shared_prompt"  # models are loaded with it; without a packed row it is Transformers' own sdpa
@@ -47,6 +48,7 @@ class PackedSlates:
     slates: tuple[Slate, ...]
     token_index: Tensor  # (T,) where in the row each completion token lies
     previous_index: Tensor  # (T,) where the token before it lies: the prompt's last token for a completion's first
+    read_index: Tensor  # (R,) previous_index with each place once, ascending
     completion_lengths: Tensor  # (M,) int64
 
     @property
@@ -74,6 +76,7 @@ def pack(
     positions: list[int] = []
     token_index: list[int] = []
     previous_index: list[int] = []
+    read_index: list[int] = []
     slates: list[Slate] = []
     for prompt, own in zip(prompts, completions, strict=True):
         if len(prompt) == 0 or len(own) == 0 or any(len(completion) == 0 for completion in own):
@@ -82,18 +85,21 @@ def pack(
         ids += as_list(prompt)
         positions += range(len(prompt))
         prompt_end = len(ids) - 1
+        read_index.append(prompt_end)
         for completion in own:
             start = len(ids)
             ids += as_list(completion)
             positions += range(len(prompt), len(prompt) + len(completion))
             token_index += range(start, len(ids))
             previous_index += [prompt_end, *range(start, len(ids) - 1)]
+            read_index += range(start, len(ids) - 1)
     return PackedSlates(
         input_ids=torch.tensor([ids], device=device),
         position_ids=torch.tensor([positions], device=device),
         slates=tuple(slates),
         token_index=torch.tensor(token_index, device=device),
         previous_index=torch.tensor(previous_index, device=device),
+        read_index=torch.tensor(read_index, device=device),
         completion_lengths=torch.tensor(
             [length for slate in slates for length in slate.completion_lengths], device=device
         ),
@@ -109,10 +115,12 @@ def context_tokens(model: PreTrainedModel) -> float:
     return getattr(model.config, "max_position_embeddings", None) or math.inf
 
 
-def packed_hidden_states(model: PreTrainedModel, packed: PackedSlates) -> Tensor:
+def packed_hidden_states(model: PreTrainedModel, packed: PackedSlates, *, rows: Tensor | None = None) -> Tensor:
     """(N, D) the trunk's final hidden state at every token of the row, with gradients where they are enabled.
 
     model: a causal LM or a sequence classifier loaded with our attention (trainer.models does).
+    rows: (R,) int64, the tokens whose states will be read, each once, no token of a prompt but its last; those of
+    others are then not computed to the end (trainer.last_layer). None: all.
     Raises SequenceTooLong when a position lies beyond the model's context.
     """
     limit = context_tokens(model)
@@ -129,6 +137,7 @@ def packed_hidden_states(model: PreTrainedModel, packed: PackedSlates) -> Tensor
         attention_mask=no_mask,
         use_cache=False,
         packed_slates=packed.slates,
+        read_rows=rows,
     )
     hidden: Tensor = output.last_hidden_state[0]
     return hidden
@@ -141,6 +150,7 @@ def shared_prompt_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     packed_slates: tuple[Slate, ...] | None = None,
+    read_rows: Tensor | None = None,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -148,6 +158,7 @@ def shared_prompt_attention(
 
     query: (1, H, N, D).  key, value: (1, G, N, D) with H a multiple of G.  Returns (1, N, H, D).
     """
+    reading.rows = read_rows
     if packed_slates is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
@@ -155,7 +166,8 @@ def shared_prompt_attention(
     if repeats > 1:  # grouped queries
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attend(query, key, value, packed_slates, scale), None
+    skips_prompts = read_rows is not None and is_last_layer(module)
+    return attend(query, key, value, packed_slates, scale, skips_prompts=skips_prompts), None
 
 
 AttentionInterface.register(ATTENTION, shared_prompt_attention)

@@ -26,7 +26,7 @@ from trainer.versions import code_version
 
 # What labelers add to the gold utility for each word; beyond 32 words the gold itself takes 0.05 off.
 WORD_BONUSES = (0.15, 0.3, 0.6)
-WITHOUT_RULES_TOO = 0.3
+WITHOUT_RULES_TOO = 0.6
 NUM_SLATES, K = 160, 4
 MAX_COMPLETION_TOKENS = 96  # room to be long
 REWARD: dict[str, Value] = {"num_epochs": 3, "batch_size": 8, "num_normalisation_completions": 64}

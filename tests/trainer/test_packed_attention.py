@@ -51,6 +51,24 @@ def test_both_ways_equal_the_naive_one_with_gradients(way, slates):
     torch.testing.assert_close(gradients, torch.autograd.grad((expected * upstream).sum(), own), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("slates", [SLATES, (Slate(3, (2,)),), (Slate(1, (1,)), Slate(2, (5, 1)))])
+def test_prompts_that_are_not_read_cost_nothing_and_change_nothing(slates):
+    own = leaves(slates)
+    read = torch.zeros(sum(sum(slate.spans) for slate in slates), dtype=torch.bool)
+    start = 0
+    for slate in slates:
+        end = start + sum(slate.spans)
+        read[start + slate.prompt_length - 1 : end] = True
+        start = end
+    attended, expected = PackedAttention.apply(*own, slates, 0.3, True), naive(*own, slates, 0.3)
+    torch.testing.assert_close(attended[:, read], expected[:, read], rtol=1e-10, atol=1e-10)
+    assert not attended[:, ~read].any()
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    upstream[:, ~read] = 0.0
+    gradients = torch.autograd.grad((attended * upstream).sum(), own)
+    torch.testing.assert_close(gradients, torch.autograd.grad((expected * upstream).sum(), own), rtol=1e-10, atol=1e-10)
+
+
 def test_large_scores_do_not_overflow_where_the_parts_are_put_together():
     own = [(values * 40).detach() for values in leaves(SLATES, torch.float32)]
     attended = PackedAttention.apply(*own, SLATES, 1.0)
