@@ -67,13 +67,17 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Keep everything under this step, and drop the oldest.
 
-        Of the processes of one stage the first writes, for all. What they hold in parts is written whole, so that any
-        number of them may go on from it.
+        Of the processes of one stage the first writes, for all, and the others wait: one that ended meanwhile, as it
+        was asked to stop, would have the launcher end the first too. What they hold in parts is written whole, so that
+        any number of them may go on from it.
         Raises DiskFull, having removed what was written: the checkpoint before it stands.
         """
         tensors = gathered(tensors, keep=team.is_first())
-        if not team.is_first():
-            return
+        if team.is_first():
+            self._write(step, tensors, state)
+        team.wait()
+
+    def _write(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         final = self.folder / f"step-{step:08d}"
         aside = final.with_suffix(".tmp")
         try:
@@ -113,6 +117,12 @@ class Checkpoints:
 def model_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
     """The parameters that a model learns, tied ones once; a frozen trunk is saved by nobody who sits on it."""
     return {f"{prefix}.{name}": parameter.detach() for name, parameter in learned_parameters(model)}
+
+
+def divided_as_learned(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Saved parameters, of which each process keeps the part that it has of the model's; others stay where they are."""
+    learned = model_tensors(model, prefix)
+    return {name: divided_like(learned[name], tensor) for name, tensor in tensors.items()}
 
 
 def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:

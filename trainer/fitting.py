@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trainer import team
 from trainer.checkpoints import (
     Checkpoints,
+    divided_as_learned,
     learned_parameters,
     load_model_tensors,
     load_optimizer_tensors,
@@ -100,10 +101,13 @@ def fit(
     if checkpoint := checkpoints.load_latest():
         load_model_tensors(model, checkpoint.tensors, "model")
         load_optimizer_tensors(optimizer, checkpoint.tensors, "optimizer")
-        progress = Fit(**checkpoint.state["progress"], best=with_prefix(checkpoint.tensors, "best."))
+        best = divided_as_learned(model, with_prefix(checkpoint.tensors, "best."), "model")
+        progress = Fit(**checkpoint.state["progress"], best=best)
     positions = checkpoint.state["positions"] if checkpoint else {"metrics": num_metric_bytes, "samples": 0}
     metrics.cut_back(positions["metrics"])
     samples.cut_back(positions["samples"])
+    is_resumed = checkpoint is not None
+    del checkpoint  # its tensors are whole
 
     def look_and_judge() -> dict[str, float]:
         assert look is not None
@@ -112,7 +116,7 @@ def fit(
         judge(progress, model, seen, aim, config.patience)
         return seen
 
-    if look and aim.looks_at_start and not checkpoint:
+    if look and aim.looks_at_start and not is_resumed:
         progress.start_figures = look_and_judge()
         metrics.record(0, **progress.start_figures)
     while progress.step < num_steps and not progress.stopped:

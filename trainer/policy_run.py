@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer.averages import PREFIX as AVERAGE
 from trainer.checkpoints import (
     Checkpoints,
+    divided_as_learned,
     load_model_tensors,
     load_optimizer_tensors,
     model_tensors,
@@ -86,9 +87,8 @@ class Run:
             self.policy.average.restore(of_prefix(checkpoint.tensors, AVERAGE))
         self.kl.load_state_dict(checkpoint.state["kl"])
         self.progress = Progress(**checkpoint.state["progress"])
-        self.best_policy = {
-            name.removeprefix("best."): tensor for name, tensor in of_prefix(checkpoint.tensors, "best").items()
-        }
+        best = {name.removeprefix("best."): tensor for name, tensor in of_prefix(checkpoint.tensors, "best").items()}
+        self.best_policy = divided_as_learned(self.policy.model, best, "policy")
 
     def judge(self, figures: dict[str, float], config: PolicyConfig) -> None:
         """Keep the policy if it is the best so far and within all limits; stop beyond them, or without gain.

@@ -7,6 +7,7 @@ writes. Alone, nothing here does anything. The collectives are Accelerate's; tor
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,10 @@ from trainer.parts import is_part
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# How long the others wait for one of them: NCCL's ten minutes would end a stage whose first process writes a large
+# checkpoint or waits for a rollout server. Who fails ends the others through its launcher, at once.
+PATIENCE = timedelta(hours=6)
 
 
 def size() -> int:
@@ -42,7 +47,7 @@ def join(device: str) -> None:
     if size() > 1:
         from accelerate import PartialState
 
-        PartialState(cpu=device == "cpu")
+        PartialState(cpu=device == "cpu", timeout=PATIENCE)
 
 
 def share(work: Iterable[Item]) -> list[Item]:

@@ -114,6 +114,7 @@ def test_two_processes_that_divide_the_weights_end_in_the_weights_of_one(make, d
 def test_the_gradients_of_divided_weights_are_those_of_whole_ones(divided, family):
     """Broken by a mean over the processes, by counting what fills the last turn, and by the norm of one's own part."""
     ours = load_file(divided[family] / "gradients.safetensors")
+    ours.pop("held")
     theirs = gradients_of(load_policy(divided[family]).model)
     assert ours.keys() == theirs.keys()
     assert theirs["norm"] > 2 * MAX_NORM
@@ -121,6 +122,15 @@ def test_the_gradients_of_divided_weights_are_those_of_whole_ones(divided, famil
         torch.testing.assert_close(
             ours[name], theirs[name], rtol=1e-5, atol=1e-7, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_divided_fit_and_a_divided_run_that_go_on_hold_parts_of_the_best_parameters(divided, family):
+    """Broken by keeping them as the checkpoint has them: whole, in each process."""
+    of_fits, of_runs, of_models = load_file(divided[family] / "gradients.safetensors")["held"].view(3, 2)
+    assert torch.equal(of_fits, of_models)
+    assert torch.equal(of_runs, of_models)
+    assert of_models.sum() == sum(p.numel() for p in load_policy(divided[family]).model.parameters())
 
 
 def test_a_divided_stage_that_was_killed_goes_on_to_the_same_bits_and_one_process_can_finish_it(make, divided):

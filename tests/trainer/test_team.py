@@ -5,6 +5,7 @@ import os
 import subprocess
 import threading
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import torch
@@ -119,6 +120,16 @@ def test_two_processes_end_in_the_weights_of_one(make, ran_together, recipe):
         for name in ("loss", "train_accuracy", "policy_loss", "value_loss", "kl", "score", "gradient_norm"):
             if name in wanted:
                 assert row[name] == pytest.approx(wanted[name], rel=1e-2, abs=1e-4), name
+
+
+def test_processes_wait_for_one_that_writes_a_large_checkpoint(monkeypatch):
+    """NCCL's own patience is ten minutes: 70 B parameters with their optimiser are 1.4 TB to write."""
+    told = {}
+    monkeypatch.setattr("accelerate.PartialState", lambda **keywords: told.update(keywords))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    team.join("cuda")
+    assert told["timeout"] >= timedelta(hours=1)
+    assert told["cpu"] is False
 
 
 def test_two_processes_that_divide_the_weights_hand_them_over_whole_and_each_samples_its_share(

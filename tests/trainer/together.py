@@ -2,8 +2,8 @@
 
     python -m torch.distributed.run --nproc-per-node=2 -m tests.trainer.together FOLDER ...
 
-A folder with a stage.json is run; into one of a policy go the gradients that two processes with divided weights get.
-Ends with 1 after the first stage that fails.
+A folder with a stage.json is run; into one of a policy go the gradients that two processes with divided weights get,
+and what each holds of the best parameters after a resume. Ends with 1 after the first stage that fails.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,11 +21,17 @@ from transformers import PreTrainedModel
 
 from tests.trainer.tiny import some_completion, some_prompt
 from trainer import team
+from trainer.checkpoints import model_tensors
+from trainer.fitting import Fit, fit
 from trainer.imitation import Example, add_gradients
+from trainer.kl import KLController
 from trainer.models import load_policy
-from trainer.parts import clip_gradients, gathered
+from trainer.parts import clip_gradients, gathered, is_part
+from trainer.policy_run import Run
+from trainer.policy_updates import Learner
 from trainer.recipes.program import Interrupt, run_in_folder
 from trainer.round_folder import RoundFolder
+from trainer.settings import SFTConfig, recipe_config
 from trainer.sharding import shard
 
 ROOT = Path(__file__).parents[2]
@@ -64,12 +71,48 @@ def gradients_of(model: PreTrainedModel) -> dict[str, Tensor]:
     return {**gathered(gradients, keep=team.is_first()), "norm": norm}
 
 
+def held_after_a_resume(model: PreTrainedModel, path: Path) -> list[int]:
+    """How many numbers this process holds of the best parameters: in a fit, and in a policy's run, that go on."""
+    config = recipe_config("sft", "small", {"num_epochs": 1, "batch_size": 1})
+    assert isinstance(config, SFTConfig)
+    folder = RoundFolder(path, is_writer=team.is_first())
+    example = Example(prompt_ids=[5, 6], completion_ids=[7, 1])
+
+    def fit_or_go_on() -> Fit:
+        return fit(model, 1, learn, lambda step: {"validation_loss": 1.0}, config, 0, folder, Interrupt())
+
+    def learn(batch: Sequence[int]) -> dict[str, float]:
+        return add_gradients(model, [example], 64)
+
+    def held(tensors: Mapping[str, Tensor]) -> int:
+        return sum(own_part(tensor).numel() for tensor in tensors.values())
+
+    fit_or_go_on()
+    if not folder.checkpoints.joinpath("step-00000001").is_dir():
+        sys.exit("went on before the checkpoint was whole")
+    of_fit = held(fit_or_go_on().best)
+    (path / "run").mkdir(exist_ok=True)
+    of_run = RoundFolder(path / "run", is_writer=team.is_first())
+    run = Run({"policy": Learner(model, 1e-3, 0, 1.0)}, KLController("fixed", 0.1, 1.0))
+    run.best_policy = model_tensors(model, "policy")
+    run.save(of_run)
+    run.restore(of_run)
+    return [of_fit, held(run.best_policy), held(model_tensors(model, "own"))]
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of it."""
+    return tensor.to_local() if is_part(tensor) else tensor  # type: ignore[attr-defined,no-any-return]
+
+
 def main() -> None:
     torch.set_num_threads(1)
     for path in map(Path, sys.argv[1:]):
         if not (path / "stage.json").exists():
             team.join("cpu")
-            gradients = gradients_of(shard(load_policy(path).model, "cpu"))
+            model = shard(load_policy(path).model, "cpu")
+            gradients = gradients_of(model)
+            gradients["held"] = torch.tensor(team.collect(held_after_a_resume(model, path)))
             if team.is_first():
                 save_file(gradients, path / "gradients.safetensors")
         elif status := run_stage(RoundFolder(path, is_writer=team.is_first())):
