@@ -78,8 +78,9 @@ LANES = {
     "cuda": 64,
 }  # completions decoded together; a GPU takes more where a quarter of what is free allows
 
-# Models of a stage: (those that learn, those that are frozen beside them). trainer.stage_models opens them.
-MODELS = {"sft": (1, 0), "reward": (1, 1), "ppo": (2, 2), "grpo": (1, 2), "rejection": (1, 2), "evaluate": (0, 3)}
+# Models of a stage: (those that learn, those that are frozen beside them). trainer.stage_models opens them. Not here:
+# the reward model of sft where its score chooses, and the reference that a reward stage samples from after the fit.
+MODELS = {"sft": (1, 0), "reward": (1, 0), "ppo": (2, 2), "grpo": (1, 2), "rejection": (1, 2), "evaluate": (0, 3)}
 SAMPLING = ("ppo", "grpo", "rejection", "evaluate")
 
 
@@ -106,13 +107,20 @@ class Estimate:
         return PROCESS_GB + self.states + self.logits + self.activations + self.cache + self.in_flight
 
 
-def estimate(recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, device: str) -> Estimate:
+def estimate(
+    recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, device: str, by_ensemble: bool = False
+) -> Estimate:
     """A stage's memory on each of its devices. They hold all weights (trainer.team) or parts (trainer.sharding).
 
-    settings: of its configuration. Prompts are taken to be as long as completions may be.
+    settings: of its configuration. Prompts are taken to be as long as completions may be.  by_ensemble: whether its
+    reward model is one; where a stage's weights are divided, an ensemble's are not.
     """
     on_gpu = device == "cuda"
+    is_sharded = bool(settings.get("shard_weights"))
+    is_chosen_by_score = settings.get("select_by") == "score"
     learning, frozen = MODELS[recipe]
+    if by_ensemble and is_sharded and recipe in SAMPLING:
+        frozen -= 1
     learning = max(learning, settings.get("num_members", 1)) if learning else 0
     is_lora = settings.get("tuning") == "lora"
     own = adapter_parameters(shape, settings["lora_rank"]) if is_lora else shape.num_parameters
@@ -120,19 +128,25 @@ def estimate(recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, dev
         weights = shape.num_parameters * (2 if on_gpu else 4) + own * 4 * (learning + frozen)
     else:
         weights = shape.num_parameters * 4 * (learning + frozen)
+    if is_chosen_by_score and not (by_ensemble and is_sharded):
+        weights += shape.num_parameters * 4  # of the reward model, which shares no trunk here
     best = 1 if learning else 0
-    is_sharded = bool(settings.get("shard_weights"))
     num_parts = settings["num_processes"] if is_sharded else 1
-    decoded = copy_to_decode_from(shape, on_gpu, is_sharded) if recipe in SAMPLING and not is_lora else 0
+    samples = recipe in SAMPLING or is_chosen_by_score
+    undivided = ensemble_bytes(shape, on_gpu) if by_ensemble and is_sharded and samples else 0
+    if recipe == "reward" and (is_sharded or not is_lora):  # else the trunk is the reference
+        undivided += reference_bytes(shape, on_gpu)
+    elif samples and (is_sharded or not is_lora):
+        undivided += copy_to_decode_from(shape, on_gpu, is_sharded)
     tokens = settings.get("micro_batch_tokens", 0)
     at_once = 2 if recipe == "ppo" and not on_gpu else 1  # policy and value model learn side by side on a CPU
     activations = tokens * activation_numbers(shape, bool(settings.get("gradient_checkpointing"))) * at_once
     if not learning:
         activations = tokens * 2 * layer_numbers(shape)
     columns = 2 * settings.get("max_completion_tokens", 0)
-    cache = LANES[device] * columns * shape.cache_bytes_a_token(2 if on_gpu else 4) if recipe in SAMPLING else 0
+    cache = LANES[device] * columns * shape.cache_bytes_a_token(2 if on_gpu else 4) if samples else 0
     return Estimate(
-        weights=(weights / num_parts + decoded) / GB,
+        weights=(weights / num_parts + undivided) / GB,
         gradients=4 * own * learning / num_parts / GB,
         optimizer=own * (8 * learning + 4 * best) / num_parts / GB,
         activations=activations * (2.6 if on_gpu else 4) / GB,  # under autocast norms stay in fp32, the rest is bf16
@@ -145,6 +159,19 @@ def estimate(recipe: str, shape: ModelShape, settings: Mapping[str, Any], *, dev
 def copy_to_decode_from(shape: ModelShape, on_gpu: bool, is_sharded: bool) -> int:
     """Bytes of a policy's copy: in bf16 on a GPU, and where its weights are sharded on a CPU too, in fp32."""
     return shape.num_parameters * (2 if on_gpu else 4 if is_sharded else 0)
+
+
+def reference_bytes(shape: ModelShape, on_gpu: bool) -> int:
+    """Of the reference that a reward stage opens after its fit, to sample what sets the unit of its scores.
+
+    It counts as if the optimiser were still there, whose memory it may get.
+    """
+    return shape.num_parameters * (2 if on_gpu else 4)
+
+
+def ensemble_bytes(shape: ModelShape, on_gpu: bool) -> int:
+    """Of an ensemble's trunk; its adapters are small beside that."""
+    return shape.num_parameters * (2 if on_gpu else 4)
 
 
 def gathered_bytes(shape: ModelShape, is_lora: bool, on_gpu: bool) -> int:

@@ -136,6 +136,10 @@ def describe(path: Path) -> dict[str, Any]:
     return read_json(path / "result.json") if (path / "result.json").is_file() else {}
 
 
+def is_ensemble(path: Path) -> bool:
+    return len(describe(path).get("members", [])) > 1
+
+
 def open_trunk(path: Path, trunk: dict[str, str], device: str) -> Policy:
     policy = load_policy(trunk_here(path, trunk["source"]), device, trunk_dtype(device))
     if fingerprint(policy.model) != trunk["fingerprint"]:

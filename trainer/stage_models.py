@@ -13,7 +13,7 @@ from trainer import team
 from trainer.adapters import LoRA, with_adapter
 from trainer.models import Policy, load_policy, load_reward_model, trunk_dtype
 from trainer.reward_models import EnsembleRule
-from trainer.reward_store import Opened, describe, open_reward_models
+from trainer.reward_store import Opened, is_ensemble, open_reward_models
 from trainer.round_folder import Stage
 from trainer.settings import TuningConfig
 from trainer.sharding import shard
@@ -70,21 +70,30 @@ def open_stage_models(
 def open_divided_models(
     stage: Stage, config: TuningConfig, *, rule: EnsembleRule, variance_penalty: float
 ) -> StageModels:
-    """The same, each with weights of its own that are divided before the next is opened.
-
-    An ensemble's members share a trunk: they are held whole, and computed by each process at its own pace.
-    """
+    """The same, each with weights of its own that are divided before the next is opened."""
     source = stage.models["policy"]
     policy = open_policy_to_learn(source, config, device=stage.device, seed=stage.seed)
     opened = load_policy(stage.models.get("reference", source), "cpu")
     reference = Policy(divided(opened.model.requires_grad_(False), stage.device, config), opened.tokenizer)
+    return StageModels(
+        policy, reference, open_rewards_apart(stage, config, rule=rule, variance_penalty=variance_penalty)
+    )
+
+
+def open_rewards_apart(
+    stage: Stage, config: TuningConfig, *, rule: EnsembleRule = "mean", variance_penalty: float = 0.0
+) -> Opened:
+    """Frozen reward models with weights of their own, which are divided where the stage's are.
+
+    But an ensemble's members share a trunk: they are held whole, and computed by each process at its own pace.
+    Raises what open_stage_models does.
+    """
     path = Path(stage.models["reward_model"])
-    is_ensemble = len(describe(path).get("members", [])) > 1
-    place = stage.device if is_ensemble else "cpu"
-    rewards = open_reward_models(path, place, rule=rule, variance_penalty=variance_penalty)
-    if not is_ensemble:
-        divided(rewards.scorer.members[0], stage.device, config)
-    return StageModels(policy, reference, rewards)
+    if is_ensemble(path):
+        return open_reward_models(path, stage.device, rule=rule, variance_penalty=variance_penalty)
+    rewards = open_reward_models(path, host_or(stage.device, config), rule=rule, variance_penalty=variance_penalty)
+    divided(rewards.scorer.members[0], stage.device, config)
+    return rewards
 
 
 def open_value_model(stage: Stage, config: TuningConfig, rewards: Opened) -> PreTrainedModel:

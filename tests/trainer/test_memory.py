@@ -80,6 +80,25 @@ def test_what_is_sharded_is_divided_and_each_process_keeps_a_copy_to_decode_from
     assert replicated.states == pytest.approx(6.74 * (16 + 4), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "settings", "by_ensemble", "bytes_a_parameter"),
+    [
+        ("sft", {"select_by": "score"}, False, (16 + 4 + 4) / 8 + 2),  # the reward model; a copy to decode from
+        ("sft", {"select_by": "score"}, True, (16 + 4) / 8 + 2 + 2),
+        ("sft", {"select_by": "score", "tuning": "lora"}, False, (2 + 4) / 8 + 2),
+        ("reward", {}, False, (16 + 4) / 8 + 2),  # the reference it samples from after the fit
+        ("reward", {"tuning": "lora"}, False, 2 / 8 + 2),
+        ("ppo", {}, True, (2 * 16 + 4 + 4) / 8 + 2 + 2),
+    ],
+)
+def test_what_a_sharded_stage_holds_whole_is_counted(recipe, settings, by_ensemble, bytes_a_parameter):
+    """Seen to fail before the reward model that chooses, the reference and ensembles were counted."""
+    settings = settings_of(recipe, num_processes=8, shard_weights=True, **settings)
+    needed = estimate(recipe, shape_of(LLAMA_7B), settings, device="cuda", by_ensemble=by_ensemble)
+    adapters = 0.1 if settings["tuning"] == "lora" else 0
+    assert needed.states == pytest.approx(6.74 * bytes_a_parameter + adapters, rel=0.01)
+
+
 @pytest.mark.parametrize(("tuning", "bytes_a_number"), [("full", 3 * 4), ("lora", 2 * 2)])
 def test_of_what_is_sharded_the_layers_at_work_are_whole(tuning, bytes_a_number):
     settings = settings_of("sft", num_processes=8, shard_weights=True, tuning=tuning)

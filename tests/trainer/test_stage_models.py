@@ -3,11 +3,12 @@ import json
 import pytest
 import torch
 
+from tests.trainer.tiny import save_tiny_reward_model
 from trainer.adapters import LoRA, adapted, with_adapter
 from trainer.models import classifier_on, draw_head, load_policy, reward_model_from_policy, save_model
 from trainer.reward_store import Members, save_members
 from trainer.scoring import completion_logprobs, score_completions
-from trainer.stage_models import open_policy_to_learn, open_stage_models, open_value_model
+from trainer.stage_models import open_policy_to_learn, open_rewards_apart, open_stage_models, open_value_model
 
 PROMPTS, COMPLETIONS = [[5, 6, 7]], [[[10, 11, 1], [12]]]
 
@@ -106,3 +107,23 @@ def test_a_policy_alone_learns_all_its_weights_or_an_adapter(write_stage, llama_
         config = write_stage("sft", {"tuning": tuning, "lora_rank": 2}).read_stage().config
         policy = open_policy_to_learn(str(llama_folder), config, device="cpu", seed=1)
         assert 0 < learning(policy.model) <= share * held(policy.model)
+
+
+def test_where_weights_are_divided_so_is_the_reward_model_that_chooses_but_an_ensemble(
+    write_stage, llama_folder, reward_folder, tmp_path, monkeypatch
+):
+    """Seen to fail with a reward model that each process opened whole on its device."""
+    one_alone = save_tiny_reward_model(llama_folder, tmp_path / "alone")
+    sharded = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("trainer.stage_models.shard", lambda model, device: sharded.append(model))
+    settings = {"select_by": "score", "num_processes": 2, "shard_weights": True}
+
+    def opened_for(reward_model):
+        models = {"policy": str(llama_folder), "reward_model": str(reward_model)}
+        stage = write_stage("sft", settings, models).read_stage()
+        return list(open_rewards_apart(stage, stage.config).scorer.members)
+
+    assert opened_for(one_alone) == sharded
+    assert len(opened_for(reward_folder)) == 2
+    assert len(sharded) == 1

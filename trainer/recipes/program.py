@@ -143,7 +143,10 @@ def out_of_memory(stage: Stage) -> OutOfMemory:
     except (OSError, ValueError, KeyError):
         return OutOfMemory(stage.device)
     settings = dataclasses.asdict(stage.config)
-    needed = estimate(stage.recipe, shape, settings, device=stage.device)
+    from trainer.reward_store import is_ensemble
+
+    by_ensemble = is_ensemble(Path(stage.models.get("reward_model", "")))
+    needed = estimate(stage.recipe, shape, settings, device=stage.device, by_ensemble=by_ensemble)
     return OutOfMemory(stage.device, needed.total, advice_on(stage.recipe, settings, needed))
 
 

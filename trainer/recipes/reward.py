@@ -95,7 +95,8 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
     def reference() -> Policy:
         if members.trunk is not None and not is_divided(config):
             return members.trunk
-        return load_policy(stage.models["policy"], stage.device, trunk_dtype(stage.device))  # it is only sampled from
+        # It is only sampled from, for which it would be whole if it were divided too.
+        return load_policy(stage.models["policy"], stage.device, trunk_dtype(stage.device))
 
     yardstick = find_yardstick(folder, config, train + validation, reference, seed=stage.seed, limit=limit)
     normalisations = [normalise(member, yardstick) for member in members.models]

@@ -15,12 +15,11 @@ from trainer.imitation import Example, add_gradients, mean_loss
 from trainer.models import Policy, num_parameters, saving
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
-from trainer.reward_store import load_scorer
 from trainer.round_folder import DemonstrationRow, RoundFolder, Stage
 from trainer.settings import SFTConfig
 from trainer.shared_prompt import context_tokens
 from trainer.stage_inputs import NoRewardModel, prompts_that_fit, require_one_tokenizer
-from trainer.stage_models import open_policy_to_learn
+from trainer.stage_models import open_policy_to_learn, open_rewards_apart
 
 
 class NoDemonstrations(StageError):
@@ -107,7 +106,7 @@ def scoring_look(
     if "reward_model" not in stage.models:
         raise NoRewardModel(stage.recipe)
     require_one_tokenizer(stage)
-    scorer = load_scorer(stage.models["reward_model"], stage.device)
+    scorer = open_rewards_apart(stage, config).scorer
     prompts, _ = prompts_that_fit(folder, policy.model, config.max_completion_tokens, "validation")
     held_out = HeldOut(
         prompts=prompts[: config.num_evaluation_prompts],
