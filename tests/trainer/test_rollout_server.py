@@ -1,6 +1,7 @@
 """Rollouts from a server that takes new weights: a real HTTP server of ours, which opens adapters with PEFT."""
 
 import json
+import logging
 import math
 import random
 from dataclasses import replace
@@ -329,4 +330,19 @@ def test_the_key_is_sent_and_the_server_goes_by_the_name_it_was_started_with(sta
     assert run(folder) == 0
     assert set(server.keys) == {"Bearer a-secret"}
     assert {body["model"] for body in bodies(server, "/v1/completions")} == {str(server.policy)}
-    assert "a-secret" not in (folder.path / "stage.json").read_text()
+
+
+@pytest.mark.parametrize(("key", "code"), [("a-secret", "server_refused"), ("a-secret\u2013", "bad_server_setting")])
+def test_a_key_that_is_refused_is_in_no_log_and_no_message(stage, from_server, monkeypatch, caplog, capsys, key, code):
+    """Seen to fail with an answer that was quoted whole, and with a key that was not looked at."""
+    monkeypatch.setenv("PODIUM_ROLLOUTS_KEY", key)
+    caplog.set_level(logging.DEBUG)
+    folder, server = stage(), from_server()
+    server.disturb = lambda path, body: (401, {"error": "unknown key a-secret"})
+    assert run(folder) == EXIT_NAMED
+    error = error_of(folder)
+    assert error["code"] == code
+    assert "PODIUM_ROLLOUTS_KEY" in error["advice"]
+    told = capsys.readouterr()
+    for said in (caplog.text, told.out, told.err, str(error)):
+        assert "a-secret" not in said
