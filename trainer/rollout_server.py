@@ -8,10 +8,11 @@ server's log probabilities.
 import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 
 from trainer import team
 from trainer.completions_server import ROLLOUTS, CompletionsServer, Dialect, ServerRefused, ServerUnreachable
-from trainer.decoding import OnFinished, SampledCompletion, SampleRequest, sample_together, stop_token_ids
+from trainer.decoding import OnFinished, SampledCompletion, SampleRequest, stop_token_ids
 from trainer.draws import draw_seed
 from trainer.errors import StageError
 from trainer.fitting import autocast
@@ -33,6 +34,8 @@ from trainer.stage_models import StageModels
 from trainer.weight_hand_over import HandOver
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 MOST_HAND_OVERS = 3  # of one step's weights, to a server that keeps starting again
 NUM_PROBED, PROBED_TOKENS = 4, 16  # prompts, and tokens of each, that are held against the training forward
@@ -66,6 +69,10 @@ class NoLogprobs(StageError):
         )
 
 
+class WeightsLost(Exception):
+    """The server may have other weights than it was given: a connection was lost, or it does not know their name."""
+
+
 @dataclass
 class RolloutServer:
     """A server that samples for one stage (protocol `Engine` of trainer.decoding). A context: it is let go at the end.
@@ -84,6 +91,7 @@ class RolloutServer:
     _prompts: Sequence[Sequence[int]] = field(default=(), init=False)
     _given: Path | None = field(default=None, init=False)  # what it has
     _losses: int = field(default=0, init=False)  # of connections, when it had been given that
+    _has_weights: bool = field(default=False, init=False)  # of the step, as far as it is known
     _is_ready: bool = field(default=False, init=False)
 
     def __enter__(self) -> "RolloutServer":
@@ -104,26 +112,44 @@ class RolloutServer:
             return
         if not self._is_ready:
             self._start()
-        self._step, self._prompts = step, prompts
-        self._hand_over(step)
+        self._step, self._prompts, self._has_weights = step, prompts, False
+        self._until_kept(lambda: None)
 
     def _start(self) -> None:
         """See that rollouts can come from there, and take back what a killed run left."""
         require_token_ids(self.server, self.weights.source, self.policy.tokenizer)
-        if team.is_first():
-            for left in self.weights.left():
-                self.weights.take_back(left)
+        self._take_back_others()
         self._is_ready = True
 
-    def _hand_over(self, step: int) -> None:
-        [name, *_] = team.collect([f"podium-{step:06d}-{uuid.uuid4().hex}"])  # the first's
-        before, self._given = self._given, self.weights.folder / name
+    def _until_kept(self, ask: Callable[[], Answer]) -> Answer:
+        """What is answered by the weights of the step; they are handed over again to a server that lost them."""
+        for _ in range(MOST_HAND_OVERS):
+            try:
+                if not self._has_weights:
+                    self._hand_over()
+                return ask()
+            except WeightsLost:
+                self._has_weights = False
+                log.warning("the completions server at %s lost the weights of step %s", self.server.url, self._step)
+        raise ServerUnreachable(self.server.url, "it loses its weights each time that it samples", self.server.use)
+
+    def _hand_over(self) -> None:
+        assert self._step is not None
+        [name, *_] = team.collect([f"podium-{self._step:06d}-{uuid.uuid4().hex}"])  # the first's
+        self._given = self.weights.folder / name
         self.weights.give(self._given)
         team.wait()
         self._losses = self.server.num_losses
-        self._check(step)
-        if before is not None and team.is_first():
-            self.weights.take_back(before)
+        self._check(self._step)
+        self._take_back_others()
+        self._has_weights = True
+
+    def _take_back_others(self) -> None:
+        """All weights but those that were given last: of steps before, of a killed run, of a server that was lost."""
+        if team.is_first():
+            for weights in self.weights.left():
+                if weights != self._given:
+                    self.weights.take_back(weights)
 
     def _check(self, step: int) -> None:
         """Raises OtherWeights, NoLogprobs."""
@@ -135,7 +161,7 @@ class RolloutServer:
             )
             for number, prompt in enumerate(self._prompts[:NUM_PROBED])
         ]
-        sampled = sample_together(self._engine(), requests)
+        sampled = team.collect(self._ask(team.share(requests)))
         probe = gather_rollouts([list(request.prompt_ids) for request in requests], sampled)
         told = probe.sampler_logprobs[probe.mask]
         if told.isnan().any():
@@ -161,24 +187,24 @@ class RolloutServer:
         A server that was lost on the way may have come back with other weights: it is given them again, and asked for
         all completions again. Raises ServerUnreachable, ServerRefused, and what hand_over does.
         """
-        assert self._step is not None
-        for _ in range(MOST_HAND_OVERS):
-            found = self._sample(requests, on_finished)
-            if not team.any_of(self.server.num_losses > self._losses):
-                return found
-            log.warning("the completions server at %s was lost; step %d is sampled again", self.server.url, self._step)
-            self._hand_over(self._step)
-        raise ServerUnreachable(self.server.url, "it is lost each time that it samples", self.server.use)
+        return self._until_kept(lambda: self._ask(requests, on_finished))
 
-    def _sample(
-        self, requests: Sequence[SampleRequest], on_finished: OnFinished | None
+    def _ask(
+        self, requests: Sequence[SampleRequest], on_finished: OnFinished | None = None
     ) -> list[list[SampledCompletion]]:
+        """Raises WeightsLost, in all processes where it does in any."""
+        found: list[list[SampledCompletion]] | None = None
         try:
-            return self._engine().sample(requests, on_finished)
-        except ServerRefused:
-            if self.server.num_losses > self._losses:  # what it does not know it may have forgotten
-                return []
-            raise
+            found = self._engine().sample(requests, on_finished)
+        except ServerRefused as refusal:
+            # It started again, and nothing was under way that would have been lost with it.
+            is_forgotten = self.weights.is_adapter and refusal.status == 404
+            if not is_forgotten and self.server.num_losses == self._losses:
+                raise
+        if team.any_of(found is None or self.server.num_losses > self._losses):
+            raise WeightsLost
+        assert found is not None
+        return found
 
 
 def rollout_server(

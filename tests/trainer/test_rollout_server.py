@@ -307,6 +307,40 @@ def test_a_server_that_starts_again_in_the_middle_is_given_the_weights_again_and
     assert_same_outcome(folder, undisturbed)
 
 
+@pytest.mark.parametrize("recipe", ["grpo", "rejection"])
+def test_a_server_that_started_again_unseen_is_given_the_adapter_again(stage, from_server, recipe):
+    """Nothing was under way when it did: all that shows is that it does not know the name.
+
+    GRPO: in the middle of the second step's probe. Rejection: between two chunks.
+    Seen to fail without the second hand-over: it refused requests for the adapter.
+    """
+    folder, undisturbed = stage(recipe, tuning="lora"), stage(recipe, tuning="lora")
+    assert run(undisturbed) == 0
+    server = from_server()
+    num_completions = 0
+
+    def restarts(path, body):
+        nonlocal num_completions
+        num_completions += path == "/v1/completions"
+        if path == "/v1/completions" and num_completions == {"grpo": 1 + 12 + 2, "rejection": 1 + 4 + 32 + 1}[recipe]:
+            server.restart()
+        return None
+
+    server.disturb = restarts
+    assert run(folder) == 0
+    assert len(bodies(server, LOAD)) == {"grpo": 2 + 1, "rejection": 1 + 1}[recipe]
+    assert list((folder.path / "rollouts").iterdir()) == []
+    assert_same_outcome(folder, undisturbed)
+
+
+def test_a_server_that_forgets_the_adapter_each_time_is_not_given_it_for_ever(stage, from_server):
+    folder, server = stage(tuning="lora"), from_server()
+    server.disturb = lambda path, body: (200, "Success") if path == LOAD else None
+    assert run(folder) == EXIT_NAMED
+    assert error_of(folder)["code"] == "server_unreachable"
+    assert len(bodies(server, LOAD)) == 3
+
+
 def test_an_adapter_whose_receipt_was_lost_is_not_refused_for_being_there(stage, from_server):
     folder, server = stage(tuning="lora"), from_server()
     has_lost = False
