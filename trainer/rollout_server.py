@@ -6,6 +6,7 @@ server's log probabilities.
 """
 
 import logging
+import math
 import os
 import uuid
 from collections.abc import Callable, Sequence
@@ -23,15 +24,14 @@ from trainer.completions_server import ROLLOUTS, CompletionsServer, Dialect, Ser
 from trainer.decoding import OnFinished, SampledCompletion, SampleRequest, stop_token_ids
 from trainer.draws import draw_seed
 from trainer.errors import StageError
-from trainer.fitting import autocast
 from trainer.models import Policy
 from trainer.openai_engine import OpenAIEngine, require_token_ids
 from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import RoundFolder, Stage
-from trainer.scoring import completion_logprobs
 from trainer.settings import PolicyConfig, RejectionConfig
 from trainer.stage_models import StageModels
 from trainer.weight_hand_over import HandOver
+from trainer.weight_probe import Reading, StartProbe, read_start_probe, start_probe, training_logprobs
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,7 @@ Answer = TypeVar("Answer")
 
 MOST_HAND_OVERS = 3  # of one step's weights, to a server that keeps starting again
 NUM_PROBED, PROBED_TOKENS = 4, 16  # prompts, and tokens of each, that are held against the training forward
-MOST_GAP = 0.2  # nats a token between the two: well above what bf16 on one side makes of it
-ROUNDING_GAP = 0.01  # below it there is nothing to tell apart
+FIRST_STEP = 1  # until it is over, the policy is what the stage starts from
 
 
 class OtherWeights(StageError):
@@ -48,10 +47,12 @@ class OtherWeights(StageError):
 
     code = "other_weights"
 
-    def __init__(self, url: str, gap: float, gap_of_reference: float) -> None:
+    def __init__(self, url: str, gap: float, gap_of_start: float) -> None:
+        """Both in nats a token; the second NaN where nobody knows."""
+        from_start = "" if math.isnan(gap_of_start) else f" and {gap_of_start:.2g} from those at the stage's start"
         super().__init__(
             f"the completions server at {url} samples from other weights than those handed over: its log probabilities"
-            f" are {gap:.2g} nats a token from the policy's and {gap_of_reference:.2g} from the reference's",
+            f" are {gap:.2g} nats a token from the policy's{from_start}",
             advice="see that it was started with the policy that the stage starts from, unquantised, that no other"
             " stage changes its weights, and resume",
         )
@@ -83,7 +84,8 @@ class RolloutServer:
     server: CompletionsServer
     weights: HandOver
     policy: Policy  # learns
-    reference: PreTrainedModel
+    start: PreTrainedModel | None  # what the server was started with, where the stage holds it: as its reference
+    start_probe: Path  # where else is kept what those weights sampled
     seed: int
     max_completion_tokens: int
     gap: float = 0.0  # nats a token between the server and the training forward, after the last hand-over
@@ -93,6 +95,7 @@ class RolloutServer:
     _losses: int = field(default=0, init=False)  # of connections, when it had been given that
     _has_weights: bool = field(default=False, init=False)  # of the step, as far as it is known
     _is_ready: bool = field(default=False, init=False)
+    _at_start: StartProbe | None = field(default=None, init=False)
 
     def __enter__(self) -> "RolloutServer":
         return self
@@ -119,6 +122,7 @@ class RolloutServer:
         """See that rollouts can come from there, and take back what a killed run left."""
         require_token_ids(self.server, self.weights.source, self.policy.tokenizer)
         self._take_back_others()
+        self._at_start = None if self.start is not None else read_start_probe(self.start_probe)
         self._is_ready = True
 
     def _until_kept(self, ask: Callable[[], Answer]) -> Answer:
@@ -152,26 +156,44 @@ class RolloutServer:
                     self.weights.take_back(weights)
 
     def _check(self, step: int) -> None:
-        """Raises OtherWeights, NoLogprobs."""
+        """Raises OtherWeights, NoLogprobs, DiskFull."""
+        probe = self._probe()
+        told, of_policy = probe.sampler_logprobs[probe.mask], training_logprobs(self.policy.model, probe)
+        if told.isnan().any():
+            raise NoLogprobs(self.server.url)
+        if step <= FIRST_STEP and self.start is None:
+            self._remember(start_probe(probe, of_policy))
+        reading = Reading(told, of_policy, self._logprobs_at_start(probe))
+        self.gap = reading.gap
+        if reading.is_of_other_weights():
+            raise OtherWeights(self.server.url, reading.gap, reading.gap_of_start)
+
+    def _probe(self) -> Rollouts:
+        """A few tokens behind prompts of the step; of the first, where those that it had are to be met again."""
+        prompts = self._prompts[:NUM_PROBED] if self._at_start is None else self._at_start.prompts
         requests = [
             SampleRequest(
                 prompt_ids=prompt,
-                seeds=[draw_seed("probe", self.seed, step, number)],
+                seeds=[draw_seed("probe", self.seed, number)],
                 max_completion_tokens=min(PROBED_TOKENS, self.max_completion_tokens),
             )
-            for number, prompt in enumerate(self._prompts[:NUM_PROBED])
+            for number, prompt in enumerate(prompts)
         ]
         sampled = team.collect(self._ask(team.share(requests)))
-        probe = gather_rollouts([list(request.prompt_ids) for request in requests], sampled)
-        told = probe.sampler_logprobs[probe.mask]
-        if told.isnan().any():
-            raise NoLogprobs(self.server.url)
-        self.gap, gap_of_reference = (
-            (told - training_logprobs(model, probe)).abs().mean().item()
-            for model in (self.policy.model, self.reference)
-        )
-        if is_of_other_weights(self.gap, gap_of_reference):
-            raise OtherWeights(self.server.url, self.gap, gap_of_reference)
+        return gather_rollouts([list(prompt) for prompt in prompts], sampled)
+
+    def _remember(self, probe: StartProbe) -> None:
+        self._at_start = probe
+        if team.is_first():
+            probe.write(self.start_probe)
+
+    def _logprobs_at_start(self, probe: Rollouts) -> Tensor:
+        """(T,) nats; NaN where nobody knows."""
+        if self.start is not None:
+            return training_logprobs(self.start, probe)
+        if self._at_start is None:  # the stage began on another machine
+            return torch.full((int(probe.mask.sum()),), math.nan)
+        return self._at_start.logprobs_of([own for [own] in probe.completions])
 
     def _engine(self) -> OpenAIEngine:
         assert self._given is not None
@@ -214,27 +236,14 @@ def rollout_server(
     url = os.environ.get(f"{ROLLOUTS.variables}_URL")
     if not url:
         return None
+    source = stage.models["policy"]
     server = CompletionsServer(url, os.environ.get(f"{ROLLOUTS.variables}_KEY"), ROLLOUTS)
     return RolloutServer(
         server=server,
-        weights=HandOver(server, models.policy.model, stage.models["policy"], folder.path / "rollouts"),
+        weights=HandOver(server, models.policy.model, source, folder.path / "rollouts"),
         policy=models.policy,
-        reference=models.reference.model,
+        start=models.reference.model if stage.models.get("reference", source) == source else None,
+        start_probe=folder.path / "start_probe.json",
         seed=stage.seed,
         max_completion_tokens=config.max_completion_tokens,
     )
-
-
-@torch.no_grad()
-def training_logprobs(model: PreTrainedModel, rollouts: Rollouts) -> Tensor:
-    """(T,) nats of each completion token at temperature 1, as training computes them."""
-    with autocast(model.device):
-        return completion_logprobs(model, rollouts.prompts, rollouts.completions).float().cpu()
-
-
-def is_of_other_weights(gap: float, gap_of_reference: float) -> bool:
-    """Whether log probabilities so far from the policy's come from elsewhere.  Both in nats a token; NaN does.
-
-    Weights that were taken in name alone leave the server with those of the start: nearer to the reference.
-    """
-    return not gap <= MOST_GAP or gap > max(ROUNDING_GAP, 2 * gap_of_reference)
