@@ -74,7 +74,7 @@ class StartProbe:
 def start_probe(probe: Rollouts, logprobs: Tensor) -> StartProbe:
     """logprobs: (T,) in the training forward of the weights that sampled."""
     completions = [own for [own] in probe.completions]
-    values = [part.tolist() for part in logprobs.split([len(own) for own in completions])]
+    values = [part.tolist() for part in torch.split(logprobs, [len(own) for own in completions])]
     return StartProbe(probe.prompts, completions, values)
 
 

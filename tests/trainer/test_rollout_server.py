@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import random
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +13,17 @@ import torch
 from safetensors.torch import load_file
 
 from tests.completions_servers import transformers_server
-from tests.policy_server import policy_server
+from tests.policy_server import PolicyServer, open_model, policy_server
 from tests.trainer.killing import run_until_killed
-from tests.trainer.tiny import some_prompt
-from trainer.completions_server import ROLLOUTS
+from tests.trainer.tiny import VOCABULARY, save_tiny_policy, some_prompt
+from trainer.completions_server import ROLLOUTS, CompletionsServer
 from trainer.models import load_policy, save_model
 from trainer.recipes.grpo import run_grpo
 from trainer.recipes.ppo import run_ppo
 from trainer.recipes.program import EXIT_NAMED, Interrupt, run_in_folder
 from trainer.recipes.rejection import improve_by_rejection
 from trainer.round_folder import PromptRow
+from trainer.weight_hand_over import HandOver
 from trainer.weight_probe import Reading, StartProbe
 
 __all__ = ["policy_server", "transformers_server"]
@@ -371,6 +373,22 @@ def test_a_server_that_forgets_the_adapter_each_time_is_not_given_it_for_ever(st
     assert run(folder) == EXIT_NAMED
     assert error_of(folder)["code"] == "server_unreachable"
     assert len(bodies(server, LOAD)) == 3
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])  # tied under two layouts, and with an output of its own
+def test_a_server_is_given_no_row_for_a_pad_token_that_it_was_started_without(tmp_path, family):
+    """Seen to fail with the rows as they are learned: one more than the server has room for."""
+    source = save_tiny_policy(family, tmp_path / "source", pad_token=None)
+    policy, there = load_policy(source), open_model(source)
+    with closing(PolicyServer(source)) as listening, closing(CompletionsServer(listening.url)) as server:
+        HandOver(server, policy.model, str(source), tmp_path / "rollouts").give(tmp_path / "rollouts" / "first")
+        given = listening.reloaded
+    assert policy.model.get_input_embeddings().weight.shape[0] == len(VOCABULARY) + 1
+    assert {name: value.shape for name, value in given.named_parameters()} == {
+        name: value.shape for name, value in there.named_parameters()
+    }
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(given(ids).logits, there(ids).logits)
 
 
 def test_an_adapter_whose_receipt_was_lost_is_not_refused_for_being_there(stage, from_server):
