@@ -80,6 +80,15 @@ class ServerRefused(StageError):
         self.status, self.reason = status, reason
 
 
+class BadServerSetting(StageError):
+    """The address or the key of the completions server cannot be used. Neither stands in the message."""
+
+    code = "bad_server_setting"
+
+    def __init__(self, variable: str, problem: str) -> None:
+        super().__init__(f"{variable} {problem}", advice=f"correct {variable} and start again")
+
+
 class Dialect(Enum):
     """What a server makes of a request beyond the protocol's core; the richest that it understands is spoken."""
 
@@ -94,10 +103,14 @@ class CompletionsServer:
     def __init__(
         self, url: str, key: str | None = None, use: Use = SLATES, *, pause: Callable[[float], None] = time.sleep
     ) -> None:
-        """url: with or without the /v1 at its end.  pause: waits so many seconds before a request is tried again."""
+        """url: with or without the /v1 at its end.  pause: waits so many seconds before a request is tried again.
+
+        Raises BadServerSetting.
+        """
         import httpx
 
-        self.url, user = without_user(url.rstrip("/").removesuffix("/v1"))
+        self._key = usable_key(key or "", use)
+        self.url, user = without_user(usable_address(url, use))
         self.use = use
         self.num_losses = 0  # of connections: behind each the server may have started again
         self._pause = pause
@@ -105,7 +118,7 @@ class CompletionsServer:
             base_url=self.url,  # httpx logs it
             auth=user,
             timeout=TIMEOUT_S,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             limits=httpx.Limits(max_connections=use.max_concurrent, keepalive_expiry=IDLE_S),
         )
         self._dialects: dict[str, Dialect] = {}
@@ -129,9 +142,9 @@ class CompletionsServer:
         def ask() -> None:
             status, text = self._post(path, body)
             if status in TRY_AGAIN - {500}:
-                raise self._unreachable(f"{status}: {first_line(text)}")
+                raise self._unreachable(f"{status}: {self._quoted(text)}")
             if status >= 300:
-                raise ServerRefused(self.url, what, status, first_line(text), self.use)
+                raise ServerRefused(self.url, what, status, self._quoted(text), self.use)
 
         self._patiently(ask, self.use.pauses_s if is_patient else ())
 
@@ -152,6 +165,9 @@ class CompletionsServer:
 
         try:
             response = self._client.post(path, json=dict(body))
+        except httpx.LocalProtocolError as error:  # its text may quote the headers, and the key with them
+            self.num_losses += 1
+            raise self._unreachable(type(error).__name__) from None
         except httpx.TransportError as error:
             self.num_losses += 1
             raise self._unreachable(str(error) or type(error).__name__) from error
@@ -160,16 +176,21 @@ class CompletionsServer:
     def _complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         status, text = self._post("/v1/completions", body)
         if status in TRY_AGAIN:
-            raise self._unreachable(f"{status}: {first_line(text)}")
+            raise self._unreachable(f"{status}: {self._quoted(text)}")
         if status >= 300:
-            raise ServerRefused(self.url, f"requests for {body['model']}", status, first_line(text), self.use)
+            raise ServerRefused(self.url, f"requests for {body['model']}", status, self._quoted(text), self.use)
         try:
             choice: dict[str, Any] = json.loads(text)["choices"][0]
         except (ValueError, LookupError, TypeError) as error:
-            raise self._unreachable(f"its answer is no completion: {first_line(text)}") from error
+            raise self._unreachable(f"its answer is no completion: {self._quoted(text)}") from error
         if choice.get("finish_reason") in BROKEN_OFF:
             raise self._unreachable("it broke a completion off")
         return choice
+
+    def _quoted(self, text: str) -> str:
+        """What of an answer stands in messages. Servers that refuse a key quote it."""
+        line = first_line(text)
+        return line.replace(self._key, "…") if self._key else line
 
     def _unreachable(self, reason: str) -> ServerUnreachable:
         return ServerUnreachable(self.url, reason, self.use)
@@ -223,6 +244,30 @@ def body_of(
             chosen |= {"eos_token_id": list(stop_ids), "pad_token_id": stop_ids[0]}
         return {**body, "generation_config": json.dumps(chosen)}
     return body
+
+
+def usable_address(url: str, use: Use) -> str:
+    """The address without the /v1 at its end. Raises BadServerSetting for one that no request can go to."""
+    import httpx
+
+    address = url.strip().rstrip("/").removesuffix("/v1")
+    try:
+        parts = urlsplit(address)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        httpx.URL(address)
+    except (ValueError, httpx.InvalidURL):  # a port that is no number, brackets without an address, …
+        is_whole = False
+    if not is_whole:
+        raise BadServerSetting(f"{use.variables}_URL", "is no address of the form http://host:port")
+    return address
+
+
+def usable_key(key: str, use: Use) -> str:
+    """The key as it is sent: without the line break that a file ends in. Raises BadServerSetting."""
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise BadServerSetting(f"{use.variables}_KEY", "holds characters other than printable ASCII")
+    return key
 
 
 def without_user(url: str) -> tuple[str, tuple[str, str] | None]:

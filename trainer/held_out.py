@@ -57,8 +57,7 @@ class HeldOut:
             "held_out_reward": self.final_scores(scores, rollouts.is_finished).mean().item(),
             "held_out_eos_rate": rollouts.is_finished.float().mean().item(),
             "held_out_tokens": rollouts.lengths.float().mean().item(),
-            "held_out_log_tokens": rollouts.lengths.double().log().mean().item(),
-            "held_out_length_slope": length_slope(scores, rollouts.lengths),
+            **by_length(scores[rollouts.is_finished], rollouts.lengths[rollouts.is_finished]),
         }
         if kl is not None:
             figures["held_out_kl"] = kl.mean().item()
@@ -113,12 +112,21 @@ class HeldOut:
         return sequence_kl(k1(logprobs, of_reference), rollouts.mask)
 
 
-def length_slope(scores: Tensor, lengths: Tensor) -> float:
-    """How much more a completion scores per unit of log length: least squares; 0 where all are of one length.
+def by_length(scores: Tensor, lengths: Tensor) -> dict[str, float]:
+    """What finished completions tell of score and length; nothing where fewer than two are finished.
 
-    scores: (B,).  lengths: (B,) tokens, at least 1.
+    Those that were cut off are the longest and score low, whatever length is worth.
+    scores: (F,).  lengths: (F,) tokens, at least 1.
+    held_out_length_slope: how much more a completion scores per unit of log length, by least squares; 0 where all are
+    of one length.
     """
+    if len(scores) < 2:
+        return {}
     log_lengths = lengths.double().log()
     centred = log_lengths - log_lengths.mean()
     spread = (centred * centred).sum().item()
-    return (centred * scores.double()).sum().item() / spread if spread > 0 else 0.0
+    return {
+        "held_out_finished_score": scores.mean().item(),
+        "held_out_log_tokens": log_lengths.mean().item(),
+        "held_out_length_slope": (centred * scores.double()).sum().item() / spread if spread > 0 else 0.0,
+    }

@@ -6,12 +6,14 @@ server's log probabilities.
 """
 
 import logging
+import math
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,25 +21,25 @@ from transformers import PreTrainedModel
 
 from trainer import team
 from trainer.completions_server import ROLLOUTS, CompletionsServer, Dialect, ServerRefused, ServerUnreachable
-from trainer.decoding import OnFinished, SampledCompletion, SampleRequest, sample_together, stop_token_ids
+from trainer.decoding import OnFinished, SampledCompletion, SampleRequest, stop_token_ids
 from trainer.draws import draw_seed
 from trainer.errors import StageError
-from trainer.fitting import autocast
 from trainer.models import Policy
 from trainer.openai_engine import OpenAIEngine, require_token_ids
 from trainer.rollouts import Rollouts, gather_rollouts
 from trainer.round_folder import RoundFolder, Stage
-from trainer.scoring import completion_logprobs
 from trainer.settings import PolicyConfig, RejectionConfig
 from trainer.stage_models import StageModels
 from trainer.weight_hand_over import HandOver
+from trainer.weight_probe import Reading, StartProbe, read_start_probe, start_probe, training_logprobs
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 MOST_HAND_OVERS = 3  # of one step's weights, to a server that keeps starting again
 NUM_PROBED, PROBED_TOKENS = 4, 16  # prompts, and tokens of each, that are held against the training forward
-MOST_GAP = 0.2  # nats a token between the two: well above what bf16 on one side makes of it
-ROUNDING_GAP = 0.01  # below it there is nothing to tell apart
+FIRST_STEP = 1  # until it is over, the policy is what the stage starts from
 
 
 class OtherWeights(StageError):
@@ -45,10 +47,12 @@ class OtherWeights(StageError):
 
     code = "other_weights"
 
-    def __init__(self, url: str, gap: float, gap_of_reference: float) -> None:
+    def __init__(self, url: str, gap: float, gap_of_start: float) -> None:
+        """Both in nats a token; the second NaN where nobody knows."""
+        from_start = "" if math.isnan(gap_of_start) else f" and {gap_of_start:.2g} from those at the stage's start"
         super().__init__(
             f"the completions server at {url} samples from other weights than those handed over: its log probabilities"
-            f" are {gap:.2g} nats a token from the policy's and {gap_of_reference:.2g} from the reference's",
+            f" are {gap:.2g} nats a token from the policy's{from_start}",
             advice="see that it was started with the policy that the stage starts from, unquantised, that no other"
             " stage changes its weights, and resume",
         )
@@ -66,6 +70,10 @@ class NoLogprobs(StageError):
         )
 
 
+class WeightsLost(Exception):
+    """The server may have other weights than it was given: a connection was lost, or it does not know their name."""
+
+
 @dataclass
 class RolloutServer:
     """A server that samples for one stage (protocol `Engine` of trainer.decoding). A context: it is let go at the end.
@@ -76,7 +84,8 @@ class RolloutServer:
     server: CompletionsServer
     weights: HandOver
     policy: Policy  # learns
-    reference: PreTrainedModel
+    start: PreTrainedModel | None  # what the server was started with, where the stage holds it: as its reference
+    start_probe: Path  # where else is kept what those weights sampled
     seed: int
     max_completion_tokens: int
     gap: float = 0.0  # nats a token between the server and the training forward, after the last hand-over
@@ -84,7 +93,9 @@ class RolloutServer:
     _prompts: Sequence[Sequence[int]] = field(default=(), init=False)
     _given: Path | None = field(default=None, init=False)  # what it has
     _losses: int = field(default=0, init=False)  # of connections, when it had been given that
+    _has_weights: bool = field(default=False, init=False)  # of the step, as far as it is known
     _is_ready: bool = field(default=False, init=False)
+    _at_start: StartProbe | None = field(default=None, init=False)
 
     def __enter__(self) -> "RolloutServer":
         return self
@@ -104,48 +115,85 @@ class RolloutServer:
             return
         if not self._is_ready:
             self._start()
-        self._step, self._prompts = step, prompts
-        self._hand_over(step)
+        self._step, self._prompts, self._has_weights = step, prompts, False
+        self._until_kept(lambda: None)
 
     def _start(self) -> None:
         """See that rollouts can come from there, and take back what a killed run left."""
         require_token_ids(self.server, self.weights.source, self.policy.tokenizer)
-        if team.is_first():
-            for left in self.weights.left():
-                self.weights.take_back(left)
+        self._take_back_others()
+        self._at_start = None if self.start is not None else read_start_probe(self.start_probe)
         self._is_ready = True
 
-    def _hand_over(self, step: int) -> None:
-        [name, *_] = team.collect([f"podium-{step:06d}-{uuid.uuid4().hex}"])  # the first's
-        before, self._given = self._given, self.weights.folder / name
+    def _until_kept(self, ask: Callable[[], Answer]) -> Answer:
+        """What is answered by the weights of the step; they are handed over again to a server that lost them."""
+        for _ in range(MOST_HAND_OVERS):
+            try:
+                if not self._has_weights:
+                    self._hand_over()
+                return ask()
+            except WeightsLost:
+                self._has_weights = False
+                log.warning("the completions server at %s lost the weights of step %s", self.server.url, self._step)
+        raise ServerUnreachable(self.server.url, "it loses its weights each time that it samples", self.server.use)
+
+    def _hand_over(self) -> None:
+        assert self._step is not None
+        [name, *_] = team.collect([f"podium-{self._step:06d}-{uuid.uuid4().hex}"])  # the first's
+        self._given = self.weights.folder / name
         self.weights.give(self._given)
         team.wait()
         self._losses = self.server.num_losses
-        self._check(step)
-        if before is not None and team.is_first():
-            self.weights.take_back(before)
+        self._check(self._step)
+        self._take_back_others()
+        self._has_weights = True
+
+    def _take_back_others(self) -> None:
+        """All weights but those that were given last: of steps before, of a killed run, of a server that was lost."""
+        if team.is_first():
+            for weights in self.weights.left():
+                if weights != self._given:
+                    self.weights.take_back(weights)
 
     def _check(self, step: int) -> None:
-        """Raises OtherWeights, NoLogprobs."""
+        """Raises OtherWeights, NoLogprobs, DiskFull."""
+        probe = self._probe()
+        told, of_policy = probe.sampler_logprobs[probe.mask], training_logprobs(self.policy.model, probe)
+        if told.isnan().any():
+            raise NoLogprobs(self.server.url)
+        if step <= FIRST_STEP and self.start is None:
+            self._remember(start_probe(probe, of_policy))
+        reading = Reading(told, of_policy, self._logprobs_at_start(probe))
+        self.gap = reading.gap
+        if reading.is_of_other_weights():
+            raise OtherWeights(self.server.url, reading.gap, reading.gap_of_start)
+
+    def _probe(self) -> Rollouts:
+        """A few tokens behind prompts of the step; of the first, where those that it had are to be met again."""
+        prompts = self._prompts[:NUM_PROBED] if self._at_start is None else self._at_start.prompts
         requests = [
             SampleRequest(
                 prompt_ids=prompt,
-                seeds=[draw_seed("probe", self.seed, step, number)],
+                seeds=[draw_seed("probe", self.seed, number)],
                 max_completion_tokens=min(PROBED_TOKENS, self.max_completion_tokens),
             )
-            for number, prompt in enumerate(self._prompts[:NUM_PROBED])
+            for number, prompt in enumerate(prompts)
         ]
-        sampled = sample_together(self._engine(), requests)
-        probe = gather_rollouts([list(request.prompt_ids) for request in requests], sampled)
-        told = probe.sampler_logprobs[probe.mask]
-        if told.isnan().any():
-            raise NoLogprobs(self.server.url)
-        self.gap, gap_of_reference = (
-            (told - training_logprobs(model, probe)).abs().mean().item()
-            for model in (self.policy.model, self.reference)
-        )
-        if is_of_other_weights(self.gap, gap_of_reference):
-            raise OtherWeights(self.server.url, self.gap, gap_of_reference)
+        sampled = team.collect(self._ask(team.share(requests)))
+        return gather_rollouts([list(prompt) for prompt in prompts], sampled)
+
+    def _remember(self, probe: StartProbe) -> None:
+        self._at_start = probe
+        if team.is_first():
+            probe.write(self.start_probe)
+
+    def _logprobs_at_start(self, probe: Rollouts) -> Tensor:
+        """(T,) nats; NaN where nobody knows."""
+        if self.start is not None:
+            return training_logprobs(self.start, probe)
+        if self._at_start is None:  # the stage began on another machine
+            return torch.full((int(probe.mask.sum()),), math.nan)
+        return self._at_start.logprobs_of([own for [own] in probe.completions])
 
     def _engine(self) -> OpenAIEngine:
         assert self._given is not None
@@ -161,24 +209,24 @@ class RolloutServer:
         A server that was lost on the way may have come back with other weights: it is given them again, and asked for
         all completions again. Raises ServerUnreachable, ServerRefused, and what hand_over does.
         """
-        assert self._step is not None
-        for _ in range(MOST_HAND_OVERS):
-            found = self._sample(requests, on_finished)
-            if not team.any_of(self.server.num_losses > self._losses):
-                return found
-            log.warning("the completions server at %s was lost; step %d is sampled again", self.server.url, self._step)
-            self._hand_over(self._step)
-        raise ServerUnreachable(self.server.url, "it is lost each time that it samples", self.server.use)
+        return self._until_kept(lambda: self._ask(requests, on_finished))
 
-    def _sample(
-        self, requests: Sequence[SampleRequest], on_finished: OnFinished | None
+    def _ask(
+        self, requests: Sequence[SampleRequest], on_finished: OnFinished | None = None
     ) -> list[list[SampledCompletion]]:
+        """Raises WeightsLost, in all processes where it does in any."""
+        found: list[list[SampledCompletion]] | None = None
         try:
-            return self._engine().sample(requests, on_finished)
-        except ServerRefused:
-            if self.server.num_losses > self._losses:  # what it does not know it may have forgotten
-                return []
-            raise
+            found = self._engine().sample(requests, on_finished)
+        except ServerRefused as refusal:
+            # It started again, and nothing was under way that would have been lost with it.
+            is_forgotten = self.weights.is_adapter and refusal.status == 404
+            if not is_forgotten and self.server.num_losses == self._losses:
+                raise
+        if team.any_of(found is None or self.server.num_losses > self._losses):
+            raise WeightsLost
+        assert found is not None
+        return found
 
 
 def rollout_server(
@@ -188,27 +236,14 @@ def rollout_server(
     url = os.environ.get(f"{ROLLOUTS.variables}_URL")
     if not url:
         return None
+    source = stage.models["policy"]
     server = CompletionsServer(url, os.environ.get(f"{ROLLOUTS.variables}_KEY"), ROLLOUTS)
     return RolloutServer(
         server=server,
-        weights=HandOver(server, models.policy.model, stage.models["policy"], folder.path / "rollouts"),
+        weights=HandOver(server, models.policy.model, source, folder.path / "rollouts"),
         policy=models.policy,
-        reference=models.reference.model,
+        start=models.reference.model if stage.models.get("reference", source) == source else None,
+        start_probe=folder.path / "start_probe.json",
         seed=stage.seed,
         max_completion_tokens=config.max_completion_tokens,
     )
-
-
-@torch.no_grad()
-def training_logprobs(model: PreTrainedModel, rollouts: Rollouts) -> Tensor:
-    """(T,) nats of each completion token at temperature 1, as training computes them."""
-    with autocast(model.device):
-        return completion_logprobs(model, rollouts.prompts, rollouts.completions).float().cpu()
-
-
-def is_of_other_weights(gap: float, gap_of_reference: float) -> bool:
-    """Whether log probabilities so far from the policy's come from elsewhere.  Both in nats a token; NaN does.
-
-    Weights that were taken in name alone leave the server with those of the start: nearer to the reference.
-    """
-    return not gap <= MOST_GAP or gap > max(ROUNDING_GAP, 2 * gap_of_reference)

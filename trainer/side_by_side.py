@@ -34,11 +34,12 @@ def side_by_side(
         return first(), second()
     num_threads = torch.get_num_threads()
     half = num_threads // 2
-    with ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(half,)) as pool:
-        running = pool.submit(second)
-        try:
+    try:
+        # A new thread takes the number that holds when it first computes: it stays half until both are done.
+        with ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(half,)) as pool:
+            running = pool.submit(second)
             torch.set_num_threads(half)
             done = first()
-        finally:
-            torch.set_num_threads(num_threads)
         return done, running.result()
+    finally:
+        torch.set_num_threads(num_threads)

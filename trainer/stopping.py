@@ -65,12 +65,14 @@ def length_drifted(tokens: float, before: float, factor: float) -> str:
 def length_share(figures: Figures, start: Figures) -> float | None:
     """The share of the gain in score that the change of length alone would have brought; None while there is no gain.
 
-    By the line through score and log length among the completions of the start: where they only became longer (or
-    shorter) along that line, the share is 1 (after Singhal et al. 2023, arXiv:2310.03716, who compare within bins of
-    length).
+    Of completions that ended by themselves. By the line through score and log length among those of the start: where
+    they only became longer (or shorter) along that line, the share is 1 (after Singhal et al. 2023, arXiv:2310.03716,
+    who compare within bins of length).
     """
-    gain = figures["held_out_score"] - start["held_out_score"]
-    if gain < MIN_GAIN or "held_out_length_slope" not in start:  # a stage that an earlier version began has none
+    if not {"held_out_length_slope", "held_out_finished_score"} <= figures.keys() & start.keys():
+        return None  # hardly any ended by itself, or an earlier version began the stage
+    gain = figures["held_out_finished_score"] - start["held_out_finished_score"]
+    if gain < MIN_GAIN:
         return None
     return start["held_out_length_slope"] * (figures["held_out_log_tokens"] - start["held_out_log_tokens"]) / gain
 

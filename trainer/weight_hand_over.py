@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from trainer import team
 from trainer.adapters import has_adapter, plain_state, saving_adapter
@@ -84,7 +84,17 @@ class HandOver:
         if self.is_adapter:
             return saving_adapter(self.model, trunk=self.source)
         state = whole_state(self.model, torch.bfloat16 if self.model.device.type == "cuda" else torch.float32)
-        return lambda weights: self.model.save_pretrained(str(weights), state_dict=state)
+        served = AutoConfig.from_pretrained(self.source, trust_remote_code=False)
+        num_rows = served.get_text_config().vocab_size
+        if num_rows == self.model.get_input_embeddings().weight.shape[0]:
+            return lambda weights: self.model.save_pretrained(str(weights), state_dict=state)
+        own_rows = cut_vocabulary(state, self.model, num_rows)
+
+        def write(weights: Path) -> None:
+            self.model.save_pretrained(str(weights), state_dict=own_rows)
+            served.save_pretrained(str(weights))  # the policy's names a pad beyond these rows
+
+        return write
 
     def _tell(self, weights: Path) -> None:
         if self.is_adapter:
@@ -122,3 +132,11 @@ def whole_state(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]
         id(value): value.detach().to(dtype) if value.is_floating_point() else value for value in state.values()
     }
     return {name: converted[id(value)] for name, value in state.items()}
+
+
+def cut_vocabulary(state: dict[str, Tensor], model: PreTrainedModel, num_rows: int) -> dict[str, Tensor]:
+    """The state without the row of a pad token that the source lacks: the server's embeddings have no room for it."""
+    of_vocabulary = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+    prefixes = tuple(f"{name}." for name, module in model.named_modules() if id(module) in of_vocabulary)
+    cut = {id(value): value[:num_rows].clone() for name, value in state.items() if name.startswith(prefixes)}
+    return {name: cut.get(id(value), value) for name, value in state.items()}

@@ -23,7 +23,14 @@ from app.wakeups import Wakeups
 from tests.completions_servers import ToldServer, told_server, transformers_server
 from tests.trainer.test_sampler import answer, ask, make_loop, slates
 from tests.trainer.tiny import EOS, text_of
-from trainer.completions_server import SLATES, CompletionsServer, ServerRefused, ServerUnreachable, Use
+from trainer.completions_server import (
+    SLATES,
+    BadServerSetting,
+    CompletionsServer,
+    ServerRefused,
+    ServerUnreachable,
+    Use,
+)
 from trainer.decoding import LocalEngine, SampledCompletion, SampleRequest
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
 from trainer.open_models import open_policy_at
@@ -297,6 +304,35 @@ def test_trouble_that_stays_is_named_and_the_key_is_in_no_message_and_no_log(
     for said in (str(caught.value), caught.value.advice, caplog.text):
         assert KEY not in said
         assert "password" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "variable"),
+    [
+        ("gpu2:8100", KEY, "PODIUM_ENGINE_URL"),
+        ("me:password@gpu2:8100", KEY, "PODIUM_ENGINE_URL"),
+        ("http://me:password@gpu2:81OO", KEY, "PODIUM_ENGINE_URL"),
+        ("http://gpu2:99999", KEY, "PODIUM_ENGINE_URL"),
+        ("http://", KEY, "PODIUM_ENGINE_URL"),
+        ("http://gpu2:8100", f"{KEY}\nand-more", "PODIUM_ENGINE_KEY"),
+        ("http://gpu2:8100", f"{KEY}–", "PODIUM_ENGINE_KEY"),
+    ],
+)
+def test_an_address_or_key_that_cannot_be_used_is_named_at_once_and_not_quoted(
+    url: str, key: str, variable: str
+) -> None:
+    """Seen to fail without the check: the first request of each was tried again, or ended in an error of httpx."""
+    with pytest.raises(BadServerSetting, match=f"^{variable}") as caught:
+        CompletionsServer(url, key, SLATES)
+    for said in (caught.value.message, caught.value.advice):
+        assert KEY not in said
+        assert "password" not in said
+
+
+def test_a_key_from_a_file_is_sent_without_its_line_break(told_server: ToldServer) -> None:
+    with closing(CompletionsServer(f" {told_server.url}/v1/\n", f"{KEY}\n", SLATES)) as server:
+        server.complete({"model": "any"})
+    assert told_server.keys == [f"Bearer {KEY}"]
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,18 @@ def test_an_error_of_either_is_raised_and_the_threads_are_given_back(num_threads
     with pytest.raises(ValueError, match=who):
         side_by_side(CPU, *works)
     assert torch.get_num_threads() == num_threads
+
+
+def test_the_second_has_its_half_though_it_first_computes_when_the_first_is_long_done(num_threads):
+    """Seen to fail with the threads given back after the first: a new thread asks for their number when it computes."""
+    if num_threads == 1:  # one after the other
+        return
+    is_done = threading.Event()
+
+    def second():
+        is_done.wait()
+        threading.Event().wait(0.05)  # whatever the caller does then, it has done
+        return torch.get_num_threads()
+
+    _, found = side_by_side(CPU, is_done.set, second)
+    assert found == max(1, num_threads // 2)
