@@ -117,8 +117,8 @@ def by_length(scores: Tensor, lengths: Tensor) -> dict[str, float]:
 
     Those that were cut off are the longest and score low, whatever length is worth.
     scores: (F,).  lengths: (F,) tokens, at least 1.
-    held_out_length_slope: how much more a completion scores per unit of log length, by least squares; 0 where all are
-    of one length.
+    held_out_geometric_tokens: the geometric mean of the lengths.  held_out_length_slope: how much more a completion
+    scores per unit of log length, by least squares; 0 where all are of one length.
     """
     if len(scores) < 2:
         return {}
@@ -127,6 +127,6 @@ def by_length(scores: Tensor, lengths: Tensor) -> dict[str, float]:
     spread = (centred * centred).sum().item()
     return {
         "held_out_finished_score": scores.mean().item(),
-        "held_out_log_tokens": log_lengths.mean().item(),
+        "held_out_geometric_tokens": log_lengths.mean().exp().item(),
         "held_out_length_slope": (centred * scores.double()).sum().item() / spread if spread > 0 else 0.0,
     }

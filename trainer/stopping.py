@@ -5,6 +5,7 @@ leaving them (arXiv:2210.10760 saw the true score fall while the proxy's rose), 
 compares the figures of a look at held-out prompts with those of the start, and answers with a sentence or with "".
 """
 
+import math
 from collections.abc import Mapping
 
 from trainer.errors import StageError
@@ -74,7 +75,8 @@ def length_share(figures: Figures, start: Figures) -> float | None:
     gain = figures["held_out_finished_score"] - start["held_out_finished_score"]
     if gain < MIN_GAIN:
         return None
-    return start["held_out_length_slope"] * (figures["held_out_log_tokens"] - start["held_out_log_tokens"]) / gain
+    growth = math.log(figures["held_out_geometric_tokens"] / start["held_out_geometric_tokens"])
+    return start["held_out_length_slope"] * growth / gain
 
 
 def gained_by_length(share: float | None, most: float) -> str:

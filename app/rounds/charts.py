@@ -47,7 +47,12 @@ CHARTS = (
         "score",
         "Score",
         "reward model, normalised",
-        {"score": "rollouts", "held_out_score": "validation", "held_out_reward": "validation, cut-off ones penalised"},
+        {
+            "score": "rollouts",
+            "held_out_score": "validation",
+            "held_out_reward": "validation, cut-off ones penalised",
+            "held_out_finished_score": "validation, finished ones",
+        },
         "Should rise. The validation prompts choose the checkpoint that is kept.",
     ),
     Chart(
@@ -103,7 +108,23 @@ CHARTS = (
         "Above 0.3 the updates are too large: lower the learning rate.",
     ),
     Chart("approx_kl", "KL within a step", "nats per token", {"approx_kl": "old to new policy"}),
-    Chart("length", "Completion length", "tokens", {"completion_tokens": "rollouts", "held_out_tokens": "validation"}),
+    Chart(
+        "length",
+        "Completion length",
+        "tokens",
+        {
+            "completion_tokens": "rollouts",
+            "held_out_tokens": "validation",
+            "held_out_geometric_tokens": "validation, finished ones, geometric mean",
+        },
+    ),
+    Chart(
+        "length_slope",
+        "What length is worth",
+        "score per unit of log length",
+        {"held_out_length_slope": "validation"},
+        "How much more a longer completion scores than a shorter one: 0 where length does not matter.",
+    ),
     Chart(
         "length_share",
         "Gain that length alone explains",

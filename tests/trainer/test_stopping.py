@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from trainer.settings import PPOConfig
@@ -6,7 +8,7 @@ from trainer.stopping import length_share, no_gain, reason_to_stop
 START = {
     "held_out_kl": 0.0,
     "held_out_tokens": 20.0,
-    "held_out_log_tokens": 3.0,
+    "held_out_geometric_tokens": math.exp(3.0),
     "held_out_length_slope": 2.0,
     "held_out_finished_score": 0.1,
     "held_out_eos_rate": 0.9,
@@ -51,7 +53,7 @@ def test_a_gain_that_length_alone_explains_stops_longer_and_shorter_policies_ali
     longer = 3.0 + 0.5 * slope / abs(slope)  # worth 1.0 by that line
 
     def reason_at(gain):
-        now = START | {"held_out_finished_score": 0.1 + gain, "held_out_log_tokens": longer}
+        now = START | {"held_out_finished_score": 0.1 + gain, "held_out_geometric_tokens": math.exp(longer)}
         return reason_to_stop(now, start, PPOConfig(max_length_share=0.8))
 
     assert reason_at(1.26) == ""
@@ -59,19 +61,18 @@ def test_a_gain_that_length_alone_explains_stops_longer_and_shorter_policies_ali
 
 
 def test_a_gain_against_what_length_would_bring_is_a_good_one():
-    assert reason(held_out_finished_score=1.0, held_out_log_tokens=2.5) == ""
+    assert reason(held_out_finished_score=1.0, held_out_geometric_tokens=math.exp(2.5)) == ""
 
 
 def test_while_there_is_hardly_a_gain_length_explains_nothing():
-    assert reason(held_out_finished_score=0.45, held_out_log_tokens=4.0) == ""
+    assert reason(held_out_finished_score=0.45, held_out_geometric_tokens=math.exp(4.0)) == ""
     assert length_share(START, START) is None
 
 
 def test_a_stage_begun_before_the_slope_was_looked_at_goes_on():
-    start = {
-        name: value for name, value in START.items() if name not in ("held_out_length_slope", "held_out_log_tokens")
-    }
-    assert reason_to_stop(START | {"held_out_finished_score": 2.0, "held_out_log_tokens": 9.0}, start, CONFIG) == ""
+    start = {name: value for name, value in START.items() if name != "held_out_length_slope"}
+    now = START | {"held_out_finished_score": 2.0, "held_out_geometric_tokens": math.exp(9.0)}
+    assert reason_to_stop(now, start, CONFIG) == ""
 
 
 def test_completions_may_end_by_themselves_more_often_than_at_the_start():
