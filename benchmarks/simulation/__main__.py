@@ -20,6 +20,10 @@ from benchmarks.simulation.report import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+# What the published lines come from: seeds that nothing in them was chosen on.
+PUBLISHED = """\
+python -m benchmarks.simulation run --seeds 10,11,12,13,14
+    python -m benchmarks.simulation flaw --seeds 15,16,17,18,19"""
 
 
 def main() -> None:
@@ -43,7 +47,7 @@ def main() -> None:
             for seed in seeds:
                 run_flaw(seed, rules, arguments.work, arguments.results / "flaw.jsonl")
     else:
-        write_report(arguments.results, ROOT / "docs", "python -m benchmarks.simulation run")
+        write_report(arguments.results, ROOT / "docs", PUBLISHED)
 
 
 if __name__ == "__main__":

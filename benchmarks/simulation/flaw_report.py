@@ -12,8 +12,8 @@ FLAW = (
     "Labelers who love length: each word adds a bonus to the gold utility, which itself likes 14 to 32 words and",
     f"takes 0.05 off for each one beyond. {NUM_SLATES} rankings without noise, half of each slate twice as long as the",
     f"policy writes; completions may have {MAX_COMPLETION_TOKENS} tokens; {PPO['num_steps']} steps of",
-    f"{PPO['batch_size']} completions, with the stop rules of the preset `small`, for one strength without too, on",
-    f"the same draws. Gold is that of {PPO['num_evaluation_prompts']} held-out completions at every second step.",
+    f"{PPO['batch_size']} completions, with the stop rules of the preset `small`. Gold is that of",
+    f"{PPO['num_evaluation_prompts']} held-out completions at every second step.",
 )
 
 Lines = Sequence[Mapping[str, Any]]
@@ -24,18 +24,20 @@ def flaw_report(flaws: Lines, plots: str) -> list[str]:
     bonuses = sorted({line["bonus"] for line in flaws if line["rules"]})
     if not bonuses:
         return []
+    free = [line for line in flaws if not line["rules"]]
     text = [
         "",
         "### A planted flaw",
         "",
         *FLAW,
+        *(["Runs without the rules have the same draws and show what there was to lose."] if free else []),
         "",
         "| bonus a word | rules | gold: start | peak until the stop | at the stop | fall from the peak, % |"
         " of the policy kept | stopped at steps | because of | seeds |",
         "| --- " * 10 + "|",
         *(flaw_row([line for line in flaws if line["bonus"] == bonus and line["rules"]]) for bonus in bonuses),
     ]
-    if free := [line for line in flaws if not line["rules"]]:
+    if free:
         text.append(flaw_row(free))
     return [*text, "", f"![A planted flaw]({plots}/simulation-flaw.svg)"]
 
