@@ -193,7 +193,6 @@ def test_a_round_survives_the_death_of_postgres(
         os.kill(recipe, signal.SIGCONT)
         wait_for(lambda: num_steps(tmp_path) > steps_before, "the recipe to go on without a database")
         revive(data)
-        own.dispose()
         wait_for(lambda: state_of(round.id) == RoundState.SUCCEEDED, "the round's end")
     with SessionFactory() as session:
         assert session.execute(text("SELECT count(*) FROM ranking")).scalar() == rankings
