@@ -40,7 +40,7 @@ SAMPLES = (1, 8)  # of each prompt, in ours; TRL's costs the same for any number
 ABOUT = """\
 2.1 M parameters (Llama, hidden 128, 6 layers), random weights; prompts of 128 tokens, completions of 32; a step is 32
 episodes and 4 passes of one update each. All compute in fp32 but where bf16 is said. Memory is the process's peak above
-what it held before the first step, all models open; Podium computes at most 2,048 tokens at once, as its preset for
+what it held before the first step, all models open; Podium computes at most 3,072 tokens at once, as its preset for
 small models does, with the gradient of the whole batch. Medians; in brackets, of time on the cores."""
 
 

@@ -17,12 +17,14 @@ from trainer import team
 from trainer.choosing import draws_of
 from trainer.lanes import GPU_STEPPING, Job, Lanes, Stepping
 from trainer.memory import shape_of
+from trainer.models import num_parameters
 from trainer.prompting import PromptTooLong
 from trainer.sharding import is_sharded, whole_twin
-from trainer.side_by_side import gains_from_two, side_by_side
+from trainer.side_by_side import gains_from_two, on_one_thread, side_by_side
 
 CPU_ROWS, GPU_ROWS = 128, 256
 CACHE_SHARE = 0.25  # of a GPU's free memory
+SMALL_STEP = 64e6  # parameters times rows: up to there a step's arithmetic takes a CPU less time than its calls
 
 FinishReason = Literal["stop", "length"]
 
@@ -142,6 +144,10 @@ class LocalEngine:
         by_length = sorted(
             range(len(requests)), key=lambda r: (requests[r].max_completion_tokens, len(requests[r].prompt_ids))
         )
+        num_rows = min(sum(len(request.seeds) for request in requests), self.max_rows)
+        if model.device.type == "cpu" and num_parameters(model) * num_rows <= SMALL_STEP:
+            with on_one_thread():  # more of them take longer: twice as long with eight rows of two million parameters
+                return self._sample(model, requests, by_length, on_finished)
         if len(requests) > 1 and gains_from_two(model.device):
             first, second = side_by_side(
                 model.device,

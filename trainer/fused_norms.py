@@ -19,10 +19,8 @@ class RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, eps: float) -> Tensor:
         """states: (..., D) in fp32 or fp64.  weight: (D,) of the same type."""
-        norm = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-        scale = norm.square_().div_(states.shape[-1]).add_(eps).rsqrt_()  # (..., 1)
+        normalised, scale = normalised_by_size(states, weight, eps)
         ctx.save_for_backward(states, weight, scale)
-        normalised: Tensor = (states * scale).mul_(weight)
         return normalised
 
     @staticmethod
@@ -36,6 +34,13 @@ class RMSNorm(torch.autograd.Function):
         if for_states is not None:
             for_states.add_(scale * (upstream @ weight)[..., None], alpha=1 / width)
         return for_states, for_weight, None
+
+
+def normalised_by_size(states: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """What the norm computes, and (..., 1) by what it multiplies the states for that."""
+    norm = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+    scale = norm.square_().div_(states.shape[-1]).add_(eps).rsqrt_()
+    return (states * scale).mul_(weight), scale
 
 
 def fuse_norms(model: nn.Module) -> None:
@@ -68,5 +73,7 @@ def normalise(norm: Any, states: Tensor) -> Tensor:
     ):
         unchanged: Tensor = type(norm).forward(norm, states)
         return unchanged
+    if not torch.is_grad_enabled():  # decoding calls it for a row or two, where recording costs as much as computing
+        return normalised_by_size(states, weight, norm.variance_epsilon)[0]
     normalised: Tensor = RMSNorm.apply(states, weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
     return normalised

@@ -23,24 +23,23 @@ class Rotation(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """states: (..., D).  cos, sin: the same number of dimensions, broadcast; the angles of both halves."""
         ctx.save_for_backward(cos, sin)
-        first, second = states.chunk(2, dim=-1)
-        rotated = states * cos
-        of_first, of_second = rotated.chunk(2, dim=-1)
-        sin_first, sin_second = sin.chunk(2, dim=-1)
-        of_first.addcmul_(second, sin_first, value=-1)
-        of_second.addcmul_(first, sin_second)
-        return rotated
+        return turned(states, cos, sin, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        first, second = gradients[0].chunk(2, dim=-1)
-        turned_back = gradients[0] * cos
-        of_first, of_second = turned_back.chunk(2, dim=-1)
-        sin_first, sin_second = sin.chunk(2, dim=-1)
-        of_first.addcmul_(second, sin_second)
-        of_second.addcmul_(first, sin_first, value=-1)
-        return turned_back, None, None
+        return turned(gradients[0], cos, sin, -1), None, None
+
+
+def turned(states: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    """direction: 1, or -1 for the way back, which is the gradient's."""
+    first, second = states.chunk(2, dim=-1)
+    rotated = states * cos
+    of_first, of_second = rotated.chunk(2, dim=-1)
+    sin_first, sin_second = sin.chunk(2, dim=-1)
+    of_first.addcmul_(second, sin_first, value=-direction)
+    of_second.addcmul_(first, sin_second, value=direction)
+    return rotated
 
 
 def fuse_rotation(model: nn.Module) -> None:
@@ -69,6 +68,8 @@ def own_rotation(theirs: Rotate) -> Rotate:
         if query.device.type != "cpu" or not is_whole or not is_exact:
             return theirs(query, key, cos, sin, unsqueeze_dim)
         cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+        if not torch.is_grad_enabled():  # as in decoding, where recording costs as much as computing
+            return turned(query, cos, sin, 1), turned(key, cos, sin, 1)
         rotated: Any = [Rotation.apply(states, cos, sin) for states in (query, key)]  # type: ignore[no-untyped-call]
         return rotated[0], rotated[1]
 

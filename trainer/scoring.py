@@ -3,7 +3,8 @@
 Everything comes in the order prompt, completion, token: M completions, T completion tokens in all.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -115,15 +116,24 @@ def slate_tokens(prompt: Sequence[int], completions: Sequence[Sequence[int]]) ->
     return len(prompt) + sum(len(completion) for completion in completions)
 
 
-def micro_batches(costs: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices 0, 1, ... in runs that cost at most max_tokens; one that costs more stands alone."""
-    run: list[int] = []
+def micro_batches(costs: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices 0, 1, ... in as few runs of at most max_tokens as can be, and these as even as can be.
+
+    What costs more than max_tokens stands alone.
+    """
+    fewest = len(_runs(costs, max_tokens))
+    limit = bisect_left(range(max_tokens), True, key=lambda limit: len(_runs(costs, limit)) <= fewest)
+    return _runs(costs, limit)
+
+
+def _runs(costs: Sequence[int], limit: int) -> list[list[int]]:
+    """Each run takes what still fits."""
+    runs: list[list[int]] = []
     tokens = 0
     for index, cost in enumerate(costs):
-        if run and tokens + cost > max_tokens:
-            yield run
-            run, tokens = [], 0
-        run.append(index)
+        if not runs or tokens + cost > limit:
+            runs.append([])
+            tokens = 0
+        runs[-1].append(index)
         tokens += cost
-    if run:
-        yield run
+    return runs

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from tests.trainer.tiny import tiny_config
+from trainer import decoding
 from trainer.choosing import choose_tokens
 from trainer.decoding import LocalEngine, SampleRequest, stop_token_ids
 from trainer.lanes import NonFiniteLogits, Stepping
@@ -97,7 +98,8 @@ def test_each_completion_is_told_once_the_moment_it_is_finished(model):
     assert lengths[0] < lengths[-1]
 
 
-def test_two_threads_give_what_one_gives(model):
+def test_two_threads_give_what_one_gives(model, monkeypatch):
+    monkeypatch.setattr(decoding, "SMALL_STEP", 0)  # this model's steps are
     engine = LocalEngine(model, Tokenizer)
     requests = [request_of(prompt, seeds=(3, 4)) for prompt in RAGGED]
     alone = engine.sample(requests)
@@ -107,6 +109,21 @@ def test_two_threads_give_what_one_gives(model):
     finally:
         torch.set_num_threads(1)
     assert [[c.token_ids for c in slate] for slate in together] == [[c.token_ids for c in slate] for slate in alone]
+
+
+@pytest.mark.parametrize(("small_step", "expected"), [(None, {1}), (0, {2})])
+def test_small_steps_take_one_thread_and_the_others_are_given_back(model, monkeypatch, small_step, expected):
+    if small_step is not None:
+        monkeypatch.setattr(decoding, "SMALL_STEP", small_step)
+    seen = set()
+    model.register_forward_pre_hook(lambda *_: seen.add(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        LocalEngine(model, Tokenizer).sample([request_of(RAGGED[0], seeds=(3, 4))])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == expected
 
 
 def test_the_logprobs_are_those_of_a_plain_forward_at_the_same_temperature(model):

@@ -93,10 +93,18 @@ def test_a_saved_reward_model_scores_as_before(llama_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("costs", "runs"), [([3, 3, 3], [[0, 1], [2]]), ([9, 1, 1], [[0], [1, 2]]), ([], []), ([6], [[0]])]
+    ("costs", "runs"),
+    [
+        ([3, 3, 3], [[0, 1], [2]]),
+        ([2, 2, 2, 2], [[0, 1], [2, 3]]),  # not three and one
+        ([1, 1, 1, 1, 5], [[0, 1, 2, 3], [4]]),
+        ([9, 1, 1], [[0], [1, 2]]),
+        ([], []),
+        ([6], [[0]]),
+    ],
 )
-def test_micro_batches_fill_up_in_order_and_what_is_too_large_stands_alone(costs, runs):
-    assert list(micro_batches(costs, 6)) == runs
+def test_micro_batches_are_few_and_even_and_what_is_too_large_stands_alone(costs, runs):
+    assert micro_batches(costs, 6) == runs
 
 
 def test_packing_leaves_no_padding():

@@ -158,7 +158,7 @@ class PolicyConfig(ScoredConfig):
     micro_batch_tokens: int = setting(
         16384,
         "Tokens computed at once; lower it when memory runs out. The gradient stays the same.",
-        small=2048,
+        small=3072,
         minimum=64,
     )
     checkpoint_every_steps: int = setting(10, "Steps between two resumable checkpoints.", small=5, minimum=1)
