@@ -41,9 +41,8 @@ class Aim:
     figure: str = "validation_loss"  # of what `look` returns
     is_higher_better: bool = False
     looks_at_start: bool = False  # the parameters that the fit starts with may be the best too
-    kl_budget: float = (
-        math.inf
-    )  # nats a completion: a look whose held_out_kl is above it is never the best, and ends it
+    # Nats a completion: a look whose held_out_kl is above it is never the best, and ends it.
+    kl_budget: float = math.inf
 
 
 @dataclass
@@ -85,66 +84,88 @@ def fit(
     num_metric_bytes: of metrics.jsonl that were there before the fit and stay.
     Raises NotFinite, DiskFull, Interrupted.
     """
-    optimizer = adamw(model, config.weight_decay)
-    checkpoints, metrics, samples = Checkpoints(folder.checkpoints), folder.metrics(), folder.samples()
-    steps_per_epoch = math.ceil(num_examples / config.batch_size)
-    num_steps = steps_per_epoch * config.num_epochs
-    progress = Fit()
-
-    def save() -> None:
-        tensors = {**model_tensors(model, "model"), **optimizer_tensors(optimizer, "optimizer")}
-        tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
-        state = {name: value for name, value in vars(progress).items() if name != "best"}
-        positions = {"metrics": metrics.position, "samples": samples.position}
-        checkpoints.save(progress.step, tensors, {"progress": state, "positions": positions})
-
-    if checkpoint := checkpoints.load_latest():
-        load_model_tensors(model, checkpoint.tensors, "model")
-        load_optimizer_tensors(optimizer, checkpoint.tensors, "optimizer")
-        best = divided_as_learned(model, with_prefix(checkpoint.tensors, "best."), "model")
-        progress = Fit(**checkpoint.state["progress"], best=best)
-    positions = checkpoint.state["positions"] if checkpoint else {"metrics": num_metric_bytes, "samples": 0}
-    metrics.cut_back(positions["metrics"])
-    samples.cut_back(positions["samples"])
-    is_resumed = checkpoint is not None
-    del checkpoint  # its tensors are whole
-
-    def look_and_judge() -> dict[str, float]:
-        assert look is not None
-        seen = look(progress.step)
-        require_finite(progress.step, **seen)
-        judge(progress, model, seen, aim, config.patience)
-        return seen
-
+    run = FitRun(model, num_examples, config, seed, folder, aim)
+    is_resumed = run.go_on_from_checkpoint(num_metric_bytes)
     if look and aim.looks_at_start and not is_resumed:
-        progress.start_figures = look_and_judge()
-        metrics.record(0, **progress.start_figures)
-    while progress.step < num_steps and not progress.stopped:
-        started = time.perf_counter()
-        epoch, batch_number = divmod(progress.step, steps_per_epoch)
-        batch = batches_of(num_examples, steps_per_epoch, seed, epoch)[batch_number]
-        values = learn(batch)
-        rate = config.rate(config.learning_rate) * rate_share(
-            progress.step, num_steps, config.warmup, config.final_learning_rate
-        )
-        values |= {"learning_rate": rate, "gradient_norm": update(model, optimizer, rate, config.max_gradient_norm)}
-        progress.step += 1
-        require_finite(progress.step, **values)
-        tokens, operations = int(values.pop("tokens")), values.pop("operations")
-        values["step_s"] = time.perf_counter() - started
-        values |= throughput(tokens, operations, values["step_s"], next(model.parameters()).device)
-        if look and is_look(progress.step, steps_per_epoch, config.evaluations_per_epoch):
-            values |= look_and_judge()
-        metrics.record(progress.step, **values)
-        at_end = progress.step == num_steps or bool(progress.stopped)
+        run.progress.start_figures = run.look(look)
+        run.metrics.record(0, **run.progress.start_figures)
+    while not run.is_over:
+        values = run.step(learn)
+        if look and is_look(run.progress.step, run.steps_per_epoch, config.evaluations_per_epoch):
+            values |= run.look(look)
+        run.metrics.record(run.progress.step, **values)
         is_asked_to_stop = team.any_of(interrupt.requested)
-        if at_end or is_asked_to_stop or progress.step % config.checkpoint_every_steps == 0:
-            save()
+        if run.is_over or is_asked_to_stop or run.progress.step % config.checkpoint_every_steps == 0:
+            run.save()
         if is_asked_to_stop:
             raise Interrupted
-    if progress.best:
-        load_model_tensors(model, progress.best, "model")
-    return progress
+    if run.progress.best:
+        load_model_tensors(model, run.progress.best, "model")
+    return run.progress
+
+
+class FitRun:
+    """One call of `fit`: the model and its optimiser, the files it writes, and how far it has come."""
+
+    def __init__(
+        self, model: nn.Module, num_examples: int, config: FittedConfig, seed: int, folder: RoundFolder, aim: Aim
+    ) -> None:
+        self.model, self.num_examples, self.config, self.seed, self.aim = model, num_examples, config, seed, aim
+        self.optimizer = adamw(model, config.weight_decay)
+        self.checkpoints, self.metrics = Checkpoints(folder.checkpoints), folder.metrics()
+        self.samples = folder.samples()
+        self.steps_per_epoch = math.ceil(num_examples / config.batch_size)
+        self.num_steps = self.steps_per_epoch * config.num_epochs
+        self.progress = Fit()
+
+    @property
+    def is_over(self) -> bool:
+        return self.progress.step >= self.num_steps or bool(self.progress.stopped)
+
+    def go_on_from_checkpoint(self, num_metric_bytes: int) -> bool:
+        """Take up the newest checkpoint, if there is one, and cut off what was written after it; whether there was."""
+        checkpoint = self.checkpoints.load_latest()
+        if checkpoint is not None:
+            load_model_tensors(self.model, checkpoint.tensors, "model")
+            load_optimizer_tensors(self.optimizer, checkpoint.tensors, "optimizer")
+            best = divided_as_learned(self.model, with_prefix(checkpoint.tensors, "best."), "model")
+            self.progress = Fit(**checkpoint.state["progress"], best=best)
+        positions = checkpoint.state["positions"] if checkpoint else {"metrics": num_metric_bytes, "samples": 0}
+        self.metrics.cut_back(positions["metrics"])
+        self.samples.cut_back(positions["samples"])
+        return checkpoint is not None
+
+    def save(self) -> None:
+        tensors = {**model_tensors(self.model, "model"), **optimizer_tensors(self.optimizer, "optimizer")}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.progress.best.items()}
+        state = {name: value for name, value in vars(self.progress).items() if name != "best"}
+        positions = {"metrics": self.metrics.position, "samples": self.samples.position}
+        self.checkpoints.save(self.progress.step, tensors, {"progress": state, "positions": positions})
+
+    def step(self, learn: Callable[[Sequence[int]], dict[str, float]]) -> dict[str, float]:
+        """Learn from the batch that is next; returns its metrics."""
+        started, config, step = time.perf_counter(), self.config, self.progress.step
+        epoch, batch_number = divmod(step, self.steps_per_epoch)
+        batch = batches_of(self.num_examples, self.steps_per_epoch, self.seed, epoch)[batch_number]
+        values = learn(batch)
+        rate = config.rate(config.learning_rate) * rate_share(
+            step, self.num_steps, config.warmup, config.final_learning_rate
+        )
+        norm = update(self.model, self.optimizer, rate, config.max_gradient_norm)
+        values |= {"learning_rate": rate, "gradient_norm": norm}
+        self.progress.step += 1
+        require_finite(self.progress.step, **values)
+        tokens, operations = int(values.pop("tokens")), values.pop("operations")
+        values["step_s"] = time.perf_counter() - started
+        values |= throughput(tokens, operations, values["step_s"], next(self.model.parameters()).device)
+        return values
+
+    def look(self, look: Callable[[int], dict[str, float]]) -> dict[str, float]:
+        """Look at the validation split and judge what is seen; returns it."""
+        seen = look(self.progress.step)
+        require_finite(self.progress.step, **seen)
+        judge(self.progress, self.model, seen, self.aim, self.config.patience)
+        return seen
 
 
 def judge(progress: Fit, model: nn.Module, seen: dict[str, float], aim: Aim, patience: int) -> None:
