@@ -53,6 +53,31 @@ def slates_of(rows: Sequence[RankingRow]) -> list[Slate]:
     return list(slates.values())
 
 
+@dataclass(frozen=True)
+class SlatesOfStage:
+    """What a reward stage learns from and is judged by; the test split, which judges policies, is none of it."""
+
+    train: list[Slate]
+    validation: list[Slate]
+    held_out: list[Slate]  # by labelers nobody learns from
+    num_too_long: int  # rankings with more tokens than the model can read
+    num_all_ties: int  # rankings that place no completion above another
+
+
+def share_out(rows: Sequence[RankingRow], limit: float) -> SlatesOfStage:
+    """limit: tokens that the model reads at once, infinite where it says none."""
+    rows = [row for row in rows if row.split != "test"]
+    fitting = [row for row in rows if longest_tokens(row) <= limit]
+    usable = [row for row in fitting if len(set(row.ranks)) > 1]
+    return SlatesOfStage(
+        train=slates_of([row for row in usable if row.split == "train" and not row.held_out_labeler]),
+        validation=slates_of([row for row in usable if row.split == "validation" and not row.held_out_labeler]),
+        held_out=slates_of([row for row in usable if row.held_out_labeler]),
+        num_too_long=len(rows) - len(fitting),
+        num_all_ties=len(fitting) - len(usable),
+    )
+
+
 def batches_of_slates(slates: Sequence[Slate], config: RewardConfig) -> list[list[Slate]]:
     costs = [slate.num_tokens for slate in slates]
     return [[slates[i] for i in batch] for batch in micro_batches(costs, config.micro_batch_tokens)]

@@ -31,11 +31,10 @@ from trainer.ranked_slates import (
     Slate,
     batches_of_slates,
     judged_slates,
-    longest_tokens,
     loss_of,
     mean_scores_of,
     scores_of,
-    slates_of,
+    share_out,
 )
 from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
@@ -66,19 +65,14 @@ class NothingToFit(StageError):
 def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     """The recipe, top to bottom."""
     config = cast(RewardConfig, stage.config)
-    rows = [row for row in folder.read_rankings() if row.split != "test"]  # that split judges policies
     members = start_members(stage, config)
     for member in members.models:
         checkpointing(member, config.gradient_checkpointing)
     limit = context_tokens(members.models[0])
-    fitting = [row for row in rows if longest_tokens(row) <= limit]
-    usable = [row for row in fitting if len(set(row.ranks)) > 1]  # a ranking that is all ties implies no comparison
-    num_too_long, num_all_ties = len(rows) - len(fitting), len(fitting) - len(usable)
-    train = slates_of([row for row in usable if row.split == "train" and not row.held_out_labeler])
-    validation = slates_of([row for row in usable if row.split == "validation" and not row.held_out_labeler])
-    held_out = slates_of([row for row in usable if row.held_out_labeler])
+    data = share_out(folder.read_rankings(), limit)
+    train, validation = data.train, data.validation
     if not train:
-        raise NothingToFit(num_all_ties, num_too_long)
+        raise NothingToFit(data.num_all_ties, data.num_too_long)
     samples = folder.samples()
 
     def learn(batch: Sequence[int]) -> dict[str, float]:
@@ -91,17 +85,12 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
     fitted = fit(
         members.together(), len(train), learn, look if validation else None, config, stage.seed, folder, interrupt
     )
-
-    def reference() -> Policy:
-        if members.trunk is not None and not is_divided(config):
-            return members.trunk
-        # It is only sampled from, for which it would be whole if it were divided too.
-        return load_policy(stage.models["policy"], stage.device, trunk_dtype(stage.device))
-
-    yardstick = find_yardstick(folder, config, train + validation, reference, seed=stage.seed, limit=limit)
+    yardstick = find_yardstick(
+        folder, config, train + validation, lambda: reference_of(members, stage), seed=stage.seed, limit=limit
+    )
     normalisations = [normalise(member, yardstick) for member in members.models]
     judged = judge(members.models, validation, config)
-    by_held_out = figures(judge(members.models, held_out, config)) if held_out else {}
+    by_held_out = figures(judge(members.models, data.held_out, config)) if data.held_out else {}
     folder.publish_result(
         saving_members(members, source=stage.models["policy"]),
         {
@@ -114,8 +103,8 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
                     "num_steps": fitted.step,
                     "num_members": len(members.models),
                     "num_train_rankings": sum(len(slate.rankings) for slate in train),
-                    "num_all_ties": num_all_ties,
-                    "num_too_long": num_too_long,
+                    "num_all_ties": data.num_all_ties,
+                    "num_too_long": data.num_too_long,
                     "num_parameters": num_parameters(members.models[0]),
                     "score_std": normalisations[0].score_std,
                     "score_shift": normalisations[0].shift,
@@ -129,6 +118,14 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
             **members.description(stage.models["policy"], [own.score_std for own in normalisations]),
         },
     )
+
+
+def reference_of(members: Members, stage: Stage) -> Policy:
+    """The policy that demonstrations are compared with: the adapters' trunk, or read again."""
+    if members.trunk is not None and not is_divided(cast(RewardConfig, stage.config)):
+        return members.trunk
+    # It is only sampled from, for which it would be whole if it were divided too.
+    return load_policy(stage.models["policy"], stage.device, trunk_dtype(stage.device))
 
 
 def start_members(stage: Stage, config: RewardConfig) -> Members:
