@@ -46,6 +46,7 @@ def draw(plot: Plot) -> bytes:
         x_title=plot.x_title,
         legend_at_bottom=True,
         legend_at_bottom_columns=2,
+        margin_bottom=20 + 25 * (num_lines % 2),  # pygal keeps no room for a row of one
         legend_box_size=10,
         truncate_legend=-1,
         max_scale=6,
