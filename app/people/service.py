@@ -307,6 +307,12 @@ def accept_invitation(session: Session, token: str, account: Account, *, now: da
     invitation = open_invitation(session, token, now=now, lock=True)  # of two who follow one link, one gets in
     if invitation.email is not None and invitation.email != account.email:
         raise InvitedSomeoneElse(invitation.email)
+    take_invitation(session, invitation, account, now=now)
+    return invitation
+
+
+def take_invitation(session: Session, invitation: Invitation, account: Account, *, now: datetime) -> None:
+    """Give the account what an open invitation promises; the caller has locked it, and knows that it is theirs."""
     invitation.accepted_at, invitation.accepted_by = now, account.id
     if invitation.makes_site_admin:
         account.is_site_admin = True
@@ -314,7 +320,6 @@ def accept_invitation(session: Session, token: str, account: Account, *, now: da
         _join(session, account, invitation.project_id, invitation.role)
     audit(session, account.id, "invitation.accept", f"invitation:{invitation.id}", invitation.project_id)
     session.flush()
-    return invitation
 
 
 def _join(session: Session, account: Account, project_id: int, role: Role) -> None:
