@@ -119,3 +119,9 @@ class LastAdmin(PeopleError):
 
     def __init__(self) -> None:
         super().__init__("This is the project's last active admin: make someone else an admin first.")
+
+
+class BadAuditFilter(PeopleError):
+    """The audit log is asked for something that it cannot look for."""
+
+    code = "bad_filter"

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.labeling.models import Ranking
 from app.people.errors import LastAdmin, PersonNotFound
-from app.people.models import Account, AuditEvent, Invitation, Labeler, Membership, Role
+from app.people.models import Account, Invitation, Labeler, Membership, Role
 from app.people.service import audit
 from app.projects.models import Project
 
@@ -140,38 +140,3 @@ def _keep_an_admin(session: Session, project: Project, leaving: Membership) -> N
     )
     if session.scalar(others) == 0:
         raise LastAdmin
-
-
-@dataclass(frozen=True)
-class Event:
-    """A line of the audit log."""
-
-    event: AuditEvent
-    who: str | None
-    project: str | None
-
-
-def audit_log(
-    session: Session, *, project: Project | None, before: int | None, action: str | None, limit: int
-) -> list[Event]:
-    """The newest events first, of one project or of all; `before` is the last id of the page above."""
-    query = (
-        select(AuditEvent, Account.name, Project.slug)
-        .outerjoin(Account, Account.id == AuditEvent.account_id)
-        .outerjoin(Project, Project.id == AuditEvent.project_id)
-        .order_by(AuditEvent.id.desc())
-        .limit(limit)
-    )
-    if project is not None:
-        query = query.where(AuditEvent.project_id == project.id)
-    if before is not None:
-        query = query.where(AuditEvent.id < before)
-    if action:
-        query = query.where(AuditEvent.action == action)
-    return [Event(*row) for row in session.execute(query)]
-
-
-def audit_actions(session: Session, *, project: Project | None) -> list[str]:
-    """The actions that the log knows, for its filter."""
-    query = select(AuditEvent.action).distinct().order_by(AuditEvent.action)
-    return list(session.scalars(query if project is None else query.where(AuditEvent.project_id == project.id)))

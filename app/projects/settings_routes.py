@@ -186,7 +186,7 @@ def settings_form(
         "projects/settings.html",
         status_code=status,
         groups=GROUPS,
-        values=texts_of(settings_history.current(project)) | (given or {}),
+        values=texts_of(settings_history.current(project)) | dict(given or {}),
         problems=problems or {},
         marks=marks or {},
         meanwhile=meanwhile or [],
