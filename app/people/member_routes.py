@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people import members, service
+from app.people import accounts, members, service
 from app.people.access import Access, AdminAccess
 from app.people.errors import InvalidPerson, PersonNotFound
-from app.people.models import Role
+from app.people.models import Account, Role
 from app.people.schemas import InvitationIn, InvitationOut, MemberChange, MemberOut
 
 router = APIRouter()
@@ -127,12 +127,15 @@ def _page(
     role: Role = Role.LABELER,
 ) -> Response:
     now = clock(session)
+    found = members.members_of(session, access.project, now=now)
+    managed = accounts.managed_by(access.account).where(Account.id.in_([member.account_id for member in found]))
     return render(
         request,
         "people/people.html",
         status_code=422 if problem else 200,
-        members=members.members_of(session, access.project, now=now),
+        members=found,
         invitations=members.open_invitations(session, access.project, now=now),
+        managed=set(session.scalars(managed)),
         roles=list(Role),
         invitation=invitation,
         problem=problem,

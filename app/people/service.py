@@ -343,10 +343,10 @@ def revoke_invitation(session: Session, project: Project, invitation_id: int, *,
 # API keys
 
 
-def create_key(session: Session, account: Account, name: str) -> str:
+def create_key(session: Session, account: Account, name: str, *, expires_at: datetime | None = None) -> str:
     """Make a key for a program and return it; only its hash is stored, so it is shown this once.
 
-    Raises InvalidPerson.
+    expires_at: None, and it goes on until it is revoked.  Raises InvalidPerson.
     """
     secret = KEY_PREFIX + new_token()
     key = APIKey(
@@ -354,6 +354,7 @@ def create_key(session: Session, account: Account, name: str) -> str:
         name=normal_name(name),
         prefix=secret[: len(KEY_PREFIX) + 6],
         secret_hash=token_hash(secret),
+        expires_at=expires_at,
     )
     session.add(key)
     session.flush()
@@ -361,11 +362,11 @@ def create_key(session: Session, account: Account, name: str) -> str:
     return secret
 
 
-def revoke_key(session: Session, account: Account, key_id: int, *, now: datetime) -> None:
+def revoke_key(session: Session, account: Account, key_id: int, *, by: Account, now: datetime) -> None:
     """End a key of the account.  Raises PersonNotFound."""
     key = session.get(APIKey, key_id)
     if key is None or key.account_id != account.id:
-        raise PersonNotFound("You have no such key: reload the page to see your keys.")
+        raise PersonNotFound("There is no such key: reload the page to see those that there are.")
     if key.revoked_at is None:
         key.revoked_at = now
-        audit(session, account.id, "key.revoke", f"key:{key.id}", name=key.name)
+        audit(session, by.id, "key.revoke", f"key:{key.id}", name=key.name, account=f"account:{account.id}")

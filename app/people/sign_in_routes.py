@@ -51,7 +51,7 @@ def sign_in(
         problem = "This address and password do not fit together. Check both, or ask an admin for a new invitation."
         return sign_in_form(request, session, next, email, problem, status=401)
     response = RedirectResponse(local(next), status_code=303)
-    _remember(request, response, session, account)
+    remember(request, response, session, account)
     return response
 
 
@@ -101,7 +101,7 @@ def accept_invitation(
     service.accept_invitation(session, token, account, now=now)
     response = RedirectResponse(_first_page(session, invitation), status_code=303)
     if is_new_here:
-        _remember(request, response, session, account)
+        remember(request, response, session, account)
     return response
 
 
@@ -166,7 +166,8 @@ def _first_page(session: Session, invitation: Invitation) -> str:
     return f"/projects/{project.slug}" + ("/work" if invitation.role is Role.LABELER else "")
 
 
-def _remember(request: Request, response: Response, session: Session, account: Account) -> None:
+def remember(request: Request, response: Response, session: Session, account: Account) -> None:
+    """Open a session of the account in the browser that gets the response."""
     user_agent = request.headers.get("user-agent")
     set_session(request, response, service.open_session(session, account, user_agent=user_agent, now=clock(session)))
 

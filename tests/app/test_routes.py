@@ -102,6 +102,7 @@ def test_the_public_routes_are_these():
         "/sign-in/sso",
         "/sign-in/sso/return",
         "/sign-in/sso/sign-out",
+        "/reset/{token}",
         "/sign-in",
         "/sign-out",
         "/invitations/{token}",
