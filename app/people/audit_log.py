@@ -167,10 +167,18 @@ def said(detail: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for name, value in detail.items():
         if name == "changed" and isinstance(value, dict):
-            lines += [(each, f"{_plain(before)} → {_plain(after)}") for each, (before, after) in value.items()]
+            lines += [(each, _change(before, after)) for each, (before, after) in value.items()]
         elif value is not None:
             lines.append((name, _plain(value)))
     return lines
+
+
+def _change(before: Any, after: Any) -> str:
+    if isinstance(before, list) and isinstance(after, list):  # of long lists only what went and what came
+        signs = [f"− {_plain(each)}" for each in before if each not in after]
+        signs += [f"+ {_plain(each)}" for each in after if each not in before]
+        return "; ".join(signs) or "in another order"
+    return f"{_plain(before)} → {_plain(after)}"
 
 
 def _plain(value: Any) -> str:

@@ -180,7 +180,6 @@ def settings_form(
 ) -> Response:
     """given: texts in place of what is stored.  version: of the settings that the form was made from."""
     project = access.project
-    changes = settings_history.changes(session, project, limit=SHOWN_BELOW_THE_FORM + 1)
     return render(
         request,
         "projects/settings.html",
@@ -192,8 +191,7 @@ def settings_form(
         meanwhile=meanwhile or [],
         goes_back_before=goes_back_before,
         version=settings_history.version_of(session, project) if version is None else version,
-        changes=changes[:SHOWN_BELOW_THE_FORM],
-        has_more_changes=len(changes) > SHOWN_BELOW_THE_FORM,
+        changes=settings_history.changes(session, project, limit=SHOWN_BELOW_THE_FORM),
         names=NAMES,
         difference=difference,
         mixture=[(source, MIXTURE_NAMES[source]) for source in MIXTURE_SOURCES],

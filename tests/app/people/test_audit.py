@@ -167,8 +167,10 @@ def test_programs_read_the_log_page_by_page(admin, events, monkeypatch):
 
 
 def test_a_change_reads_as_what_it_was_and_what_it_became():
-    assert audit_log.said({"changed": {"overlap": [1, 3]}, "email": None, "role": "labeler"}) == [
+    changed = {"overlap": [1, 3], "flags": [["Rude", "Wrong"], ["Wrong", "Silly"]]}
+    assert audit_log.said({"changed": changed, "email": None, "role": "labeler"}) == [
         ("overlap", "1 → 3"),
+        ("flags", "− Rude; + Silly"),
         ("role", "labeler"),
     ]
 
