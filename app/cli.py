@@ -9,6 +9,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from app import db, embedded_postgres, migrate, serving, terminal
@@ -109,10 +110,23 @@ def main() -> None:
         cli()
     except (CannotStart, ConfigError, embedded_postgres.PostgresDidNotStart) as error:
         terminal.refuse(str(error), exit_code=terminal.USAGE)
+    except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
+        terminal.refuse(_wrong_environment(error), exit_code=terminal.USAGE)
     except PodiumError as error:
         terminal.refuse(str(error))
     except OperationalError as error:
         terminal.refuse(f"the database did not answer ({str(error.orig).strip().splitlines()[0]}): try again")
+
+
+def _wrong_environment(error: ValidationError) -> str:
+    """What is wrong with which variable, and never what stands in it: that may be a secret."""
+    problems = []
+    for problem in error.errors(include_input=False):
+        name = "".join(f"PODIUM_{part}".upper() if str(part).islower() else str(part) for part in problem["loc"])
+        problems.append(": ".join(filter(None, (name, problem["msg"].removeprefix("Value error, ")))))
+    return "; ".join(problems)
 
 
 def _settings(**given: Any) -> Settings:

@@ -26,6 +26,7 @@ HTTP_STATUS = {
     "not_found": 404,
     "project_not_found": 404,
     "invitation_not_found": 404,
+    "reset_link_not_found": 404,
     "import_not_found": 404,
     "lease_not_found": 404,
     "prompt_not_found": 404,

@@ -69,14 +69,7 @@ def render(request: Request, template: str, *, status_code: int = 200, **context
         status_code=status_code,
     )
     if visitor:
-        page.set_cookie(
-            security.visitor_cookie(request),
-            visitor,
-            httponly=True,
-            samesite="lax",
-            secure=security.is_https(request),
-            path="/",
-        )
+        security.set_cookie(request, page, security.visitor_cookie(request), visitor)
     return page
 
 

@@ -5,7 +5,7 @@ import hmac
 import secrets
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import PodiumError
@@ -99,6 +99,16 @@ def browser_secret(request: Request) -> str | None:
 def new_visitor() -> str:
     """A secret for a browser that has none."""
     return secrets.token_urlsafe(24)
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str, max_age_s: int | None = None) -> None:
+    """A cookie that no script can read and that another site's form does not send.
+
+    max_age_s: None, and it goes when the browser is closed.
+    """
+    response.set_cookie(
+        name, value, max_age=max_age_s, httponly=True, samesite="lax", secure=is_https(request), path="/"
+    )
 
 
 def csrf_token(secret: str) -> str:

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # where nobody is in between
 
 
 class Settings(BaseSettings):
     """Every variable is PODIUM_<NAME>, except DATABASE_URL, which all tools share."""
 
-    model_config = SettingsConfigDict(env_prefix="PODIUM_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PODIUM_", extra="ignore", hide_input_in_errors=True)
 
     database_url: str | None = Field(
         default=None, validation_alias="DATABASE_URL", description="Postgres to use; the embedded one when unset."
@@ -44,7 +46,25 @@ class Settings(BaseSettings):
     )
     engine_url: str | None = Field(default=None, description="The completions server, for the engine `openai`.")
     engine_key: SecretStr | None = Field(default=None, description="What the completions server asks for, if it does.")
+    oidc_issuer: str | None = Field(default=None, description="Single sign-on: the OpenID Connect provider's address.")
+    oidc_client_id: str | None = Field(default=None, description="What the provider calls this installation.")
+    oidc_client_secret: SecretStr | None = Field(default=None, description="What the provider knows it by.")
+    oidc_name: str = Field(default="your organisation", description="The provider's name, on the sign-in button.")
+    oidc_domains: str = Field(
+        default="", description="Domains whose people get an account without an invitation, with commas between."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+
+    @model_validator(mode="after")
+    def _sign_on_is_whole(self) -> "Settings":
+        given = [value for value in (self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret) if value]
+        if given and len(given) < 3:
+            raise ValueError(
+                "single sign-on needs PODIUM_OIDC_ISSUER, PODIUM_OIDC_CLIENT_ID and PODIUM_OIDC_CLIENT_SECRET together"
+            )
+        if self.oidc_issuer and not self.oidc_issuer.startswith(("https://", *LOOPBACK)):
+            raise ValueError("PODIUM_OIDC_ISSUER must begin with https://: what the provider says must not be changed")
+        return self
 
     @property
     def artifacts(self) -> Path:

@@ -104,6 +104,7 @@ def holders_of_keys(*what: Any) -> Query:
         .join_from(_key, _account, _account.c.id == _key.c.account_id)
         .where(_key.c.secret_hash == bindparam("token_hash", type_=LargeBinary))
         .where(_key.c.revoked_at.is_(None), _account.c.disabled_at.is_(None))
+        .where(_key.c.expires_at.is_(None) | (_key.c.expires_at > func.now()))
     )
 
 

@@ -1,20 +1,21 @@
 """An account's own page: password, sessions, API keys. Only for a signed-in browser: a key cannot make keys."""
 
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import security
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people import service
+from app.people import accounts, service
 from app.people.access import CurrentAccount, projects_of
+from app.people.devices import device_of
 from app.people.errors import InvalidPerson, NotSignedIn, WeakPassword
-from app.people.models import Account, APIKey, SignInSession
+from app.people.models import Account
 from app.people.passwords import token_hash
 from app.people.schemas import MeOut, ProjectOut
 
@@ -67,11 +68,16 @@ def change_password(
 
 @router.post("/keys")
 def create_key(
-    request: Request, session: SessionDep, account: BrowserAccount, name: Annotated[str, Form()]
+    request: Request,
+    session: SessionDep,
+    account: BrowserAccount,
+    name: Annotated[str, Form()],
+    days: Annotated[Literal["30", "90", "365", "never"], Form()] = "90",
 ) -> Response:
     """Make a key; the page shows it once."""
+    expires_at = None if days == "never" else clock(session) + timedelta(days=int(days))
     try:
-        secret = service.create_key(session, account, name)
+        secret = service.create_key(session, account, name, expires_at=expires_at)
     except InvalidPerson as error:
         return _page(request, session, account, key_problem=str(error))
     return _page(request, session, account, new_key=secret)
@@ -80,7 +86,7 @@ def create_key(
 @router.post("/keys/{key_id}/revoke")
 def revoke_key(session: SessionDep, account: BrowserAccount, key_id: int) -> Response:
     """End a key at once."""
-    service.revoke_key(session, account, key_id, now=clock(session))
+    service.revoke_key(session, account, key_id, by=account, now=clock(session))
     return RedirectResponse("/account#keys", status_code=303)
 
 
@@ -88,13 +94,14 @@ def revoke_key(session: SessionDep, account: BrowserAccount, key_id: int) -> Res
 def revoke_other_sessions(request: Request, session: SessionDep, account: BrowserAccount) -> Response:
     """Sign out everywhere else."""
     service.end_sessions(session, account, keep=_token(request), now=clock(session))
+    service.audit(session, account.id, "account.sign_out", f"account:{account.id}")
     return RedirectResponse("/account#sessions", status_code=303)
 
 
 @router.post("/sessions/{session_id}/revoke")
 def revoke_session(session: SessionDep, account: BrowserAccount, session_id: UUID) -> Response:
     """Sign one browser out."""
-    service.end_sessions(session, account, only=session_id, now=clock(session))
+    accounts.sign_out(session, account, session_id, by=account, now=clock(session))
     return RedirectResponse("/account#sessions", status_code=303)
 
 
@@ -112,18 +119,15 @@ def _page(
     password_problem: str | None = None,
     done: str | None = None,
 ) -> Response:
-    keys = select(APIKey).where(APIKey.account_id == account.id, APIKey.revoked_at.is_(None))
-    sessions = select(SignInSession).where(
-        SignInSession.account_id == account.id,
-        SignInSession.revoked_at.is_(None),
-        SignInSession.expires_at > func.now(),
-    )
     return render(
         request,
         "people/account.html",
         status_code=422 if key_problem or password_problem else 200,
-        keys=session.scalars(keys.order_by(APIKey.created_at)).all(),
-        sessions=session.scalars(sessions.order_by(SignInSession.last_seen_at.desc())).all(),
+        keys=accounts.keys_of(session, account),
+        sessions=accounts.open_sessions(session, account),
+        identities=accounts.identities_of(session, account),
+        device_of=device_of,
+        now=clock(session),
         this_session=token_hash(_token(request)),
         new_key=new_key,
         key_problem=key_problem,

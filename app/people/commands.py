@@ -1,12 +1,13 @@
 """`podium user` and `podium key`: setting people up without the browser."""
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 from sqlalchemy import select
 
 from app.db import clock
-from app.people import service
+from app.people import accounts, service
 from app.people.errors import PersonNotFound, ProjectNotFound
 from app.people.models import Role
 from app.projects.models import Project
@@ -14,7 +15,7 @@ from app.serving import public_address
 from app.settings import get_settings
 from app.terminal import open_session, say
 
-users = typer.Typer(help="Invite people.", no_args_is_help=True)
+users = typer.Typer(help="Invite people, and let them back in.", no_args_is_help=True)
 keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
 
 
@@ -51,15 +52,28 @@ def invite(
     say(f"{public_address(get_settings())}/invitations/{token}")
 
 
+@users.command("reset")
+def reset(email: Annotated[str, typer.Argument(help="Whose password it sets.")]) -> None:
+    """Print a one-time link for a new password: the way back in when the last admin is locked out."""
+    with open_session() as session:
+        account = service.find_by_email(session, email)
+        if account is None:
+            raise PersonNotFound(f"There is no account for {email}.")
+        token = accounts.make_reset_link(session, account, by=None, now=clock(session))
+    say(f"{public_address(get_settings())}/reset/{token}")
+
+
 @keys.command("create")
 def create(
     email: Annotated[str, typer.Argument(help="The account that the key belongs to.")],
     name: Annotated[str, typer.Option(help="What the key is for.")] = "command line",
+    days: Annotated[int | None, typer.Option(min=1, help="It expires after so many; never if left out.")] = None,
 ) -> None:
     """Print a new API key; it cannot be shown again."""
     with open_session() as session:
         account = service.find_by_email(session, email)
         if account is None:
             raise PersonNotFound(f"There is no account for {email}: invite them first with `podium user invite`.")
-        secret = service.create_key(session, account, name)
+        expires_at = clock(session) + timedelta(days=days) if days else None
+        secret = service.create_key(session, account, name, expires_at=expires_at)
     say(secret)

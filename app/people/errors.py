@@ -117,5 +117,40 @@ class LastAdmin(PeopleError):
 
     code = "last_admin"
 
+    def __init__(self, project: str) -> None:
+        super().__init__(f"This is the last active admin of {project}: make someone else an admin first.")
+
+
+class LastSiteAdmin(PeopleError):
+    """The installation would be left without anyone who runs it."""
+
+    code = "last_admin"
+
     def __init__(self) -> None:
-        super().__init__("This is the project's last active admin: make someone else an admin first.")
+        super().__init__("This is the installation's last site admin: make someone else one first.")
+
+
+class NotManaged(PeopleError):
+    """The account is in projects that whoever asks does not run."""
+
+    code = "role_too_low"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This person is also in projects that you do not run, or runs the installation: ask a site admin."
+        )
+
+
+class ResetLinkNotFound(PeopleError):
+    """The link is unknown, used, replaced by a newer one or too old: one answer for all."""
+
+    code = "reset_link_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("This link is unknown, used or too old: ask an admin for a new one.")
+
+
+class BadAuditFilter(PeopleError):
+    """The audit log is asked for something that it cannot look for."""
+
+    code = "bad_filter"

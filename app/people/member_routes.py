@@ -1,4 +1,4 @@
-"""A project's people and its audit log, as pages and as JSON."""
+"""A project's people, as pages and as JSON."""
 
 from typing import Annotated
 
@@ -8,17 +8,14 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people import members, service
-from app.people.access import Access, AdminAccess, SiteAdmin
+from app.people import accounts, members, service
+from app.people.access import Access, AdminAccess
 from app.people.errors import InvalidPerson, PersonNotFound
-from app.people.models import Role
+from app.people.models import Account, Role
 from app.people.schemas import InvitationIn, InvitationOut, MemberChange, MemberOut
-from app.projects.models import Project
 
 router = APIRouter()
 api = APIRouter()
-
-EVENTS_A_PAGE = 100
 
 
 @router.get("/projects/{slug}/people")
@@ -69,22 +66,6 @@ def resume(session: SessionDep, access: AdminAccess, account_id: int) -> Respons
     """Let a paused member work again."""
     members.resume(session, access.project, account_id, by=access.account)
     return _back(access)
-
-
-@router.get("/projects/{slug}/audit")
-def project_audit_page(
-    request: Request, session: SessionDep, access: AdminAccess, before: int | None = None, action: str = ""
-) -> Response:
-    """Who did what in the project."""
-    return _audit_page(request, session, project=access.project, before=before, action=action)
-
-
-@router.get("/audit")
-def audit_page(
-    request: Request, session: SessionDep, account: SiteAdmin, before: int | None = None, action: str = ""
-) -> Response:
-    """Who did what in the whole installation."""
-    return _audit_page(request, session, project=None, before=before, action=action)
 
 
 @api.get("/projects/{slug}/members")
@@ -146,29 +127,18 @@ def _page(
     role: Role = Role.LABELER,
 ) -> Response:
     now = clock(session)
+    found = members.members_of(session, access.project, now=now)
+    managed = accounts.managed_by(access.account).where(Account.id.in_([member.account_id for member in found]))
     return render(
         request,
         "people/people.html",
         status_code=422 if problem else 200,
-        members=members.members_of(session, access.project, now=now),
+        members=found,
         invitations=members.open_invitations(session, access.project, now=now),
+        managed=set(session.scalars(managed)),
         roles=list(Role),
         invitation=invitation,
         problem=problem,
         email=email,
         role=role,
-    )
-
-
-def _audit_page(
-    request: Request, session: Session, *, project: Project | None, before: int | None, action: str
-) -> Response:
-    events = members.audit_log(session, project=project, before=before, action=action, limit=EVENTS_A_PAGE + 1)
-    return render(
-        request,
-        "people/audit.html",
-        events=events[:EVENTS_A_PAGE],
-        has_more=len(events) > EVENTS_A_PAGE,
-        actions=members.audit_actions(session, project=project),
-        action=action,
     )

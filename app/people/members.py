@@ -1,5 +1,6 @@
 """The members of a project: who they are, what they did, and what an admin may change. Never deletes anyone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.labeling.models import Ranking
 from app.people.errors import LastAdmin, PersonNotFound
-from app.people.models import Account, AuditEvent, Invitation, Labeler, Membership, Role
+from app.people.models import Account, Invitation, Labeler, Membership, Role
 from app.people.service import audit
 from app.projects.models import Project
 
@@ -115,63 +116,42 @@ def resume(session: Session, project: Project, account_id: int, *, by: Account) 
 
 
 def _membership(session: Session, project: Project, account_id: int) -> Membership:
-    # All memberships of the project are locked, in one order: two admins who demote each other must not both succeed.
-    memberships = session.scalars(
-        select(Membership)
-        .where(Membership.project_id == project.id)
-        .order_by(Membership.account_id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    found = next((membership for membership in memberships if membership.account_id == account_id), None)
+    found = next((each for each in _locked(session, project) if each.account_id == account_id), None)
     if found is None:
         raise PersonNotFound("This person is no member of the project: reload the page to see who is.")
     return found
 
 
-def _keep_an_admin(session: Session, project: Project, leaving: Membership) -> None:
-    if leaving.role is not Role.ADMIN or leaving.paused_at is not None:
-        return
-    others = select(func.count()).where(
-        Membership.project_id == project.id,
-        Membership.role == Role.ADMIN,
-        Membership.paused_at.is_(None),
-        Membership.account_id != leaving.account_id,
+def _locked(session: Session, project: Project) -> Sequence[Membership]:
+    # All memberships of the project are locked, in one order: two admins who demote each other must not both succeed.
+    return session.scalars(
+        select(Membership)
+        .where(Membership.project_id == project.id)
+        .order_by(Membership.account_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def keep_an_admin(session: Session, project: Project, leaving_id: int) -> None:
+    """Raises LastAdmin if nobody but the account that leaves could run the project."""
+    _locked(session, project)
+    others = (
+        select(func.count())
+        .select_from(Membership)
+        .join(Account)
+        .where(
+            Membership.project_id == project.id,
+            Membership.role == Role.ADMIN,
+            Membership.paused_at.is_(None),
+            Membership.account_id != leaving_id,
+            Account.disabled_at.is_(None),
+        )
     )
     if session.scalar(others) == 0:
-        raise LastAdmin
+        raise LastAdmin(project.name)
 
 
-@dataclass(frozen=True)
-class Event:
-    """A line of the audit log."""
-
-    event: AuditEvent
-    who: str | None
-    project: str | None
-
-
-def audit_log(
-    session: Session, *, project: Project | None, before: int | None, action: str | None, limit: int
-) -> list[Event]:
-    """The newest events first, of one project or of all; `before` is the last id of the page above."""
-    query = (
-        select(AuditEvent, Account.name, Project.slug)
-        .outerjoin(Account, Account.id == AuditEvent.account_id)
-        .outerjoin(Project, Project.id == AuditEvent.project_id)
-        .order_by(AuditEvent.id.desc())
-        .limit(limit)
-    )
-    if project is not None:
-        query = query.where(AuditEvent.project_id == project.id)
-    if before is not None:
-        query = query.where(AuditEvent.id < before)
-    if action:
-        query = query.where(AuditEvent.action == action)
-    return [Event(*row) for row in session.execute(query)]
-
-
-def audit_actions(session: Session, *, project: Project | None) -> list[str]:
-    """The actions that the log knows, for its filter."""
-    query = select(AuditEvent.action).distinct().order_by(AuditEvent.action)
-    return list(session.scalars(query if project is None else query.where(AuditEvent.project_id == project.id)))
+def _keep_an_admin(session: Session, project: Project, leaving: Membership) -> None:
+    if leaving.role is Role.ADMIN and leaving.paused_at is None:
+        keep_an_admin(session, project, leaving.account_id)

@@ -142,9 +142,66 @@ class APIKey(Base):
     secret_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]  # null: never
     revoked_at: Mapped[datetime | None]
 
     account: Mapped[Account] = relationship()
+
+
+class PasswordReset(Base):
+    """A link by which an account sets a new password, once. Only the hash of its token is stored."""
+
+    __tablename__ = "password_reset"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
+    created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_password_reset_account", "account_id"),)
+
+
+class SignOnIdentity(Base):
+    """Who an account is at a single sign-on provider. The subject stays when the person's address changes there."""
+
+    __tablename__ = "sign_on_identity"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    email: Mapped[str | None]  # as the provider said it last
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("issuer", "subject"),
+        UniqueConstraint("account_id", "issuer"),  # an address that was given to someone else opens no account
+    )
+
+
+class SignOnTicket(Base):
+    """A visit to the single sign-on provider that was begun here, and what must come back from it."""
+
+    __tablename__ = "sign_on_ticket"
+
+    state_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    browser_hash: Mapped[bytes] = mapped_column(LargeBinary)  # of the cookie of the browser that began it
+    nonce: Mapped[str]
+    code_verifier: Mapped[str]
+    next: Mapped[str]  # the page to go on to
+    place: Mapped[str]  # where it came from
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_sign_on_ticket_place", "place", "created_at"),
+        Index("ix_sign_on_ticket_created", "created_at"),
+    )
 
 
 class AuditEvent(Base):
@@ -160,4 +217,11 @@ class AuditEvent(Base):
     subject: Mapped[str]  # e.g. "round:12"
     detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
-    __table_args__ = (Index("ix_audit_event_project_at", "project_id", "at"),)
+    # Each filter of the log walks one of these from its newest end, however long the log is.
+    __table_args__ = (
+        Index("ix_audit_event_at", "at", "id"),
+        Index("ix_audit_event_project_at", "project_id", "at", "id"),
+        Index("ix_audit_event_action_at", "action", "at", "id"),
+        Index("ix_audit_event_account_at", "account_id", "at", "id"),
+        Index("ix_audit_event_project_action", "project_id", "action", "at", "id"),
+    )

@@ -1,6 +1,7 @@
 """What the JSON API says and takes about people."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -58,3 +59,24 @@ class InvitationOut(BaseModel):
 
     url: str
     expires_at: datetime
+
+
+class AuditEventOut(BaseModel):
+    """Who did what to which thing, and when."""
+
+    id: int
+    at: datetime
+    account_id: int | None  # null: the system itself
+    who: str | None
+    email: str | None
+    project: str | None
+    action: str
+    subject: str
+    detail: dict[str, Any]
+
+
+class AuditPageOut(BaseModel):
+    """A page of the audit log, newest first. next: the `before` of the page after it."""
+
+    events: list[AuditEventOut]
+    next: int | None

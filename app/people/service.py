@@ -307,6 +307,12 @@ def accept_invitation(session: Session, token: str, account: Account, *, now: da
     invitation = open_invitation(session, token, now=now, lock=True)  # of two who follow one link, one gets in
     if invitation.email is not None and invitation.email != account.email:
         raise InvitedSomeoneElse(invitation.email)
+    take_invitation(session, invitation, account, now=now)
+    return invitation
+
+
+def take_invitation(session: Session, invitation: Invitation, account: Account, *, now: datetime) -> None:
+    """Give the account what an open invitation promises; the caller has locked it, and knows that it is theirs."""
     invitation.accepted_at, invitation.accepted_by = now, account.id
     if invitation.makes_site_admin:
         account.is_site_admin = True
@@ -314,7 +320,6 @@ def accept_invitation(session: Session, token: str, account: Account, *, now: da
         _join(session, account, invitation.project_id, invitation.role)
     audit(session, account.id, "invitation.accept", f"invitation:{invitation.id}", invitation.project_id)
     session.flush()
-    return invitation
 
 
 def _join(session: Session, account: Account, project_id: int, role: Role) -> None:
@@ -338,10 +343,10 @@ def revoke_invitation(session: Session, project: Project, invitation_id: int, *,
 # API keys
 
 
-def create_key(session: Session, account: Account, name: str) -> str:
+def create_key(session: Session, account: Account, name: str, *, expires_at: datetime | None = None) -> str:
     """Make a key for a program and return it; only its hash is stored, so it is shown this once.
 
-    Raises InvalidPerson.
+    expires_at: None, and it goes on until it is revoked.  Raises InvalidPerson.
     """
     secret = KEY_PREFIX + new_token()
     key = APIKey(
@@ -349,6 +354,7 @@ def create_key(session: Session, account: Account, name: str) -> str:
         name=normal_name(name),
         prefix=secret[: len(KEY_PREFIX) + 6],
         secret_hash=token_hash(secret),
+        expires_at=expires_at,
     )
     session.add(key)
     session.flush()
@@ -356,11 +362,11 @@ def create_key(session: Session, account: Account, name: str) -> str:
     return secret
 
 
-def revoke_key(session: Session, account: Account, key_id: int, *, now: datetime) -> None:
+def revoke_key(session: Session, account: Account, key_id: int, *, by: Account, now: datetime) -> None:
     """End a key of the account.  Raises PersonNotFound."""
     key = session.get(APIKey, key_id)
     if key is None or key.account_id != account.id:
-        raise PersonNotFound("You have no such key: reload the page to see your keys.")
+        raise PersonNotFound("There is no such key: reload the page to see those that there are.")
     if key.revoked_at is None:
         key.revoked_at = now
-        audit(session, account.id, "key.revoke", f"key:{key.id}", name=key.name)
+        audit(session, by.id, "key.revoke", f"key:{key.id}", name=key.name, account=f"account:{account.id}")

@@ -1,6 +1,6 @@
 """Signing in and out, and accepting an invitation: the pages that people see before we know them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
@@ -15,16 +15,19 @@ from app.people.access import SESSION_DURATION, Anyone, find_account, show_navig
 from app.people.errors import EmailTaken, InvalidPerson, TooManyAttempts, WeakPassword
 from app.people.models import Account, Invitation, Role
 from app.projects.models import Project
+from app.settings import Settings
 
 router = APIRouter()
 
 
 @router.get("/sign-in", dependencies=[Anyone])
-def sign_in_page(request: Request, session: SessionDep, next: str = "/") -> Response:
+def sign_in_page(
+    request: Request, session: SessionDep, next: str = "/", after: Literal["", "sign-out"] = ""
+) -> Response:
     """The form to sign in; whoever is signed in goes on to where they wanted to be."""
     if find_account(request, session) is not None:
         return RedirectResponse(local(next), status_code=303)
-    return _sign_in_form(request, session, next)
+    return sign_in_form(request, session, next, is_signed_out=after == "sign-out")
 
 
 @router.post("/sign-in", dependencies=[Anyone])
@@ -41,14 +44,14 @@ def sign_in(
     try:
         account = service.authenticate(session, email=email, password=password, address=address, now=now)
     except TooManyAttempts as error:
-        page = _sign_in_form(request, session, next, email, str(error), status=429)
+        page = sign_in_form(request, session, next, email, str(error), status=429)
         page.headers["Retry-After"] = str(error.members["retry_after_s"])
         return page
     if account is None:
         problem = "This address and password do not fit together. Check both, or ask an admin for a new invitation."
-        return _sign_in_form(request, session, next, email, problem, status=401)
+        return sign_in_form(request, session, next, email, problem, status=401)
     response = RedirectResponse(local(next), status_code=303)
-    _remember(request, response, session, account)
+    remember(request, response, session, account)
     return response
 
 
@@ -58,7 +61,8 @@ def sign_out(request: Request, session: SessionDep) -> Response:
     token = request.cookies.get(security.session_cookie(request))
     if token is not None:
         service.close_session(session, token, now=clock(session))
-    response = RedirectResponse("/sign-in", status_code=303)
+    has_sign_on = request.app.state.settings.oidc_issuer is not None  # there they may still be signed in
+    response = RedirectResponse("/sign-in?after=sign-out" if has_sign_on else "/sign-in", status_code=303)
     response.delete_cookie(
         security.session_cookie(request), path="/", secure=security.is_https(request), httponly=True, samesite="lax"
     )
@@ -97,13 +101,22 @@ def accept_invitation(
     service.accept_invitation(session, token, account, now=now)
     response = RedirectResponse(_first_page(session, invitation), status_code=303)
     if is_new_here:
-        _remember(request, response, session, account)
+        remember(request, response, session, account)
     return response
 
 
-def _sign_in_form(
-    request: Request, session: Session, next: str, email: str = "", problem: str | None = None, *, status: int = 200
+def sign_in_form(
+    request: Request,
+    session: Session,
+    next: str,
+    email: str = "",
+    problem: str | None = None,
+    *,
+    status: int = 200,
+    is_signed_out: bool = False,
 ) -> Response:
+    """The page to sign in on, which also says why it did not work."""
+    settings: Settings = request.app.state.settings
     return render(
         request,
         "people/sign_in.html",
@@ -112,6 +125,8 @@ def _sign_in_form(
         email=email,
         problem=problem,
         has_site_admin=service.has_site_admin(session),
+        sign_on=settings.oidc_name if settings.oidc_issuer else None,
+        is_signed_out=is_signed_out,
     )
 
 
@@ -126,6 +141,7 @@ def _invitation_form(
 ) -> Response:
     inviter = session.get(Account, invitation.created_by) if invitation.created_by else None
     project = session.get(Project, invitation.project_id) if invitation.project_id else None
+    settings: Settings = request.app.state.settings
     return render(
         request,
         "people/invitation.html",
@@ -137,6 +153,7 @@ def _invitation_form(
         email=invitation.email or email,
         problem=problem,
         problem_is=getattr(problem, "code", None),
+        sign_on=settings.oidc_name if settings.oidc_issuer else None,
     )
 
 
@@ -149,18 +166,16 @@ def _first_page(session: Session, invitation: Invitation) -> str:
     return f"/projects/{project.slug}" + ("/work" if invitation.role is Role.LABELER else "")
 
 
-def _remember(request: Request, response: Response, session: Session, account: Account) -> None:
-    """Open a session and set its cookie. A script cannot read it, another site's form does not send it."""
+def remember(request: Request, response: Response, session: Session, account: Account) -> None:
+    """Open a session of the account in the browser that gets the response."""
     user_agent = request.headers.get("user-agent")
-    response.set_cookie(
-        security.session_cookie(request),
-        service.open_session(session, account, user_agent=user_agent, now=clock(session)),
-        max_age=int(SESSION_DURATION.total_seconds()),
-        httponly=True,
-        samesite="lax",
-        secure=security.is_https(request),
-        path="/",
-    )
+    set_session(request, response, service.open_session(session, account, user_agent=user_agent, now=clock(session)))
+
+
+def set_session(request: Request, response: Response, token: str) -> None:
+    """Sign the browser in that gets the response. token: of a session that was opened for it."""
+    name = security.session_cookie(request)
+    security.set_cookie(request, response, name, token, int(SESSION_DURATION.total_seconds()))
 
 
 def local(address: str) -> str:

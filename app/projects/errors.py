@@ -1,6 +1,12 @@
 """What can go wrong with projects."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 from app.errors import PodiumError
+
+if TYPE_CHECKING:
+    from app.projects.settings_history import Change
 
 
 class ProjectError(PodiumError):
@@ -26,6 +32,28 @@ class BadProjectSetting(ProjectError):
     def __init__(self, setting: str, rule: str) -> None:
         super().__init__(f"{setting}: {rule}; nothing was changed.")
         self.setting, self.rule = setting, rule
+
+
+class SettingsChangedMeanwhile(ProjectError):
+    """Somebody else saved settings that the form would set back.
+
+    merged: what was typed, and theirs where nothing was.  meanwhile: their changes.  version: of the settings now.
+    """
+
+    code = "settings_changed_meanwhile"
+
+    def __init__(self, merged: Mapping[str, Any], meanwhile: "Sequence[Change]", version: int) -> None:
+        super().__init__("The settings were changed while you edited them: look at both, and save again.")
+        self.merged, self.meanwhile, self.version = merged, list(meanwhile), version
+
+
+class SettingsVersionNotFound(ProjectError):
+    """No change of the project's settings has this number."""
+
+    code = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such change of the settings: choose one in their history.")
 
 
 class PolicyNotUsable(ProjectError):

@@ -82,8 +82,18 @@ def get_project(session: Session, slug: str) -> Project:
     return project
 
 
-def update_settings(session: Session, project: Project, values: Mapping[str, Any], *, account: Account) -> None:
-    """Change columns of the project; what changed goes on record. Raises BadProjectSetting."""
+def update_settings(
+    session: Session,
+    project: Project,
+    values: Mapping[str, Any],
+    *,
+    account: Account,
+    goes_back_before: int | None = None,
+) -> None:
+    """Change columns of the project; what changed goes on record.
+
+    goes_back_before: the change that these values undo, and all after it.  Raises BadProjectSetting.
+    """
     changed = {
         name: [getattr(project, name), value] for name, value in values.items() if getattr(project, name) != value
     }
@@ -94,8 +104,15 @@ def update_settings(session: Session, project: Project, values: Mapping[str, Any
         raise BadProjectSetting(name, rule)
     session.flush()
     if changed:
+        went_back = {} if goes_back_before is None else {"goes_back_before": goes_back_before}
         audit(
-            session, account.id, "project.settings", f"project:{project.slug}", project_id=project.id, changed=changed
+            session,
+            account.id,
+            "project.settings",
+            f"project:{project.slug}",
+            project_id=project.id,
+            changed=changed,
+            **went_back,
         )
         notify(session, SAMPLER_CHANNEL)
         notify(session, EVENTS_CHANNEL, f"project:{project.id}")

@@ -98,4 +98,14 @@ def test_a_project_does_not_exist_for_those_who_are_no_member(outsider, project)
 
 def test_the_public_routes_are_these():
     public = {route.path for route in ROUTES if anyone in dependencies(route.dependant)}
-    assert public == {"/sign-in", "/sign-out", "/invitations/{token}", "/healthz", "/readyz"}
+    assert public == {
+        "/sign-in/sso",
+        "/sign-in/sso/return",
+        "/sign-in/sso/sign-out",
+        "/reset/{token}",
+        "/sign-in",
+        "/sign-out",
+        "/invitations/{token}",
+        "/healthz",
+        "/readyz",
+    }

@@ -29,6 +29,10 @@ STARTS = ("/", f"{ROOT}/rank", f"{ROOT}/answer", f"{ROOT}/write/plain", f"{ROOT}
 # Reached by a link in an e-mail, as someone who is not signed in, or by a newcomer alone: other tests go there.
 NOT_BY_LINKS = {
     "/sign-in",
+    "/sign-in/sso",
+    "/sign-in/sso/return",
+    "/sign-in/sso/sign-out",
+    "/reset/{token}",
     "/invitations/{token}",
     "/projects/{slug}/onboarding",
     "/projects/{slug}/onboarding/{ranking_id}",

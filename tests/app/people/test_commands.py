@@ -11,8 +11,8 @@ from tests.app.conftest import Person
 
 @pytest.fixture
 def podium(database_url, tmp_path):
-    def podium(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "DATABASE_URL": database_url, "PODIUM_HOME": str(tmp_path)}
+    def podium(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "DATABASE_URL": database_url, "PODIUM_HOME": str(tmp_path), **variables}
         environment["PODIUM_PUBLIC_URL"] = "http://testserver"
         command = [sys.executable, "-m", "app.cli", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
@@ -40,3 +40,20 @@ def test_a_key_from_the_terminal_opens_the_api(podium, app, labeler):
     headers = {"authorization": f"Bearer {printed.stdout.strip()}"}
     assert Person(app).get("/api/v1/me", headers=headers).json()["email"] == labeler.account.email
     assert podium("key", "create", "nobody@example.org").returncode == 1
+
+
+def test_a_reset_link_from_the_terminal_lets_a_locked_out_admin_in(podium, visitor, admin):
+    printed = podium("user", "reset", admin.account.email)
+    assert printed.returncode == 0, printed.stderr
+    assert admin.account.email in visitor.get(printed.stdout.strip()).text
+    assert podium("user", "reset", "nobody@example.org").returncode == 1
+
+
+def test_half_a_single_sign_on_in_the_environment_is_one_sentence_without_the_secret(podium, project):
+    refused = podium("key", "create", "a@example.org", PODIUM_OIDC_CLIENT_SECRET="hush", PODIUM_PORT="many")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("podium: PODIUM_PORT: Input should be a valid integer")
+    half = podium("key", "create", "a@example.org", PODIUM_OIDC_CLIENT_SECRET="hush")
+    assert half.stderr.startswith("podium: single sign-on needs PODIUM_OIDC_ISSUER, PODIUM_OIDC_CLIENT_ID and")
+    assert "hush" not in refused.stderr + half.stderr
+    assert len(half.stderr.splitlines()) == 1
