@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, Slate, SlateKind, SlateState
 from app.policies.evaluation import WinRate, rule_for, win_rate
+from app.policies.length_control import EqualLength, equal_length_of
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.policies.sequential import Rule
 from app.projects.models import Project
@@ -111,6 +112,7 @@ class RoundView:
     stages: list[StageView]
     events: list[tuple[StageEvent, Stage]]
     comparison: Comparison | None
+    equal_length: EqualLength | None  # once the comparison has ended
     is_active: bool
     is_resumable: bool
 
@@ -157,6 +159,7 @@ def round_view(session: Session, round: Round, now: datetime) -> RoundView:
         stages=[stage_view(session, stage, now) for stage in round.stages],
         events=story(session, round),
         comparison=comparison_of(session, round),
+        equal_length=equal_length_of(session, round) if round.verdict else None,
         is_active=round.state in ACTIVE_ROUND_STATES,
         is_resumable=round.state in (RoundState.FAILED, RoundState.CANCELLED),
     )
