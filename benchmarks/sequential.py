@@ -58,7 +58,8 @@ def follow(outcomes: NDArray[np.float64], mean: float, bets: tuple[tuple[float, 
 
 def first(crossed: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(num,) the number of outcomes at the first look that is true; one beyond the last where none is."""
-    return np.where(crossed.any(axis=1), crossed.argmax(axis=1) + 1, crossed.shape[1] + 1)
+    looks = np.where(crossed.any(axis=1), crossed.argmax(axis=1), crossed.shape[1])
+    return np.asarray(looks + 1, dtype=np.int64)
 
 
 def by_wealth(outcomes: NDArray[np.float64], bets: tuple[tuple[float, float], ...]) -> tuple[NDArray[np.int64], ...]:
@@ -116,7 +117,7 @@ def lines(num: int, budget: int, seed: int) -> Iterator[str]:
             stops["one bet"].append(by_wealth(outcomes, ((0.2, 1.0),)))
             stops["looking"].append(by_wilson(outcomes))
         found = {
-            name: told(*(np.concatenate(side) for side in zip(*parts, strict=True)), budget)
+            name: told(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), budget)
             for name, parts in stops.items()
         }
         ours_told, one, looking = found["ours"], found["one bet"], found["looking"]

@@ -48,12 +48,6 @@ class WinRates:
     def num_comparisons(self) -> int:
         return sum(rate.num_comparisons for rate in self.pairs.values()) // 2
 
-    @property
-    def scale(self) -> tuple[float, float]:
-        """The least and the greatest strength that any interval reaches, in log odds."""
-        drawn = [standing.strength for group in self.groups for standing in group]
-        return min(each.low for each in drawn), max(each.high for each in drawn)
-
 
 def win_rates(session: Session, project: Project) -> WinRates:
     """Every pair's win rate, and every version's strength."""
@@ -114,7 +108,11 @@ def tallies_between(session: Session, project: Project) -> dict[Pair, Tally]:
         )
         .group_by(one.policy_version_id, other.policy_version_id)
     )
-    return {(first, second): Tally(wins, ties, losses) for first, second, wins, ties, losses in rows}
+    return {
+        (first, second): Tally(wins, ties, losses)
+        for first, second, wins, ties, losses in rows
+        if first is not None and second is not None  # a greater id than none is none: said for the type alone
+    }
 
 
 def _by_group(standings: Sequence[Standing]) -> list[list[Standing]]:

@@ -60,6 +60,11 @@ from trainer.settings import ConfigError, Preset, Value, describe, preset_for, r
 
 Overrides = Mapping[str, Mapping[str, Value]]  # recipe -> setting -> value, as text or as itself
 
+OUTCOMES = {
+    Decision.BETTER: "people prefer the new policy",
+    Decision.NOT_ENOUGH: "the new policy is not better enough",
+    Decision.UNDECIDED: "they do not decide it",
+}
 DEFAULT_STAGES = (Recipe.REWARD, Recipe.PPO, Recipe.EVALUATE)
 
 
@@ -349,6 +354,10 @@ def conclude(session: Session, round: Round, now: datetime) -> None:
     settle_verdict(session, round)
     round.state, round.finished_at = RoundState.SUCCEEDED, now
     session.flush()
+    if (verdict := win_rate(session, round)) is not None:
+        last = round.stages[-1]
+        text = f"{verdict.num_comparisons} comparisons are in: {OUTCOMES[verdict.decision or Decision.UNDECIDED]}."
+        session.add(StageEvent(stage_id=last.id, attempt=last.attempt, text=text))
     promote_by_rule(session, round, now)
     announce(session, round)
 
