@@ -209,7 +209,7 @@ GROUPS = (
                 "Most blind comparisons at a round's end",
                 "They end as soon as they decide: of 500, a policy that 60 % prefer takes about 200. 0 asks nobody.",
                 0,
-                100_000,
+                10_000,  # which tell one point of win rate; each submit counts all that are in
             ),
             ProjectSetting(
                 "worthwhile_win_rate",

@@ -34,6 +34,7 @@ from app.policies.models import PolicyState, PolicyVersion
 from app.policies.sequential import Decision
 from app.policies.service import current_version, promote, sft_policy_of
 from app.projects.models import Project
+from app.projects.settings import SETTINGS
 from app.prompts.models import Split
 from app.rounds.errors import (
     BadRoundSetting,
@@ -65,6 +66,7 @@ OUTCOMES = {
     Decision.NOT_ENOUGH: "the new policy is not better enough",
     Decision.UNDECIDED: "they do not decide it",
 }
+MOST_COMPARISONS = int(SETTINGS["evaluation_comparisons"].maximum or 0)
 DEFAULT_STAGES = (Recipe.REWARD, Recipe.PPO, Recipe.EVALUATE)
 
 
@@ -234,8 +236,8 @@ def wanted_comparisons(project: Project, recipes: Sequence[Recipe], given: int |
     if Recipe.EVALUATE not in recipes:
         return 0
     wanted = project.evaluation_comparisons if given is None else given
-    if not 0 <= wanted <= 100_000:
-        raise BadRoundSetting({"evaluation_comparisons": "must be from 0 to 100000"})
+    if not 0 <= wanted <= MOST_COMPARISONS:
+        raise BadRoundSetting({"evaluation_comparisons": f"must be from 0 to {MOST_COMPARISONS}"})
     return wanted
 
 
