@@ -232,8 +232,9 @@ def _refuse_when_used(session: Session, ranking: Ranking, slate: Slate) -> None:
     if session.scalar(select(SnapshotRanking.snapshot_id).where(SnapshotRanking.ranking_id == ranking.id).limit(1)):
         raise RankingInUse("a snapshot")
     if slate.kind is SlateKind.EVALUATION:
-        round_ = session.get(Round, slate.round_id)
-        if round_ is None or round_.state is not RoundState.AWAITING_LABELS:
+        # Against the submit that ends the round: it has counted this ranking, or it waits and then does not count it.
+        round_ = session.get_one(Round, slate.round_id, with_for_update={"read": True}, populate_existing=True)
+        if round_.state is not RoundState.AWAITING_LABELS:
             raise RankingInUse("a finished comparison of two policies")
     if slate.kind is SlateKind.ONBOARDING:
         raise RankingInUse("the lesson that you were shown")

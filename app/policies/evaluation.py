@@ -20,6 +20,8 @@ from app.labeling.models import (
     SlateState,
 )
 from app.policies.models import PolicyVersion
+from app.policies.sequential import EVEN, Decision, Rule, Tally, anytime_interval, decide
+from app.projects.models import Project
 from app.rounds.models import Round
 from app.statistics import wilson_interval
 
@@ -28,7 +30,12 @@ Row = Mapping[str, Any]  # one completion of completions.parquet
 
 @dataclass(frozen=True)
 class WinRate:
-    """How often people preferred the candidate. A tie is half a win; low … high is the rate's 95 % Wilson interval."""
+    """How often people preferred the candidate. A tie is half a win.
+
+    low … high: the 95 % interval that holds however often one looks, and so where comparisons ended when they decided.
+    wilson_low … wilson_high: narrower, and right only for a number of comparisons that was fixed beforehand.
+    decision: what the comparisons said when they ended; None while they go on.
+    """
 
     wins: int
     ties: int
@@ -36,6 +43,9 @@ class WinRate:
     rate: float
     low: float
     high: float
+    wilson_low: float
+    wilson_high: float
+    decision: Decision | None
 
     @property
     def num_comparisons(self) -> int:
@@ -116,8 +126,65 @@ def evaluation_completion(position: int, row: Row, version: PolicyVersion) -> Co
     )
 
 
+def rule_of(project: Project) -> Rule:
+    """When the project's comparisons end. The limits hold for every threshold at once, so it may change on the way."""
+    above = EVEN if project.promotes_at_lower_bound is None else project.promotes_at_lower_bound
+    return Rule(above=above, worth=max(above, project.worthwhile_win_rate))
+
+
+def rule_for(session: Session, round: Round) -> Rule:
+    """The rule by which the round's comparisons ended, or will."""
+    if round.verdict is not None:
+        return Rule(above=round.verdict["above"], worth=round.verdict["worth"])
+    return rule_of(session.get_one(Project, round.project_id))
+
+
+def decision_so_far(session: Session, round: Round) -> Decision | None:
+    """What the comparisons that are in say by the project's rule; None while they do not say it."""
+    return decide(tally_of(session, round), rule_for(session, round))
+
+
+def settle_verdict(session: Session, round: Round) -> None:
+    """Write down what the comparisons say as they end. Whoever still holds one may finish it, and changes nothing here.
+
+    The caller has locked the round.
+    """
+    tally, rule = tally_of(session, round), rule_for(session, round)
+    round.verdict = {
+        "decision": decide(tally, rule) or Decision.UNDECIDED,
+        "wins": tally.wins,
+        "ties": tally.ties,
+        "losses": tally.losses,
+        "above": rule.above,
+        "worth": rule.worth,
+    }
+
+
 def win_rate(session: Session, round: Round) -> WinRate | None:
-    """What the blind comparisons of the round say so far; None before the first one is in."""
+    """What the blind comparisons of the round say, when they ended or so far; None before the first one is in."""
+    if round.verdict is None:
+        return win_rate_from(tally_of(session, round))
+    tally = Tally(round.verdict["wins"], round.verdict["ties"], round.verdict["losses"])
+    return win_rate_from(tally, Decision(round.verdict["decision"]))
+
+
+def win_rate_from(tally: Tally, decision: Decision | None = None) -> WinRate | None:
+    """The win rate with both of its intervals; None without comparisons."""
+    if tally.num == 0:
+        return None
+    return WinRate(
+        wins=tally.wins,
+        ties=tally.ties,
+        losses=tally.losses,
+        rate=tally.successes / tally.num,
+        decision=decision,
+        **dict(zip(("low", "high"), anytime_interval(tally), strict=True)),
+        **dict(zip(("wilson_low", "wilson_high"), wilson_interval(tally.successes, tally.num), strict=True)),
+    )
+
+
+def tally_of(session: Session, round: Round) -> Tally:
+    """The candidate's wins, ties and losses over all comparisons of the round that are in."""
     candidate, current = aliased(RankingItem), aliased(RankingItem)
     written_by_candidate = aliased(Completion)
     sign = func.sign(current.rank - candidate.rank)
@@ -140,12 +207,7 @@ def win_rate(session: Session, round: Round) -> WinRate | None:
             .group_by(sign)
         )
     }
-    wins, ties, losses = counts.get(1, 0), counts.get(0, 0), counts.get(-1, 0)
-    if (num := wins + ties + losses) == 0:
-        return None
-    successes = wins + ties / 2
-    low, high = wilson_interval(successes, num)
-    return WinRate(wins, ties, losses, successes / num, low, high)
+    return Tally(counts.get(1, 0), counts.get(0, 0), counts.get(-1, 0))
 
 
 def num_open_comparisons(session: Session, round: Round) -> int:
@@ -168,15 +230,19 @@ def lock_open_comparisons(session: Session, round: Round) -> None:
 
 
 def retire_evaluation_slates(session: Session, round: Round, now: datetime) -> None:
-    """Take back the comparisons that nobody has begun. Who holds one may finish it: no work is thrown away."""
+    """Take back the comparisons that nobody has begun. Who holds one may finish it: no work is thrown away.
+
+    A slate that somebody has locked is being given out or submitted right now, and is passed over: waiting for it here
+    could be a deadlock, and nobody is given a slate of a round that has ended.
+    """
+    is_open = Slate.round_id == round.id, Slate.kind == SlateKind.EVALUATION, Slate.state == SlateState.READY
+    locked = session.scalars(
+        select(Slate.id).where(*is_open).order_by(Slate.id).with_for_update(skip_locked=True, key_share=True)
+    ).all()
+    # Grants lock the slate's row too. Locked first and looked at after: the second statement sees their leases.
     held = select(Lease.slate_id).where(Lease.closed_at.is_(None), Lease.expires_at > now)
     session.execute(
         update(Slate)
-        .where(
-            Slate.round_id == round.id,
-            Slate.kind == SlateKind.EVALUATION,
-            Slate.state == SlateState.READY,
-            Slate.id.not_in(held),
-        )
+        .where(Slate.id.in_(locked), Slate.id.not_in(held))
         .values(state=SlateState.RETIRED, retired_at=now)
     )

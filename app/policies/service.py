@@ -19,7 +19,7 @@ from app.policies.errors import (
     NotRejectable,
     PolicyVersionNotFound,
 )
-from app.policies.evaluation import lock_open_comparisons, retire_evaluation_slates
+from app.policies.evaluation import lock_open_comparisons, retire_evaluation_slates, settle_verdict
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState, Stage
@@ -222,22 +222,31 @@ def reject(session: Session, project: Project, version: PolicyVersion, *, accoun
 
     Raises NotRejectable.
     """
+    compared_in = lock_comparison_of(session, version)  # before the project: a submit that decides locks in this order
     lock_current_version(session, project)
     session.refresh(version)
     if version.state != PolicyState.CANDIDATE:
         raise NotRejectable(version.number, version.state)
     version.state = PolicyState.REJECTED
-    compared_in = session.scalar(
-        select(Round).where(Round.candidate_id == version.id, Round.state == RoundState.AWAITING_LABELS)
-    )
     if compared_in is not None:
-        lock_open_comparisons(session, compared_in)
         retire_evaluation_slates(session, compared_in, now)
+        settle_verdict(session, compared_in)
         compared_in.state, compared_in.finished_at = RoundState.SUCCEEDED, now
         notify(session, EVENTS_CHANNEL, f"round:{compared_in.id}")
     session.flush()
     notify(session, EVENTS_CHANNEL, f"project:{project.id}")
     audit(session, account.id, "policy.reject", f"policy_version:{version.number}", project_id=project.id)
+
+
+def lock_comparison_of(session: Session, version: PolicyVersion) -> Round | None:
+    """The round in which the version is being compared, with its open slates locked and then itself."""
+    is_compared = Round.candidate_id == version.id, Round.state == RoundState.AWAITING_LABELS
+    round = session.scalar(select(Round).where(*is_compared))
+    if round is None:
+        return None
+    lock_open_comparisons(session, round)
+    session.refresh(round, with_for_update=True)
+    return round if round.state == RoundState.AWAITING_LABELS else None
 
 
 def lock_current_version(session: Session, project: Project) -> PolicyVersion:

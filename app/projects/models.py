@@ -77,7 +77,8 @@ class Project(Base):
     offers_suggestions: Mapped[bool] = mapped_column(server_default=text("true"))  # of the policy, to who writes
     shows_agreement: Mapped[bool] = mapped_column(server_default=text("true"))  # to each labeler, their own
     # Blind A/B at a round's end, and what promotes by itself.
-    evaluation_comparisons: Mapped[int] = mapped_column(server_default=text("96"))  # gives ± 10 points
+    evaluation_comparisons: Mapped[int] = mapped_column(server_default=text("500"))  # at most: they end when decided
+    worthwhile_win_rate: Mapped[float] = mapped_column(Float, server_default=text("0.6"))  # below it: not better enough
     promotes_at_lower_bound: Mapped[float | None] = mapped_column(Float)  # win rate's; null: a person promotes
 
     __table_args__ = (
@@ -99,6 +100,7 @@ class Project(Base):
             name="known_answers",
         ),
         CheckConstraint("disagreement_share BETWEEN 0 AND 1 AND asking_candidates BETWEEN 2 AND 8", name="asking"),
+        CheckConstraint("worthwhile_win_rate BETWEEN 0 AND 1", name="worthwhile_win_rate"),
     )
 
 

@@ -206,16 +206,26 @@ GROUPS = (
             ProjectSetting(
                 "evaluation_comparisons",
                 "int",
-                "Blind comparisons at a round's end",
-                "96 give ± 10 points of win rate, 384 give ± 5; 0 asks nobody.",
+                "Most blind comparisons at a round's end",
+                "They end as soon as they decide: of 500, a policy that 60 % prefer takes about 200. 0 asks nobody.",
                 0,
-                100_000,
+                10_000,  # which tell one point of win rate; each submit counts all that are in
+            ),
+            ProjectSetting(
+                "worthwhile_win_rate",
+                "float",
+                "Win rate worth having",
+                "Comparisons end too when the whole 95 % interval lies below it: not better enough. At 0.5, or what"
+                " promotes by itself if that is more, they do so only when the new policy is no better.",
+                0,
+                1,
             ),
             ProjectSetting(
                 "promotes_at_lower_bound",
                 "float",
                 "Promote by itself above",
-                "When the lower bound of the win rate's 95 % interval lies above it. Empty: a person promotes.",
+                "When the whole 95 % interval of the win rate, which holds however often one looks, lies above it."
+                " Empty: comparisons end when it lies above one half, and a person promotes.",
                 0,
                 1,
                 optional=True,

@@ -65,6 +65,8 @@ class Round(Base):
     baseline_id: Mapped[int] = mapped_column(ForeignKey("policy_version.id"))  # current when the round was started
     candidate_id: Mapped[int | None] = mapped_column(ForeignKey("policy_version.id"))
     evaluation_comparisons: Mapped[int] = mapped_column(server_default=text("0"))  # blind A/B slates wanted; 0: none
+    # What the comparisons said when they ended: decision, wins, ties, losses, above, worth. Later ones change nothing.
+    verdict: Mapped[dict[str, Any] | None]
     requested_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]

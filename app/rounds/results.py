@@ -18,7 +18,7 @@ from app.policies.service import ROUNDS_PREFIX
 from app.projects.models import Project
 from app.rounds.claims import StageClaim, locked_stage, tell
 from app.rounds.models import POLICY_RECIPES, Metric, Recipe, RoundState, Stage, StageSample, StageState
-from app.rounds.service import announce
+from app.rounds.service import announce, conclude_if_compared
 
 ROWS_PER_STATEMENT = 1000  # Postgres takes 65,535 parameters a statement
 
@@ -150,15 +150,16 @@ def _register_policy(session: Session, project: Project, stage: Stage, result: S
 def _end_round(session: Session, last: Stage, result: StageResult, now: datetime) -> None:
     """All stages are done: the round has succeeded, or people are asked which policy they prefer."""
     round = last.round
-    num_slates = 0
-    if last.recipe == Recipe.EVALUATE and round.evaluation_comparisons > 0:
-        rng = random.Random(f"{round.seed}/blind")  # noqa: S311 - reproducible, not secret
-        num_slates = make_evaluation_slates(session, round, result.completions, rng, now=now)
-    if num_slates > 0:
-        round.state = RoundState.AWAITING_LABELS
-        tell(session, last, f"{num_slates} blind comparisons wait for labelers.")
-    else:
+    if last.recipe != Recipe.EVALUATE or round.evaluation_comparisons == 0:
         round.state, round.finished_at = RoundState.SUCCEEDED, now
+        return
+    rng = random.Random(f"{round.seed}/blind")  # noqa: S311 - reproducible, not secret
+    num_slates = make_evaluation_slates(session, round, result.completions, rng, now=now)
+    if num_slates:
+        tell(session, last, f"At most {num_slates} blind comparisons wait for labelers; they end when they decide.")
+    round.state = RoundState.AWAITING_LABELS
+    session.flush()
+    conclude_if_compared(session, round.id, now)  # those of a comparison that was called off may decide already
 
 
 def _is_number(value: object) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.policies.evaluation import WinRate
+from app.policies.sequential import Decision
 from app.rounds.models import Recipe, Round, RoundState, StageState
 from app.rounds.service import DEFAULT_STAGES
 
@@ -39,7 +40,11 @@ class StageOut(BaseModel):
 
 
 class WinRateOut(BaseModel):
-    """What people's blind comparisons say of the candidate; ties count half."""
+    """What people's blind comparisons say of the candidate; ties count half.
+
+    low, high: the 95 % interval that holds at every look.  wilson_low, wilson_high: the one for a number fixed
+    beforehand.  decision: better, not_enough or undecided; null while comparisons go on.
+    """
 
     wins: int
     ties: int
@@ -47,6 +52,9 @@ class WinRateOut(BaseModel):
     rate: float
     low: float
     high: float
+    wilson_low: float
+    wilson_high: float
+    decision: Decision | None
 
 
 class RoundOut(BaseModel):

@@ -23,14 +23,18 @@ from app.people.models import Account
 from app.people.service import audit
 from app.policies.errors import CurrentPolicyChanged, NotPromotable
 from app.policies.evaluation import (
+    decision_so_far,
     lock_open_comparisons,
     num_open_comparisons,
     retire_evaluation_slates,
+    settle_verdict,
     win_rate,
 )
 from app.policies.models import PolicyState, PolicyVersion
+from app.policies.sequential import Decision
 from app.policies.service import current_version, promote, sft_policy_of
 from app.projects.models import Project
+from app.projects.settings import SETTINGS
 from app.prompts.models import Split
 from app.rounds.errors import (
     BadRoundSetting,
@@ -57,6 +61,12 @@ from trainer.settings import ConfigError, Preset, Value, describe, preset_for, r
 
 Overrides = Mapping[str, Mapping[str, Value]]  # recipe -> setting -> value, as text or as itself
 
+OUTCOMES = {
+    Decision.BETTER: "people prefer the new policy",
+    Decision.NOT_ENOUGH: "the new policy is not better enough",
+    Decision.UNDECIDED: "they do not decide it",
+}
+MOST_COMPARISONS = int(SETTINGS["evaluation_comparisons"].maximum or 0)
 DEFAULT_STAGES = (Recipe.REWARD, Recipe.PPO, Recipe.EVALUATE)
 
 
@@ -226,8 +236,8 @@ def wanted_comparisons(project: Project, recipes: Sequence[Recipe], given: int |
     if Recipe.EVALUATE not in recipes:
         return 0
     wanted = project.evaluation_comparisons if given is None else given
-    if not 0 <= wanted <= 100_000:
-        raise BadRoundSetting({"evaluation_comparisons": "must be from 0 to 100000"})
+    if not 0 <= wanted <= MOST_COMPARISONS:
+        raise BadRoundSetting({"evaluation_comparisons": f"must be from 0 to {MOST_COMPARISONS}"})
     return wanted
 
 
@@ -317,11 +327,15 @@ def resume_round(session: Session, round: Round, *, account: Account | None, now
 
 
 def conclude_if_compared(session: Session, round_id: int, now: datetime) -> None:
-    """End a round whose last blind comparison is in, and promote its candidate if the project's rule says so."""
-    round = session.get_one(Round, round_id, with_for_update=True)
+    """End a round when its blind comparisons decide or the last one is in, and promote if the project's rule says so.
+
+    Asked after every submit, and may be: the rule allows for every look (policies/sequential.py). Submits that come at
+    once wait for each other at the round, and each counts what the ones before it stored.
+    """
+    round = session.get_one(Round, round_id, with_for_update=True, populate_existing=True)
     if round.state != RoundState.AWAITING_LABELS:
         return
-    if num_open_comparisons(session, round) == 0:
+    if decision_so_far(session, round) is not None or num_open_comparisons(session, round) == 0:
         conclude(session, round, now)
     else:
         notify(session, EVENTS_CHANNEL, f"round:{round.id}")  # the page counts what is in
@@ -333,14 +347,19 @@ def end_comparison(session: Session, round: Round, *, account: Account, now: dat
     lock(session, round)
     if round.state != RoundState.AWAITING_LABELS:
         raise NotAwaitingLabels(round.number)
-    retire_evaluation_slates(session, round, now)
     conclude(session, round, now)
     record(session, round, account, "round.end_comparison")
 
 
 def conclude(session: Session, round: Round, now: datetime) -> None:
+    retire_evaluation_slates(session, round, now)
+    settle_verdict(session, round)
     round.state, round.finished_at = RoundState.SUCCEEDED, now
     session.flush()
+    if (verdict := win_rate(session, round)) is not None:
+        last = round.stages[-1]
+        text = f"{verdict.num_comparisons} comparisons are in: {OUTCOMES[verdict.decision or Decision.UNDECIDED]}."
+        session.add(StageEvent(stage_id=last.id, attempt=last.attempt, text=text))
     promote_by_rule(session, round, now)
     announce(session, round)
 
@@ -354,7 +373,7 @@ def promote_by_rule(session: Session, round: Round, now: datetime) -> None:
     if (
         project.promotes_at_lower_bound is not None
         and verdict is not None
-        and verdict.low > project.promotes_at_lower_bound
+        and verdict.decision == Decision.BETTER
         and candidate.state == PolicyState.CANDIDATE
         and baseline.state == PolicyState.CURRENT
     ):

@@ -10,8 +10,10 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
 from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, Slate, SlateKind, SlateState
-from app.policies.evaluation import WinRate, win_rate
+from app.policies.evaluation import WinRate, rule_for, win_rate
+from app.policies.length_control import EqualLength, equal_length_of
 from app.policies.models import PolicyVersion, RewardModelVersion
+from app.policies.sequential import Rule
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.rounds.charts import Chart, Series, charts_of
@@ -84,11 +86,18 @@ class StageView:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far the blind comparison of a round is."""
+    """How far the blind comparison of a round is, or what it said when it ended."""
 
     num_asked: int
     num_in: int
     win_rate: WinRate | None
+    rule: Rule  # by which it ends, or ended
+    is_open: bool
+
+    @property
+    def num_later(self) -> int:
+        """Comparisons that were held when it ended, and came in after."""
+        return 0 if self.is_open or self.win_rate is None else max(0, self.num_in - self.win_rate.num_comparisons)
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ class RoundView:
     stages: list[StageView]
     events: list[tuple[StageEvent, Stage]]
     comparison: Comparison | None
+    equal_length: EqualLength | None  # once the comparison has ended
     is_active: bool
     is_resumable: bool
 
@@ -149,6 +159,7 @@ def round_view(session: Session, round: Round, now: datetime) -> RoundView:
         stages=[stage_view(session, stage, now) for stage in round.stages],
         events=story(session, round),
         comparison=comparison_of(session, round),
+        equal_length=equal_length_of(session, round) if round.verdict else None,
         is_active=round.state in ACTIVE_ROUND_STATES,
         is_resumable=round.state in (RoundState.FAILED, RoundState.CANCELLED),
     )
@@ -288,7 +299,13 @@ def comparison_of(session: Session, round: Round) -> Comparison | None:
     num_asked = sum(num for state, num in states.items() if state != SlateState.RETIRED)
     if not num_asked:
         return None
-    return Comparison(num_asked, states.get(SlateState.DONE, 0), win_rate(session, round))
+    return Comparison(
+        num_asked=num_asked,
+        num_in=states.get(SlateState.DONE, 0),
+        win_rate=win_rate(session, round),
+        rule=rule_for(session, round),
+        is_open=round.state == RoundState.AWAITING_LABELS,
+    )
 
 
 def previous_stage(session: Session, project: Project, recipe: Recipe) -> Stage | None:

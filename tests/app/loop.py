@@ -196,8 +196,9 @@ def evaluation_slates(session: Session, round: Round) -> list[Slate]:
     return list(session.scalars(select(Slate).where(Slate.round_id == round.id).order_by(Slate.prompt_id)))
 
 
-def compare(session: Session, round: Round, slate: Slate, outcome: str) -> None:
+def compare(session: Session, round: Round, slate: Slate, outcome: str, labeler_name: str = "someone") -> None:
     """A blind comparison. outcome: "win", "tie" or "loss" of the candidate."""
     candidates = [completion.policy_version_id == round.candidate_id for completion in slate.completions]
     better = {"win": (1, 2), "tie": (1, 1), "loss": (2, 1)}[outcome]
-    rank(session, slate, [better[0] if is_candidate else better[1] for is_candidate in candidates])
+    labeler = make_labeler(session, session.get_one(Project, slate.project_id), labeler_name)
+    rank(session, slate, [better[0] if is_candidate else better[1] for is_candidate in candidates], labeler)

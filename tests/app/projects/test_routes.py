@@ -158,6 +158,7 @@ SETTINGS = {
     "disagreement_share": "0.7",
     "asking_candidates": "4",
     "evaluation_comparisons": "384",
+    "worthwhile_win_rate": "0.65",
     "promotes_at_lower_bound": "0.5",
     "flags": "Rude\n\nWrong",
     "mixture.current.weight": "3",
