@@ -57,3 +57,30 @@ class NotRejectable(PolicyError):
 
     def __init__(self, number: int, state: str) -> None:
         super().__init__(f"Policy version {number} is {state}; only a candidate can be rejected.")
+
+
+class SourceNotFound(PolicyError):
+    """The version learned from no such labels."""
+
+    code = "label_source_not_found"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Policy version {number} did not learn from these labels; its page lists those it did.")
+
+
+class SlateNotFound(PolicyError):
+    """The project has no slate of this id."""
+
+    code = "slate_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("This project has no such slate; the labels of a policy version lead to theirs.")
+
+
+class RankingUnknown(PolicyError):
+    """The project has no ranking of this id."""
+
+    code = "ranking_unknown"
+
+    def __init__(self) -> None:
+        super().__init__("This project has no such ranking; the labels of a policy version name theirs.")

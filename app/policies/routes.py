@@ -9,6 +9,7 @@ from app.db import SessionDep, clock
 from app.pages import render
 from app.people.access import Access, AdminAccess, ResearcherAccess
 from app.policies import lineage, service
+from app.policies.labels import breakdown, sources_of
 from app.policies.models import PolicyVersion
 from app.policies.schemas import PolicyVersionOut, Replacing
 
@@ -52,6 +53,7 @@ def show_version(request: Request, access: ResearcherAccess, version: FoundVersi
         version=version,
         line=lineage.line_of(session, version),
         origin=origin,
+        sources=[(source, breakdown(session, source)) for source in sources_of(session, version)],
         current=service.current_version(session, access.project),
         baseline=session.get_one(PolicyVersion, round.baseline_id) if round else None,
         compared=lineage.compared_pairs(session, round) if round else [],
