@@ -14,7 +14,7 @@ from app.labeling import demonstration_routes as demonstrations
 from app.labeling import routes as labeling
 from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
-from app.policies import label_routes as labels
+from app.policies import evidence_routes as evidence
 from app.policies import routes as policies
 from app.projects import routes as projects
 from app.prompts import routes as prompts
@@ -25,7 +25,7 @@ from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
 # The busiest first: a request is held against the routes one by one.
-AREAS = (labeling, people, projects, demonstrations, conversations, rounds, labels, policies, getting_in, quality)
+AREAS = (labeling, people, projects, demonstrations, conversations, rounds, evidence, policies, getting_in, quality)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 

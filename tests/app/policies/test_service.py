@@ -74,7 +74,7 @@ def test_a_promoted_candidate_is_current_and_the_old_version_is_retired(
     assert states(session, project) == ["retired", "current"]
     assert current_version(session, project).number == 2
     event = session.scalars(select(AuditEvent).where(AuditEvent.action == "policy.promote")).one()
-    assert (event.account_id, event.subject, event.detail) == (admin.id, "policy_version:2", {"replaced": 1})
+    assert (event.account_id, event.subject, event.detail["replaced"]) == (admin.id, "policy_version:2", 1)
 
 
 def test_promotion_retires_the_slates_of_the_old_version_that_nobody_has_begun(

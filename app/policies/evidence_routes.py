@@ -1,0 +1,12 @@
+"""What stands around the versions: their labels, scores, files, and trying them out."""
+
+from fastapi import APIRouter
+
+from app.policies import label_routes, score_routes
+
+router = APIRouter()
+router.include_router(label_routes.router)
+router.include_router(score_routes.router)
+
+api = APIRouter()
+api.include_router(label_routes.api)
