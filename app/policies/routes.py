@@ -90,9 +90,7 @@ def promote_version(
 
 
 @router.post("/{number}/reject")
-def reject_version(
-    access: AdminAccess, version: FoundVersion, session: SessionDep, reason: Reason = ""
-) -> Response:
+def reject_version(access: AdminAccess, version: FoundVersion, session: SessionDep, reason: Reason = "") -> Response:
     """Set a candidate aside for good."""
     service.reject(session, access.project, version, account=access.account, now=clock(session), reason=reason)
     return to_version(access, version)

@@ -63,9 +63,7 @@ def evaluations(session: Session, project: Project) -> list[Evaluation]:
     stages = session.scalars(
         select(Stage)
         .join(Round, Round.id == Stage.round_id)
-        .where(
-            Round.project_id == project.id, Stage.recipe == Recipe.EVALUATE, Stage.state == StageState.SUCCEEDED
-        )
+        .where(Round.project_id == project.id, Stage.recipe == Recipe.EVALUATE, Stage.state == StageState.SUCCEEDED)
         .order_by(Round.number)
     )
     found = [Evaluation(stage.round, points_of(session, stage, versions)) for stage in stages]
