@@ -6,8 +6,7 @@
 Every ranking is in the snapshot of the newest of ten rounds, a tenth of them in the first one's, and so on; each round
 made a reward model and a policy version. Everything is made in SQL, in a folder that is deleted afterwards (about 5 GB
 a million rankings). Each question is asked through the functions that the pages and the API call, in a session of its
-own. The first
-time finds little of it in memory. Prints a table; --write appends it to results/lineage.md.
+own; the first time finds little of it in memory. Prints a table; --write appends it to results/lineage.md.
 """
 
 import argparse

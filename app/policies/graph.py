@@ -13,7 +13,7 @@ from app.rounds.models import Round
 
 LANE_WIDTH, ROW_HEIGHT = 26, 56  # pixels
 MARGIN = 18  # left of the first lane
-TEXT_WIDTH = 268  # beside the last lane
+TEXT_WIDTH = 260  # beside the last lane
 STEP = 12  # how far below its parent a branch turns aside
 
 

@@ -26,14 +26,14 @@ LONGEST_REASON = 500
 class Change:
     """One decision on a version. until: when the next one took its place; None: it is current, or was never.
 
-    how: "began with", "promoted", "rolled back to" or "rejected".  by: who, or by which rule.
+    how: "began with", "promoted", "rolled back to" or "rejected".  by: who, or by which rule; None for the first.
     """
 
     version: int
     how: str
     at: datetime
     until: datetime | None
-    by: str
+    by: str | None
     replaced: int | None
     evidence: str | None
     reason: str | None
@@ -50,7 +50,7 @@ def history(session: Session, project: Project) -> list[Change]:
         takes_over = event.action != REJECTED
         changes.append(change_of(event, name, until if takes_over else None))
         until = event.at if takes_over else until
-    began = Change(first.number, "began with", first.created_at, until, "with the project", None, None, None)
+    began = Change(first.number, "began with", first.created_at, until, None, None, None, None)
     return [*changes, began]
 
 
@@ -81,7 +81,7 @@ def change_of(event: AuditEvent, name: str | None, until: datetime | None) -> Ch
 def who_of(detail: Mapping[str, Any]) -> str:
     """Who decided where no account did."""
     if (bound := detail.get("rule")) is not None:
-        return f"the project's rule: the interval's lower end above {bound:.0%}"
+        return f"the project's rule: the interval's lower end above {percent(bound)}"
     return "somebody on the command line"
 
 
@@ -94,8 +94,8 @@ def evidence_for(session: Session, version: PolicyVersion) -> str | None:
     if (verdict := win_rate(session, round)) is not None:
         baseline = session.get_one(PolicyVersion, round.baseline_id)
         said.append(
-            f"{verdict.rate:.0%} ({verdict.low:.0%} to {verdict.high:.0%}) of {verdict.num_comparisons} blind"
-            f" comparisons preferred it over version {baseline.number}"
+            f"{percent(verdict.rate)} ({percent(verdict.low)} to {percent(verdict.high)}) of"
+            f" {verdict.num_comparisons} blind comparisons preferred it over version {baseline.number}"
         )
     judged = next((stage.result for stage in round.stages if stage.recipe == Recipe.EVALUATE and stage.result), None)
     if judged is not None and isinstance(score := judged.get("candidate_score"), int | float):
@@ -104,6 +104,10 @@ def evidence_for(session: Session, version: PolicyVersion) -> str | None:
         if isinstance(kl := judged.get("candidate_kl"), int | float):
             said.append(f"KL {kl:.1f} nats")
     return "; ".join(said) or None
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f}\u00a0%"
 
 
 def round_of(session: Session, version: PolicyVersion) -> Round | None:

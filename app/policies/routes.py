@@ -9,8 +9,8 @@ from app.db import SessionDep, clock
 from app.pages import render
 from app.people.access import Access, AdminAccess, ResearcherAccess
 from app.policies import graph, lineage, scores, service
+from app.policies.cards import FIGURES, card_of
 from app.policies.history import LONGEST_REASON, history
-from app.policies.labels import breakdown, sources_of
 from app.policies.models import PolicyVersion
 from app.policies.schemas import PolicyVersionOut, Replacing
 
@@ -48,23 +48,21 @@ def list_versions(request: Request, access: ResearcherAccess, session: SessionDe
 
 @router.get("/{number}")
 def show_version(request: Request, access: ResearcherAccess, version: FoundVersion, session: SessionDep) -> Response:
-    """What a version came from, how it was judged, and what it writes."""
-    origin = lineage.origin_of(session, version)
-    is_candidate = origin is not None and origin.round.candidate_id == version.id
-    round = origin.round if origin is not None and is_candidate else None
+    """A version's card, what was decided of it, and what it writes."""
+    settings = request.app.state.settings
+    card = card_of(session, settings, version)
+    round = card.origin.round if card.origin is not None and card.baseline is not None else None
     return render(
         request,
         "policies/show.html",
         version=version,
-        line=lineage.line_of(session, version),
-        origin=origin,
-        longest_reason=LONGEST_REASON,
-        decisions=[change for change in history(session, access.project) if change.version == version.number],
-        sources=[(source, breakdown(session, source)) for source in sources_of(session, version)],
+        card=card,
+        figures_told=FIGURES,
         current=service.current_version(session, access.project),
-        baseline=session.get_one(PolicyVersion, round.baseline_id) if round else None,
+        decisions=[change for change in history(session, access.project) if change.version == version.number],
+        longest_reason=LONGEST_REASON,
         compared=lineage.compared_pairs(session, round) if round else [],
-        greedy=lineage.greedy_pairs(session, request.app.state.settings, round) if round else [],
+        greedy=lineage.greedy_pairs(session, settings, round) if round else [],
     )
 
 

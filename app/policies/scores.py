@@ -26,6 +26,12 @@ from app.rounds.models import Recipe, Round, Stage, StageState
 
 WIDTH, HEIGHT = 560, 340
 MOST_IN_LEGEND = 6
+ROOM = 1.12  # of the axis beyond the last point, where its label stands
+# The versions' names beside their points, in the ink of either theme.
+LABELS = (
+    ".text-overlay text { fill: #1a1c21; font-size: 12px; }"
+    "@media (prefers-color-scheme: dark) { .text-overlay text { fill: #e8eaef; } }"
+)
 COLUMNS = ("round", "version", "role", "kl_nats", "sqrt_kl", "score", "tokens", "eos_rate", "win_rate", "low", "high")
 
 
@@ -96,7 +102,7 @@ def draw(evaluations: Sequence[Evaluation]) -> bytes:
     drawing = pygal.XY(
         width=WIDTH,
         height=HEIGHT,
-        css=["file://style.css", "file://graph.css", f"inline:{colours(range(len(evaluations)))}"],
+        css=["file://style.css", "file://graph.css", f"inline:{colours(range(len(evaluations)))}{LABELS}"],
         js=[],  # its tooltips would be a script from elsewhere
         no_prefix=True,
         style=Style(font_family="system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif", transition="none"),
@@ -114,16 +120,20 @@ def draw(evaluations: Sequence[Evaluation]) -> bytes:
         spacing=8,
         show_y_guides=True,
         max_scale=6,
+        xrange=(0.0, ROOM * max((each.sqrt_kl for one in evaluations for each in one.points), default=1.0)),
         value_formatter=short,
         x_value_formatter=short,
         no_data_text="No version has been evaluated yet",
     )
     for evaluation in evaluations:
-        drawing.add(
-            f"round {evaluation.round.number}",
-            [{"value": (each.sqrt_kl, each.score), "label": f"v{each.version.number}"} for each in evaluation.points],
-        )
+        drawing.add(f"round {evaluation.round.number}", [dot(each) for each in evaluation.points])
     return svg_of(drawing)
+
+
+def dot(point: Point) -> dict[str, Any]:
+    """A point of the chart. Each version is named once, where it was the candidate."""
+    named = {"label": f"v{point.version.number}"} if point.role == "candidate" else {}
+    return {"value": (point.sqrt_kl, point.score), **named}
 
 
 def as_csv(evaluations: Sequence[Evaluation]) -> str:

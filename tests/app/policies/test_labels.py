@@ -14,7 +14,7 @@ from app.db import clock
 from app.labeling.models import CompletionSource, Ranking, Slate, SlateState
 from app.people.models import Labeler
 from app.policies import labels
-from app.policies.models import PolicyVersion, RewardModelVersion
+from app.policies.models import PolicyVersion
 from app.policies.service import get_version, promote
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
@@ -42,28 +42,9 @@ def run_round(session: Session, project: Project, *stages: str, num_pairs: int =
         session, project, stages=stages, overrides=chosen, account=None, now=clock(session), evaluation_comparisons=2
     )
     for stage in stages:
-        claim_as_a_trainer(session, round, stage)
         run_stage(session, num_pairs=num_pairs if stage == "evaluate" else 0)
     session.commit()
     return round
-
-
-def claim_as_a_trainer(session: Session, round: Round, recipe: str) -> None:
-    """Note the stage's parents as a trainer does before it runs."""
-    session.flush()
-    session.refresh(round)
-    stage = session.scalars(select(Stage).where(Stage.round_id == round.id, Stage.recipe == recipe)).one()
-    reward = session.scalar(
-        select(Stage.id).where(Stage.round_id == round.id, Stage.recipe == "reward", Stage.state == "succeeded")
-    )
-    stage.parents = {"policy_id": round.sft_policy_id, "snapshot_id": round.snapshot_id}
-    if reward is not None and recipe == "ppo":
-        stage.parents = {**stage.parents, "reward_model_id": reward_model_of(session, reward)}
-    session.flush()
-
-
-def reward_model_of(session: Session, stage_id: int) -> int:
-    return session.scalars(select(RewardModelVersion.id).where(RewardModelVersion.stage_id == stage_id)).one()
 
 
 @pytest.fixture
