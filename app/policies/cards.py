@@ -31,7 +31,7 @@ FIGURES = (
     ("self_bleu", "Likeness of completions (self-BLEU)", 3),
     ("perplexity", "Perplexity of a fixed text (alignment tax)", 2),
 )
-LICENCE = re.compile(r"\A---\n(?:.*\n)*?license: *(\S+)", re.MULTILINE)
+LICENCE = re.compile(r"---\n(?:(?!---).*\n)*?license: *(\S+)")  # within the front matter
 START_OF_README = 4000  # letters in which a licence is looked for
 
 
@@ -140,7 +140,8 @@ def front_matter(card: Card) -> str:
 
 def opening(card: Card) -> str:
     version, verdict = card.version, card.line.win_rate
-    said = f"Made by {version.recipe} with Podium; its state is *{version.state.value}*."
+    made = "What its project began with" if card.origin is None else f"Made by {version.recipe} with Podium"
+    said = f"{made}; its state is *{version.state.value}*."
     if verdict is not None and card.baseline is not None:
         said += (
             f" In {verdict.num_comparisons} blind comparisons people preferred it over version {card.baseline.number}"
@@ -180,9 +181,14 @@ def labels(source: Source, counts: Counts) -> str:
     split = ", ".join(f"{num:,} {name}" for name, num in sorted(counts.get("split", {}).items()))
     only_new = " It learned from those alone that no earlier round knew." if source.only_new else ""
     return (
-        f"- {source.num_labels:,} {source.content} of {len(counts.get('labeler', {})):,} people ({split}), snapshot"
+        f"- {source.num_labels:,} {source.content} of {people(counts)} ({split}), snapshot"
         f" “{source.snapshot.name}”, SHA-256 `{sha256}`.{only_new}\n"
     )
+
+
+def people(counts: Counts) -> str:
+    num = len(counts.get("labeler", {}))
+    return "1 person" if num == 1 else f"{num:,} people"
 
 
 def settings_of(stage: Stage) -> str:

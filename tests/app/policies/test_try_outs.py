@@ -13,7 +13,7 @@ from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
 from app.rounds import model_requests
-from app.rounds.models import Heartbeat, ModelRequest
+from app.rounds.models import Heartbeat, ModelRequest, ModelRequestKind
 from tests.app.conftest import Person
 from tests.app.loop import HOUR, make_project, make_prompts
 
@@ -184,7 +184,7 @@ def test_a_drawn_prompt_is_no_test_prompt(researcher: Person, session: Session, 
 def test_what_others_asked_a_model_is_no_try_out(researcher: Person, session: Session, project: Project) -> None:
     left = ask(researcher).split("/")[-2]
     deadline = clock(session) + HOUR
-    kind = model_requests.ModelRequestKind.SAMPLE
+    kind = ModelRequestKind.SAMPLE
     theirs = model_requests.ask(session, kind, {"policy_version_id": 1}, deadline=deadline, project_id=project.id)
     elsewhere = make_project(session)
     foreign = model_requests.ask(
