@@ -14,7 +14,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import fasteners
 import fsspec
@@ -139,13 +139,35 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 self._files.rm(f"{self._root}/{folder}", recursive=True)
 
-    def _fetch(self, folder: str, local: Path, manifest_sha256: str | None, wait: Wait) -> None:
-        place = f"{self._root}/{folder}"
-        manifest = self._patiently(wait, lambda: self._read(f"{place}/{MANIFEST}"))
+    def listing(self, folder: str, *, manifest_sha256: str | None) -> tuple[bytes, dict[str, str]]:
+        """The folder's manifest and what it says, file -> SHA-256; nothing is copied.
+
+        Raises NotInStore, ArtifactAltered, StoreRefused, StoreUnreachable.
+        """
+        manifest = self._manifest(folder, manifest_sha256, give_up)
+        return manifest, self._names_in(manifest, folder)
+
+    def size(self, file: str) -> int:
+        """Bytes of a file. Raises ArtifactAltered where it is missing, StoreRefused, StoreUnreachable."""
+        with self._errors(missing=ArtifactAltered(self.url, file)):
+            return int(self._files.size(f"{self._root}/{file}"))
+
+    def open(self, file: str) -> BinaryIO:
+        """A file to read from its start, nothing of it kept on this machine. Raises as `size` does."""
+        with self._errors(missing=ArtifactAltered(self.url, file)):
+            return cast(BinaryIO, self._files.open(f"{self._root}/{file}", "rb"))
+
+    def _manifest(self, folder: str, manifest_sha256: str | None, wait: Wait) -> bytes:
+        manifest: bytes | None = self._patiently(wait, lambda: self._read(f"{self._root}/{folder}/{MANIFEST}"))
         if manifest is None:
             raise NotInStore(self.url, folder)
         if manifest_sha256 is not None and hashlib.sha256(manifest).hexdigest() != manifest_sha256:
             raise ArtifactAltered(self.url, f"{folder}/{MANIFEST}")
+        return manifest
+
+    def _fetch(self, folder: str, local: Path, manifest_sha256: str | None, wait: Wait) -> None:
+        place = f"{self._root}/{folder}"
+        manifest = self._manifest(folder, manifest_sha256, wait)
         aside = local.with_name(f"{local.name}.fetching")
         shutil.rmtree(aside, ignore_errors=True)  # what a killed process had begun
         try:

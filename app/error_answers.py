@@ -36,7 +36,11 @@ TITLES = {
     503: "The database cannot be reached",
 }
 # Where nobody did anything wrong, the page says what is the case.
-TITLES_OF_STATES = {"project_paused": "This project is paused", "membership_paused": "You are paused in this project"}
+TITLES_OF_STATES = {
+    "project_paused": "This project is paused",
+    "membership_paused": "You are paused in this project",
+    "policy_store_away": "The artifact store cannot be reached",
+}
 RETRY_AFTER_S = 5
 
 

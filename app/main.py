@@ -14,6 +14,7 @@ from app.labeling import demonstration_routes as demonstrations
 from app.labeling import routes as labeling
 from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
+from app.policies import evidence_routes as evidence
 from app.policies import routes as policies
 from app.policies import win_rate_routes as win_rates
 from app.projects import routes as projects
@@ -25,7 +26,19 @@ from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
 # The busiest first: a request is held against the routes one by one.
-AREAS = (labeling, people, projects, demonstrations, conversations, rounds, win_rates, policies, getting_in, quality)
+AREAS = (
+    labeling,
+    people,
+    projects,
+    demonstrations,
+    conversations,
+    rounds,
+    win_rates,
+    evidence,
+    policies,
+    getting_in,
+    quality,
+)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 

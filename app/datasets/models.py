@@ -71,6 +71,21 @@ class SnapshotDemonstration(Base):
     )
 
 
+class SnapshotBreakdown(Base):
+    """How many labels of a snapshot are of one labeler, week, side of the split or pair of authors; counted once.
+
+    What a snapshot holds never changes, so neither do its counts: a million rows need not be read to tell them.
+    """
+
+    __tablename__ = "snapshot_breakdown"
+
+    snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshot.id"), primary_key=True)
+    content: Mapped[str] = mapped_column(primary_key=True)  # "rankings" or "demonstrations"
+    dimension: Mapped[str] = mapped_column(primary_key=True)  # "labeler", "week", "split", "authors"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    num_labels: Mapped[int]
+
+
 class DatasetImport(Base):
     """One file that was read in, and what each of its lines became."""
 

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import ColumnElement, exists, func, insert, literal, select, text
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from app.datasets.breakdowns import count_labels
 from app.datasets.demonstrations import demonstration_rows, freeze_demonstrations
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
 from app.datasets.kwise import kwise_line
@@ -188,6 +189,7 @@ def create_snapshot(
     )
     session.add(snapshot)
     session.flush()
+    count_labels(session, snapshot.id)
     return snapshot
 
 

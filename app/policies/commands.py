@@ -44,7 +44,7 @@ def promote(
     with terminal.open_session() as session:
         found = get_project(session, project)
         chosen = service.get_version(session, found, version)
-        service.promote(session, found, chosen, account=None, now=db.clock(session))
+        service.promote(session, found, chosen, account=None, now=db.clock(session), on_command_line=True)
         line = describe(chosen)
     say(line, as_json)
 

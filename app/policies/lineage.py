@@ -1,4 +1,4 @@
-"""Policy versions with where they came from and how they were judged, and their family tree as places on a page."""
+"""Policy versions with where they came from and how they were judged."""
 
 import logging
 from collections.abc import Sequence
@@ -22,19 +22,7 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-COLUMN_WIDTH, ROW_HEIGHT = 240, 64  # of the tree, in pixels
-NODE_WIDTH, NODE_HEIGHT = 200, 46
 PAIRS_SHOWN = 12
-
-
-@dataclass(frozen=True)
-class Node:
-    """A version's place in the tree. x, y: of its upper left corner, in pixels."""
-
-    version: PolicyVersion
-    x: int
-    y: int
-    parent: "Node | None"
 
 
 @dataclass(frozen=True)
@@ -68,27 +56,6 @@ class Pair:
     candidate_score: float | None
     current_score: float | None
     outcome: str | None
-
-
-def tree(versions: Sequence[PolicyVersion]) -> list[Node]:
-    """Children stand to the right of their parents, each leaf in a row of its own."""
-    nodes: list[Node] = []
-    next_row = 0
-
-    def place(version: PolicyVersion, depth: int, parent: Node | None) -> None:
-        nonlocal next_row
-        node = Node(version, depth * COLUMN_WIDTH, next_row * ROW_HEIGHT, parent)
-        nodes.append(node)
-        children = [other for other in versions if other.parent_id == version.id]
-        for child in children:
-            place(child, depth + 1, node)
-        if not children:
-            next_row += 1
-
-    for version in versions:
-        if version.parent_id is None:
-            place(version, 0, None)
-    return nodes
 
 
 def lines_of(session: Session, versions: Sequence[PolicyVersion]) -> list[Line]:

@@ -8,7 +8,9 @@ from fastapi.responses import RedirectResponse, Response
 from app.db import SessionDep, clock
 from app.pages import render
 from app.people.access import Access, AdminAccess, ResearcherAccess
-from app.policies import lineage, service
+from app.policies import graph, lineage, scores, service
+from app.policies.cards import FIGURES, card_of
+from app.policies.history import LONGEST_REASON, history
 from app.policies.models import PolicyVersion
 from app.policies.schemas import PolicyVersionOut, Replacing
 
@@ -22,64 +24,83 @@ def found_version(access: ResearcherAccess, number: int, session: SessionDep) ->
 
 
 FoundVersion = Annotated[PolicyVersion, Depends(found_version)]
+Reason = Annotated[str, Form(max_length=LONGEST_REASON)]
 
 
 @router.get("")
 def list_versions(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The lineage, and every version with its evaluation."""
     versions = service.versions_of(session, access.project)
+    lines = lineage.lines_of(session, versions)
     return render(
         request,
         "policies/list.html",
-        nodes=lineage.tree(versions),
-        lines=lineage.lines_of(session, versions),
+        drawing=graph.draw(versions, lines),
+        lines=lines,
+        changes=history(session, access.project),
+        evaluations=scores.evaluations(session, access.project),
         numbers={version.id: version.number for version in versions},
         current=service.current_version(session, access.project),
         before=service.version_before(session, access.project),
-        size=(lineage.NODE_WIDTH, lineage.NODE_HEIGHT),
+        longest_reason=LONGEST_REASON,
     )
 
 
 @router.get("/{number}")
 def show_version(request: Request, access: ResearcherAccess, version: FoundVersion, session: SessionDep) -> Response:
-    """What a version came from, how it was judged, and what it writes."""
-    origin = lineage.origin_of(session, version)
-    is_candidate = origin is not None and origin.round.candidate_id == version.id
-    round = origin.round if origin is not None and is_candidate else None
+    """A version's card, what was decided of it, and what it writes."""
+    settings = request.app.state.settings
+    card = card_of(session, settings, version)
+    round = card.origin.round if card.origin is not None and card.baseline is not None else None
     return render(
         request,
         "policies/show.html",
         version=version,
-        line=lineage.line_of(session, version),
-        origin=origin,
+        card=card,
+        figures_told=FIGURES,
         current=service.current_version(session, access.project),
-        baseline=session.get_one(PolicyVersion, round.baseline_id) if round else None,
+        decisions=[change for change in history(session, access.project) if change.version == version.number],
+        longest_reason=LONGEST_REASON,
         compared=lineage.compared_pairs(session, round) if round else [],
-        greedy=lineage.greedy_pairs(session, request.app.state.settings, round) if round else [],
+        greedy=lineage.greedy_pairs(session, settings, round) if round else [],
     )
 
 
 @router.post("/{number}/promote")
 def promote_version(
-    access: AdminAccess, version: FoundVersion, session: SessionDep, replacing: Annotated[int, Form()]
+    access: AdminAccess,
+    version: FoundVersion,
+    session: SessionDep,
+    replacing: Annotated[int, Form()],
+    reason: Reason = "",
 ) -> Response:
     """Make it the policy that labelers see."""
-    service.promote(session, access.project, version, account=access.account, now=clock(session), replacing=replacing)
+    service.promote(
+        session,
+        access.project,
+        version,
+        account=access.account,
+        now=clock(session),
+        replacing=replacing,
+        reason=reason,
+    )
     return to_version(access, version)
 
 
 @router.post("/{number}/reject")
-def reject_version(access: AdminAccess, version: FoundVersion, session: SessionDep) -> Response:
+def reject_version(access: AdminAccess, version: FoundVersion, session: SessionDep, reason: Reason = "") -> Response:
     """Set a candidate aside for good."""
-    service.reject(session, access.project, version, account=access.account, now=clock(session))
+    service.reject(session, access.project, version, account=access.account, now=clock(session), reason=reason)
     return to_version(access, version)
 
 
 @router.post("/roll-back")
-def roll_back(access: AdminAccess, session: SessionDep, replacing: Annotated[int, Form()]) -> Response:
+def roll_back(
+    access: AdminAccess, session: SessionDep, replacing: Annotated[int, Form()], reason: Reason = ""
+) -> Response:
     """Return to the version that was current before."""
     version = service.roll_back(
-        session, access.project, account=access.account, now=clock(session), replacing=replacing
+        session, access.project, account=access.account, now=clock(session), replacing=replacing, reason=reason
     )
     return to_version(access, version)
 

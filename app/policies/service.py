@@ -20,6 +20,7 @@ from app.policies.errors import (
     PolicyVersionNotFound,
 )
 from app.policies.evaluation import lock_open_comparisons, retire_evaluation_slates, settle_verdict
+from app.policies.history import PROMOTED, REJECTED, ROLLED_BACK, evidence_for
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState, Stage
@@ -154,11 +155,13 @@ def promote(
     account: Account | None,
     now: datetime,
     replacing: int | None = None,
+    reason: str = "",
+    on_command_line: bool = False,
 ) -> None:
     """Make the version the one that labelers see from now on; unstarted slates of the old one are retired.
 
-    account: who promotes; None when the project's rule does.  replacing: the number of the version that the person
-    saw as current; refused when it is not current any more.
+    account: who promotes; None when the project's rule does, or somebody on the command line.  replacing: the number
+    of the version that the person saw as current; refused when it is not current any more.  reason: in their words.
     Raises NotPromotable, CurrentPolicyChanged.
     """
     old = lock_current_version(session, project)
@@ -167,19 +170,33 @@ def promote(
         raise CurrentPolicyChanged(old.number)
     if version.state not in (PolicyState.CANDIDATE, PolicyState.RETIRED):
         raise NotPromotable(version.number, version.state)
+    evidence = evidence_for(session, version)
     make_current(session, project, old, version, now)
+    is_rule = account is None and not on_command_line
     audit(
         session,
         account.id if account else None,
-        "policy.promote",
+        PROMOTED,
         f"policy_version:{version.number}",
         project_id=project.id,
         replaced=old.number,
+        **said(evidence=evidence, reason=reason.strip(), rule=project.promotes_at_lower_bound if is_rule else None),
     )
 
 
+def said(**detail: Any) -> dict[str, Any]:
+    """What there is to write down."""
+    return {name: value for name, value in detail.items() if value not in (None, "")}
+
+
 def roll_back(
-    session: Session, project: Project, *, account: Account | None, now: datetime, replacing: int | None = None
+    session: Session,
+    project: Project,
+    *,
+    account: Account | None,
+    now: datetime,
+    replacing: int | None = None,
+    reason: str = "",
 ) -> PolicyVersion:
     """Return to the version that was current before this one, which is returned.
 
@@ -195,10 +212,11 @@ def roll_back(
     audit(
         session,
         account.id if account else None,
-        "policy.roll_back",
+        ROLLED_BACK,
         f"policy_version:{version.number}",
         project_id=project.id,
         replaced=old.number,
+        **said(reason=reason.strip()),
     )
     return version
 
@@ -217,7 +235,15 @@ def version_before(session: Session, project: Project) -> PolicyVersion | None:
     )
 
 
-def reject(session: Session, project: Project, version: PolicyVersion, *, account: Account, now: datetime) -> None:
+def reject(
+    session: Session,
+    project: Project,
+    version: PolicyVersion,
+    *,
+    account: Account,
+    now: datetime,
+    reason: str = "",
+) -> None:
     """Set a candidate aside for good; a comparison that still runs is called off.
 
     Raises NotRejectable.
@@ -227,6 +253,7 @@ def reject(session: Session, project: Project, version: PolicyVersion, *, accoun
     session.refresh(version)
     if version.state != PolicyState.CANDIDATE:
         raise NotRejectable(version.number, version.state)
+    evidence = evidence_for(session, version)
     version.state = PolicyState.REJECTED
     if compared_in is not None:
         retire_evaluation_slates(session, compared_in, now)
@@ -235,7 +262,14 @@ def reject(session: Session, project: Project, version: PolicyVersion, *, accoun
         notify(session, EVENTS_CHANNEL, f"round:{compared_in.id}")
     session.flush()
     notify(session, EVENTS_CHANNEL, f"project:{project.id}")
-    audit(session, account.id, "policy.reject", f"policy_version:{version.number}", project_id=project.id)
+    audit(
+        session,
+        account.id,
+        REJECTED,
+        f"policy_version:{version.number}",
+        project_id=project.id,
+        **said(evidence=evidence, reason=reason.strip()),
+    )
 
 
 def lock_comparison_of(session: Session, version: PolicyVersion) -> Round | None:

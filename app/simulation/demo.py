@@ -231,7 +231,7 @@ class Demo:
         assert round.candidate_id is not None
         candidate = session.get_one(PolicyVersion, round.candidate_id)
         if candidate.state != "current":
-            promote(session, project, candidate, account=None, now=db.clock(session))
+            promote(session, project, candidate, account=None, now=db.clock(session), on_command_line=True)
         stages = {stage.recipe: stage for stage in round.stages}
         sampled = self.sampled_texts(session, stages[Recipe.EVALUATE])
         if not self.starter:

@@ -18,8 +18,9 @@ from app.policies.service import InspectedPolicy, current_version
 from app.projects.models import Project
 from app.projects.service import create_project
 from app.prompts.models import Prompt, PromptKind, Split, Use
-from app.rounds import claims, results
+from app.rounds import claims, inputs, results
 from app.rounds.models import Round
+from app.settings import Settings
 
 HOUR = timedelta(hours=1)
 STARTER = InspectedPolicy(
@@ -161,6 +162,7 @@ def run_stage(session: Session, *, num_pairs: int = 0) -> None:
     claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
     recipe = claims.locked_stage(session, claim).recipe
+    inputs.stage_inputs(session, Settings(), claim)  # notes what the stage is made from
     round = claims.locked_stage(session, claim).round
     completions = evaluation_rows(session, round, num_pairs) if recipe == "evaluate" else []
     result = results.StageResult(figures=FIGURES[recipe], manifest_sha256="cd" * 32, completions=completions)

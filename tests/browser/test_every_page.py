@@ -37,6 +37,7 @@ NOT_BY_LINKS = {
     "/projects/{slug}/onboarding",
     "/projects/{slug}/onboarding/{ranking_id}",
     "/projects/{slug}/datasets/imports/{import_id}",
+    "/projects/{slug}/policies/try-out/{left_id}/{right_id}",
 }
 
 

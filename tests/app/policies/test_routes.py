@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import Store
 from app.db import clock
-from app.policies.lineage import greedy_pairs, tree
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.lineage import greedy_pairs
+from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.rounds.models import Round, Stage
 from app.rounds.service import start_round
@@ -152,12 +152,3 @@ def test_the_api_lists_and_promotes(admin: Person, round: Round) -> None:
     response = admin.post(f"{api}/2/promotion", json={"replacing": 1})
     assert (response.status_code, response.json()["code"]) == (409, "current_policy_changed")
     assert admin.post(f"{api}/roll-back").json()["number"] == 1
-
-
-def test_each_leaf_of_the_tree_has_a_row_of_its_own() -> None:
-    def version(number: int, parent: int | None) -> PolicyVersion:
-        return PolicyVersion(id=number, number=number, parent_id=parent, state=PolicyState.RETIRED)
-
-    nodes = tree([version(1, None), version(2, 1), version(3, 1), version(4, 3)])
-    places = {node.version.number: (node.x // 240, node.y // 64) for node in nodes}
-    assert places == {1: (0, 0), 2: (1, 0), 3: (1, 1), 4: (2, 1)}

@@ -1,5 +1,6 @@
 """Which version is current, and how that changes."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from app.policies.errors import (
     NothingToRollBackTo,
     NotPromotable,
     NotRejectable,
+    PolicyError,
     PolicyVersionNotFound,
 )
-from app.policies.models import PolicyVersion
+from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import (
     current_version,
     get_version,
@@ -74,7 +76,7 @@ def test_a_promoted_candidate_is_current_and_the_old_version_is_retired(
     assert states(session, project) == ["retired", "current"]
     assert current_version(session, project).number == 2
     event = session.scalars(select(AuditEvent).where(AuditEvent.action == "policy.promote")).one()
-    assert (event.account_id, event.subject, event.detail) == (admin.id, "policy_version:2", {"replaced": 1})
+    assert (event.account_id, event.subject, event.detail["replaced"]) == (admin.id, "policy_version:2", 1)
 
 
 def test_promotion_retires_the_slates_of_the_old_version_that_nobody_has_begun(
@@ -106,6 +108,63 @@ def test_of_two_admins_who_promote_at_once_the_second_is_told_of_the_first(proje
         answers = sorted(people.map(press, range(2)))
     assert answers[1] == "promoted"
     assert answers[0].startswith("Somebody promoted version 2 in the meantime")
+
+
+Act = Callable[[Session, Project, Account], object]
+
+
+def promoting(number: int, seen: int) -> Act:
+    return lambda session, project, admin: promote(
+        session, project, get_version(session, project, number), account=admin, now=clock(session), replacing=seen
+    )
+
+
+def rolling_back(seen: int) -> Act:
+    return lambda session, project, admin: roll_back(
+        session, project, account=admin, now=clock(session), replacing=seen
+    )
+
+
+def rejecting(number: int) -> Act:
+    return lambda session, project, admin: reject(
+        session, project, get_version(session, project, number), account=admin, now=clock(session)
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (promoting(3, seen=2), promoting(1, seen=2)),
+        (promoting(3, seen=2), rolling_back(seen=2)),
+        (promoting(3, seen=2), rejecting(3)),
+    ],
+    ids=["two versions", "a version and a roll-back", "promoted and rejected"],
+)
+def test_of_two_admins_who_decide_at_once_one_does_and_the_other_is_told(
+    session: Session, project: Project, admin: Account, one: Act, other: Act
+) -> None:
+    """Version 2 is current, version 3 a candidate; both pages say so. Whoever comes second is refused by name."""
+    promote(session, project, get_version(session, project, 2), account=admin, now=clock(session))
+    session.add(
+        PolicyVersion(project_id=project.id, number=3, state=PolicyState.CANDIDATE, recipe="imported", source="starter")
+    )
+    session.commit()
+
+    def press(act: Act) -> str:
+        with SessionFactory() as own:
+            try:
+                act(own, own.get_one(Project, project.id), admin)
+            except PolicyError as error:
+                return error.code
+            own.commit()
+            return "done"
+
+    with ThreadPoolExecutor(2) as people:
+        answers = sorted(people.map(press, (one, other)))
+    (refusal,) = {*answers} - {"done"}
+    assert "done" in answers
+    assert refusal in ("current_policy_changed", "not_promotable", "not_rejectable")
+    assert states(session, project).count("current") == 1
 
 
 def test_rolling_back_returns_to_the_version_before_and_can_be_undone(

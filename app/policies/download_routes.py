@@ -1,0 +1,102 @@
+"""A version to take away: its model card, and a Hugging Face folder as a zip file."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+
+from app.db import SessionDep
+from app.people.access import ResearcherAccess
+from app.people.service import audit
+from app.policies.archives import tag_of, zip_chunks, zip_size
+from app.policies.cards import card_of, markdown
+from app.policies.files import README, content, files_of
+from app.policies.models import PolicyVersion
+from app.policies.service import get_version
+
+router = APIRouter(prefix="/projects/{slug}/policies/{number}")
+api = APIRouter(prefix="/projects/{slug}/policies/{number}", tags=["policies"])
+
+THE_REST = re.compile(r"bytes=(\d+)-")
+
+
+def found_version(access: ResearcherAccess, number: int, session: SessionDep) -> PolicyVersion:
+    """The version of the address, for whoever may look at it."""
+    return get_version(session, access.project, number)
+
+
+FoundVersion = Annotated[PolicyVersion, Depends(found_version)]
+Said = Annotated[str | None, Header()]
+
+
+@router.get("/card")
+def card(request: Request, access: ResearcherAccess, version: FoundVersion, session: SessionDep) -> Response:
+    """The version's model card, in Markdown."""
+    text = markdown(access.project, card_of(session, request.app.state.settings, version))
+    return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
+
+
+@router.get("/export")
+def download(
+    request: Request,
+    access: ResearcherAccess,
+    version: FoundVersion,
+    session: SessionDep,
+    range: Said = None,
+    if_range: Said = None,
+) -> Response:
+    """The version's folder as a zip file; the rest of it, to whoever has its beginning."""
+    settings = request.app.state.settings
+    readme = markdown(access.project, card_of(session, settings, version)).encode()
+    files = [content(README, readme), *files_of(settings, version)]
+    folder = f"{access.project.slug}-policy-{version.number}"
+    size, tag = zip_size(folder, files), f'"{tag_of(folder, files)}"'
+    start = start_of(range, size) if if_range in (None, tag) else 0
+    if start == 0:
+        audit(
+            session,
+            access.account.id,
+            "policy.download",
+            f"policy_version:{version.number}",
+            project_id=access.project.id,
+        )
+    headers = {
+        "Content-Disposition": f'attachment; filename="{folder}.zip"',
+        "Content-Length": str(size - start),
+        "Accept-Ranges": "bytes",
+        "ETag": tag,
+    }
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+    return StreamingResponse(
+        zip_chunks(folder, files, skip=start),
+        status_code=206 if start else 200,
+        media_type="application/zip",
+        headers=headers,
+    )
+
+
+def start_of(range: str | None, size: int) -> int:
+    """Where the rest that is asked for begins; 0 where no rest is, or another part of the file (RFC 9110, 14.2)."""
+    asked = THE_REST.fullmatch(range or "")
+    return int(asked[1]) if asked and int(asked[1]) < size else 0
+
+
+@api.get("/card")
+def card_out(request: Request, access: ResearcherAccess, version: FoundVersion, session: SessionDep) -> Response:
+    """The version's model card, in Markdown."""
+    return card(request, access, version, session)
+
+
+@api.get("/export")
+def download_out(
+    request: Request,
+    access: ResearcherAccess,
+    version: FoundVersion,
+    session: SessionDep,
+    range: Said = None,
+    if_range: Said = None,
+) -> Response:
+    """The version's folder as a zip file; with a Range header that names a start, the rest of it."""
+    return download(request, access, version, session, range, if_range)
