@@ -12,6 +12,7 @@ from app.datasets import routes as datasets
 from app.labeling import conversation_routes as conversations
 from app.labeling import demonstration_routes as demonstrations
 from app.labeling import routes as labeling
+from app.notifications import alarm_routes as alarms
 from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
 from app.policies import routes as policies
@@ -24,7 +25,7 @@ from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
 # The busiest first: a request is held against the routes one by one.
-AREAS = (labeling, people, projects, demonstrations, conversations, rounds, policies, getting_in, quality)
+AREAS = (labeling, people, projects, demonstrations, conversations, rounds, policies, getting_in, quality, alarms)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 

@@ -1,6 +1,6 @@
 """Pages of projects: the loop as one picture, a new project, its settings."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.errors import PodiumError
+from app.notifications.alarms import alarms_beside_needs
+from app.notifications.kinds import MEANINGS
 from app.pages import render
 from app.people.access import Access, AdminAccess, CurrentAccount, ResearcherAccess, SiteAdmin, access_to, projects_of
 from app.people.models import Role
@@ -94,13 +96,21 @@ def new_project_form(
 @router.get("/{slug}")
 def show_project(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The loop as one picture; the page keeps itself up to date."""
-    return render(request, "projects/show.html", seen=overview(session, access.project, clock(session)))
+    return render(request, "projects/show.html", **what_a_project_shows(session, access.project))
 
 
 @router.get("/{slug}/live")
 def project_now(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The part of the project's page that changes."""
-    return render(request, "projects/live.html", seen=overview(session, access.project, clock(session)))
+    return render(request, "projects/live.html", **what_a_project_shows(session, access.project))
+
+
+def what_a_project_shows(session: Session, project: Project) -> dict[str, Any]:
+    return {
+        "seen": overview(session, project, clock(session)),
+        "alarms": alarms_beside_needs(session, project),
+        "meanings": MEANINGS,
+    }
 
 
 @router.get("/{slug}/events")
