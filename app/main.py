@@ -13,6 +13,8 @@ from app.labeling import conversation_routes as conversations
 from app.labeling import demonstration_routes as demonstrations
 from app.labeling import routes as labeling
 from app.notifications import alarm_routes as alarms
+from app.notifications import webhook_routes as webhooks
+from app.notifications.courier import Courier
 from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
 from app.policies import routes as policies
@@ -25,7 +27,19 @@ from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
 # The busiest first: a request is held against the routes one by one.
-AREAS = (labeling, people, projects, demonstrations, conversations, rounds, policies, getting_in, quality, alarms)
+AREAS = (
+    labeling,
+    people,
+    projects,
+    demonstrations,
+    conversations,
+    rounds,
+    policies,
+    getting_in,
+    quality,
+    alarms,
+    webhooks,
+)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 
@@ -74,4 +88,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             connections.callback(db.LoopSessionFactory.configure, bind=None)
             gc.collect()
             gc.freeze()  # in a process of its own, what was made so far stays: the collector need not look at it again
+        if db.SessionFactory.kw.get("bind") is not None:
+            courier = Courier(settings)
+            courier.start()
+            connections.callback(courier.stop)
         yield

@@ -144,7 +144,7 @@ class Delivery(Base):
     __tablename__ = "delivery"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    notification_id: Mapped[UUID] = mapped_column(ForeignKey("notification.id"))
+    notification_id: Mapped[UUID] = mapped_column(ForeignKey("notification.id", ondelete="CASCADE"))
     webhook_id: Mapped[int] = mapped_column(ForeignKey("webhook.id", ondelete="CASCADE"))
     state: Mapped[DeliveryState] = mapped_column(one_of(DeliveryState, "state"), server_default="waiting")
     num_attempts: Mapped[int] = mapped_column(server_default=text("0"))

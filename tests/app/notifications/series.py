@@ -13,7 +13,7 @@ def noisy(rng: random.Random, curve: Callable[[int], float], sd: float, every: i
 
 
 def healthy(seed: int) -> dict[str, Points]:
-    """The score rises and saturates, on the validation prompts too; nothing else moves. Noise as of the starter's PPO."""
+    """The score rises and saturates, on validation prompts too; nothing else moves. Noise as of the starter's PPO."""
     rng = random.Random(seed)
     return {
         "score": noisy(rng, lambda step: 1.2 * (1 - 0.95**step), 0.1),
