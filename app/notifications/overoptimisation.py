@@ -89,7 +89,7 @@ def length_drifts(series: Series, signal: str, sign: int, limits: Mapping[str, f
     if share is not None and share > limits["max_length_share"] / 2:
         return Finding(
             AlarmKind.LENGTH_DRIFTS,
-            f"The change of length alone explains {100 * share:.0f} % of the gain in held-out score.",
+            f"The change of length alone explains {100 * share:.0f}\u00a0% of the gain in held-out score.",
             {"length_share": share, "limit": limits["max_length_share"]},
             {metric: series[metric] for metric in (HELD_OUT, "held_out_geometric_tokens", name) if metric in series},
         )
@@ -113,7 +113,7 @@ def eos_falls(series: Series, signal: str, sign: int, limits: Mapping[str, float
         return None
     return finding(
         AlarmKind.EOS_FALLS,
-        f"fewer completions end by themselves, {100 * seen.last:.0f} % after {100 * seen.first:.0f} %",
+        f"fewer completions end by themselves, {100 * seen.last:.0f}\u00a0% after {100 * seen.first:.0f}\u00a0%",
         series,
         (signal, sign, name),
         seen,

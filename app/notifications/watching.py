@@ -104,9 +104,9 @@ def compare_verdicts(session: Session, round: Round, now: datetime) -> None:
         session,
         round.project_id,
         AlarmKind.PEOPLE_DISAGREE,
-        f"The reward model prefers the new policy on {100 * share:.0f} % of test prompts; people preferred it in"
-        f" {100 * people.rate:.0f} % of {people.num_comparisons} blind comparisons"
-        f" (95 % interval {100 * people.low:.0f} to {100 * people.high:.0f} %).",
+        f"The reward model prefers the new policy on {100 * share:.0f}\u00a0% of test prompts; people preferred it in"
+        f" {100 * people.rate:.0f}\u00a0% of {people.num_comparisons} blind comparisons"
+        f" (95\u00a0% interval {100 * people.low:.0f} to {100 * people.high:.0f}\u00a0%).",
         now=now,
         round=round,
         stage=evaluation,

@@ -81,7 +81,7 @@ def test_a_gain_that_length_explains_is_told_at_once() -> None:
     assert findings("ppo", {}, series | {"held_out_length_share": [(4, 0.12)]}) == []
     (found,) = findings("ppo", {}, series | {"held_out_length_share": [(4, 0.74)]})
     assert found.kind == AlarmKind.LENGTH_DRIFTS
-    assert "74 % of the gain" in found.evidence
+    assert "74\u00a0% of the gain" in found.evidence
 
 
 def test_rejection_sampling_is_watched_by_its_loss_and_its_looks() -> None:

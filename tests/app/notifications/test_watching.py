@@ -90,7 +90,7 @@ def test_people_who_do_not_prefer_what_scores_higher_raise_an_alarm(session: Ses
     judged(session, loop, "loss", "loss", "loss", "win", "tie", "loss")
     (alarm,) = alarms(session)
     assert alarm.kind == AlarmKind.PEOPLE_DISAGREE
-    assert "85 % of test prompts; people preferred it in 25 % of 6 blind comparisons" in alarm.evidence
+    assert "85\u00a0% of test prompts; people preferred it in 25\u00a0% of 6 blind comparisons" in alarm.evidence
 
 
 def test_people_who_agree_with_the_score_raise_none(session: Session, loop: Project) -> None:
