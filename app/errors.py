@@ -74,6 +74,10 @@ HTTP_STATUS = {
     "bad_setting": 422,
     "bad_stages": 422,
     "bad_project_setting": 422,
+    "alarm_not_found": 404,
+    "webhook_not_found": 404,
+    "delivery_not_found": 404,
+    "bad_webhook": 422,
     "policy_not_usable": 422,
 }
 CONFLICT = 409

@@ -12,6 +12,9 @@ from app.datasets import routes as datasets
 from app.labeling import conversation_routes as conversations
 from app.labeling import demonstration_routes as demonstrations
 from app.labeling import routes as labeling
+from app.notifications import alarm_routes as alarms
+from app.notifications import webhook_routes as webhooks
+from app.notifications.courier import Courier
 from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
 from app.policies import evidence_routes as evidence
@@ -38,6 +41,8 @@ AREAS = (
     policies,
     getting_in,
     quality,
+    alarms,
+    webhooks,
 )
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
@@ -87,4 +92,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             connections.callback(db.LoopSessionFactory.configure, bind=None)
             gc.collect()
             gc.freeze()  # in a process of its own, what was made so far stays: the collector need not look at it again
+        if db.SessionFactory.kw.get("bind") is not None:
+            courier = Courier(settings)
+            courier.start()
+            connections.callback(courier.stop)
         yield

@@ -1,11 +1,12 @@
 """What an installation may decide, read from the environment once. See docs/reference/settings.md."""
 
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # where nobody is in between
@@ -53,7 +54,17 @@ class Settings(BaseSettings):
     oidc_domains: str = Field(
         default="", description="Domains whose people get an account without an invitation, with commas between."
     )
+    webhook_networks: str = Field(
+        default="",
+        description="Private networks that webhooks may reach beside public addresses: 10.20.0.0/16, 192.168.1.7/32.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        networks_of(text)
+        return text
 
     @model_validator(mode="after")
     def _sign_on_is_whole(self) -> "Settings":
@@ -78,6 +89,11 @@ class Settings(BaseSettings):
         """The store that machines share (app.artifacts); None where they share a folder, or are one."""
         place = self.artifacts_place
         return place if place is not None and "://" in place else None
+
+
+def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks as they stand in a setting, with commas between them. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 @lru_cache(maxsize=1)

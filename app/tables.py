@@ -4,6 +4,7 @@ from app.datasets import models as datasets
 from app.db import Base
 from app.labeling import models as labeling
 from app.labeling import task_models as tasks
+from app.notifications import models as notifications
 from app.people import models as people
 from app.policies import models as policies
 from app.projects import models as projects
@@ -19,6 +20,7 @@ __all__ = [
     "getting_in",
     "labeling",
     "metadata",
+    "notifications",
     "people",
     "policies",
     "projects",

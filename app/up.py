@@ -70,7 +70,9 @@ def _check_store(settings: Settings) -> None:
 
 
 def _children(settings: Settings, url: str, listener: socket.socket) -> list[Child]:
+    host, port = listener.getsockname()[:2]
     environment = {"DATABASE_URL": url, "PODIUM_HOME": str(settings.home), "PYTHONUNBUFFERED": "1"}
+    environment |= {"PODIUM_HOST": host, "PODIUM_PORT": str(port)}  # what links in notifications begin with
     logs = settings.home / "logs"
     web = [sys.executable, "-m", "app.cli", "serve", "--listener", str(listener.fileno())]
     return [

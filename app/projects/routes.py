@@ -1,6 +1,6 @@
 """Pages of projects: the loop as one picture, a new project; its settings have routes of their own."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
@@ -8,12 +8,15 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.errors import PodiumError
+from app.notifications.alarms import alarms_beside_needs
+from app.notifications.kinds import MEANINGS
 from app.pages import render
 from app.people.access import Access, CurrentAccount, ResearcherAccess, SiteAdmin, access_to, projects_of
 from app.people.models import Role
 from app.policies.service import STARTER_SOURCE, current_version
 from app.projects import service, settings_routes
 from app.projects.inspection import inspect
+from app.projects.models import Project
 from app.projects.overview import overview
 from app.projects.schemas import ProjectOut
 from app.rounds.events import live
@@ -69,13 +72,21 @@ def new_project_form(
 @router.get("/{slug}")
 def show_project(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The loop as one picture; the page keeps itself up to date."""
-    return render(request, "projects/show.html", seen=overview(session, access.project, clock(session)))
+    return render(request, "projects/show.html", **what_a_project_shows(session, access.project))
 
 
 @router.get("/{slug}/live")
 def project_now(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The part of the project's page that changes."""
-    return render(request, "projects/live.html", seen=overview(session, access.project, clock(session)))
+    return render(request, "projects/live.html", **what_a_project_shows(session, access.project))
+
+
+def what_a_project_shows(session: Session, project: Project) -> dict[str, Any]:
+    return {
+        "seen": overview(session, project, clock(session)),
+        "alarms": alarms_beside_needs(session, project),
+        "meanings": MEANINGS,
+    }
 
 
 @router.get("/{slug}/events")

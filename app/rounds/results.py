@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
+from app.notifications.watching import watch_metrics
 from app.policies.evaluation import make_evaluation_slates
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import ROUNDS_PREFIX
@@ -58,6 +59,7 @@ def record_metrics(session: Session, claim: StageClaim, rows: Sequence[Mapping[s
                 }
     session.execute(delete(Metric).where(Metric.stage_id == stage.id, Metric.step > rows[-1]["step"]))
     _upsert(session, Metric, list(numbers.values()))
+    watch_metrics(session, stage, (name for name, _ in numbers))
     notify(session, EVENTS_CHANNEL, f"round:{stage.round_id}")
 
 

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.errors import PodiumError, status_of
+from app.notifications.alarms import alarms_of_round
+from app.notifications.kinds import MEANINGS
 from app.pages import render
 from app.people.access import Access, AdminAccess, ResearcherAccess
 from app.policies.evaluation import win_rate
@@ -148,13 +150,22 @@ def start_form(
 @router.get("/{number}")
 def show_round(request: Request, access: ResearcherAccess, round: FoundRound, session: SessionDep) -> Response:
     """A round as it is now; the page keeps itself up to date."""
-    return render(request, "rounds/show.html", view=views.round_view(session, round, clock(session)), round=round)
+    return render(request, "rounds/show.html", **what_a_round_shows(session, round))
 
 
 @router.get("/{number}/live")
 def round_now(request: Request, access: ResearcherAccess, round: FoundRound, session: SessionDep) -> Response:
     """The part of the round's page that changes."""
-    return render(request, "rounds/live.html", view=views.round_view(session, round, clock(session)), round=round)
+    return render(request, "rounds/live.html", **what_a_round_shows(session, round))
+
+
+def what_a_round_shows(session: Session, round: Round) -> dict[str, Any]:
+    return {
+        "view": views.round_view(session, round, clock(session)),
+        "round": round,
+        "alarms": alarms_of_round(session, round),
+        "meanings": MEANINGS,
+    }
 
 
 @router.get("/{number}/events")

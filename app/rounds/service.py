@@ -19,6 +19,7 @@ from app.datasets.errors import NothingSelected
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
+from app.notifications.watching import round_changed
 from app.people.models import Account
 from app.people.service import audit
 from app.policies.errors import CurrentPolicyChanged, NotPromotable
@@ -390,7 +391,8 @@ def lock(session: Session, round: Round) -> None:
 
 
 def announce(session: Session, round: Round) -> None:
-    """Tell the live pages of the round and of its project, when this transaction commits."""
+    """Tell the live pages of the round and of its project, and other systems, when this transaction commits."""
+    round_changed(session, round)
     notify(session, EVENTS_CHANNEL, f"round:{round.id}")
     notify(session, EVENTS_CHANNEL, f"project:{round.project_id}")
 

@@ -14,9 +14,12 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.labeling.models import SlateKind
+from app.notifications.alarms import raise_alarm
+from app.notifications.models import AlarmKind
 from app.projects.models import Project
 from app.prompts.models import Prompt, Use
 from app.rounds import claims, results
+from app.rounds.models import Stage
 from tests.app.conftest import Person, accept_guidelines
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
 from tests.app.loop import HOUR, make_what_a_round_needs, run_stage
@@ -75,7 +78,21 @@ def everything(
     claims.release_stage(session, claim, "The trainer was stopped.")
     run_stage(session)
     run_stage(session, num_pairs=6)
+    stage = session.get_one(Stage, claim.stage_id)
+    series = {"completion_tokens": [(step, 20 + step) for step in range(9)]}
+    raise_alarm(
+        session,
+        project.id,
+        AlarmKind.LENGTH_DRIFTS,
+        "Completions became longer.",
+        now=clock(session),
+        round=stage.round,
+        stage=stage,
+        series=series,
+    )
     session.commit()
+    sent = {"url": "https://hooks.invalid/services/T0", "events": ["alarm.raised"]}
+    assert site_admin.post(f"{ROOT}/settings/webhooks", data=sent).status_code == 200
 
 
 def pages_of(app: FastAPI) -> dict[str, re.Pattern[str]]:

@@ -1,0 +1,391 @@
+"""What happens is sent to a real server, at least once and with one id, through refusals, silence and kills."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.db import SessionFactory, clock
+from app.notifications import courier as courier_module
+from app.notifications import sending
+from app.notifications.alarms import raise_alarm
+from app.notifications.courier import CLAIM_DURATION, FAILS_FOR, PAUSES, Courier, claim, settle
+from app.notifications.models import Alarm, AlarmKind, Delivery, DeliveryState, EventType, Notification, Webhook
+from app.notifications.outbox import publish
+from app.notifications.sending import Answer
+from app.notifications.signing import secret_text
+from app.notifications.webhooks import add_webhook, rotate_secret, send_again, switch_off, switch_on
+from app.projects.models import Project
+from app.rounds import claims
+from app.rounds.service import cancel_round, end_comparison, resume_round
+from app.settings import Settings
+from tests.app.conftest import Clock
+from tests.app.loop import compare, evaluation_slates, make_account, run_stage
+from tests.app.notifications.receiver import Receiver, is_signed, receiving
+from tests.app.rounds.stages import claimed, make_loop, start
+
+ALL = ["round.finished", "round.needs_labels", "alarm.raised"]
+FAILURE = {"code": "killed", "message": "It ran out of memory", "advice": "lower it", "last_lines": ""}
+
+
+@pytest.fixture
+def loop(session: Session) -> Project:
+    return make_loop(session)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def clock_ahead(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch, courier_module)
+
+
+@pytest.fixture
+def courier(settings: Settings) -> Courier:
+    allowed = settings.model_copy(
+        update={"webhook_networks": "127.0.0.0/8", "public_url": "https://podium.example.org/"}
+    )
+    return Courier(allowed)
+
+
+def add(session: Session, loop: Project, url: str, events: list[str] | None = None) -> Webhook:
+    webhook = add_webhook(
+        session, loop, url=url, events=events or ALL, account=make_account(session), now=clock(session)
+    )
+    session.commit()
+    return webhook
+
+
+def tell(session: Session, loop: Project) -> None:
+    """Something happens."""
+    raise_what = {"key": str(uuid4()), "text": "Look!", "path": "/alarms/1", "data": {"kind": "eos_falls"}}
+    publish(session, loop.id, EventType.ALARM_RAISED, **raise_what, now=clock(session))
+    session.commit()
+
+
+def deliver(courier: Courier) -> bool:
+    return asyncio.run(courier.deliver())
+
+
+def the_delivery(session: Session) -> Delivery:
+    session.expire_all()
+    return session.scalars(select(Delivery)).one()
+
+
+def test_a_message_says_what_happened_where_and_is_signed(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier
+) -> None:
+    webhook = add(session, loop, receiver.url)
+    tell(session, loop)
+    assert deliver(courier)
+    (request,) = receiver.received
+    assert request.path == "/hook?for=podium"
+    assert is_signed(request.headers, request.body, secret_text(webhook.secret))
+    assert not is_signed(request.headers, request.body, secret_text(b"another"))
+    content = request.content
+    assert content["id"] == request.headers["webhook-id"]
+    assert (content["type"], content["project"]) == ("alarm.raised", {"slug": "loop", "name": "The loop"})
+    assert content["link"] == "https://podium.example.org/projects/loop/alarms/1"
+    assert content["text"] == f"The loop: Look! {content['link']}"
+    assert content["data"] == {"kind": "eos_falls"}
+    assert datetime.fromisoformat(content["timestamp"]).tzinfo is not None
+    sent = the_delivery(session)
+    assert (sent.state, sent.last_status, sent.last_answer) == (DeliveryState.DELIVERED, 200, "thank you")
+    assert not deliver(courier)
+
+
+def test_what_is_rolled_back_is_told_to_nobody(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier
+) -> None:
+    add(session, loop, receiver.url)
+    raise_alarm(session, loop.id, AlarmKind.QUEUE_EMPTY, "Nothing.", now=clock(session))
+    session.rollback()
+    assert not deliver(courier)
+    raise_alarm(session, loop.id, AlarmKind.QUEUE_EMPTY, "Nothing.", now=clock(session))
+    session.commit()
+    assert deliver(courier)
+
+
+def test_a_refusal_is_tried_again_later_with_the_same_id_and_a_new_time(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier, clock_ahead: Clock
+) -> None:
+    webhook = add(session, loop, receiver.url)
+    tell(session, loop)
+    receiver.statuses, receiver.answer = [500], b"<h1>oh no</h1>"
+    deliver(courier)
+    failed = the_delivery(session)
+    assert (failed.state, failed.last_status, failed.last_answer) == (DeliveryState.WAITING, 500, "<h1>oh no</h1>")
+    assert not deliver(courier)  # not before its pause is over
+    clock_ahead.advance(PAUSES[0] * 1.2)
+    assert deliver(courier)
+    first, second = receiver.received
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert first.body == second.body
+    assert int(second.headers["webhook-timestamp"]) > int(first.headers["webhook-timestamp"])
+    assert is_signed(second.headers, second.body, secret_text(webhook.secret))
+    assert the_delivery(session).state == DeliveryState.DELIVERED
+    session.refresh(webhook)
+    assert (webhook.num_failures, webhook.failing_since) == (0, None)
+
+
+def test_a_refused_connection_is_tried_again(
+    session: Session, loop: Project, courier: Courier, clock_ahead: Clock
+) -> None:
+    with receiving() as gone:
+        add(session, loop, gone.url)
+    tell(session, loop)
+    deliver(courier)
+    failed = the_delivery(session)
+    assert (failed.state, failed.last_status) == (DeliveryState.WAITING, None)
+    assert failed.last_error
+    with receiving(gone.port) as back:
+        clock_ahead.advance(PAUSES[0] * 1.2)
+        assert deliver(courier)
+        assert len(back.received) == 1
+
+
+def test_silence_is_a_failure_and_holds_no_transaction(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "TIMEOUT_S", 0.3)
+    receiver.holds = courier_module.threading.Event()
+    add(session, loop, receiver.url)
+    tell(session, loop)
+    deliver(courier)
+    assert "no answer within" in (the_delivery(session).last_error or "")
+
+
+def test_a_courier_killed_before_it_wrote_down_an_answer_is_followed_by_one_that_sends_the_same_id(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier, clock_ahead: Clock, monkeypatch: Any
+) -> None:
+    add(session, loop, receiver.url)
+    tell(session, loop)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*arguments: Any, **options: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(courier_module, "settle", die)
+        with pytest.raises(Killed):
+            deliver(courier)
+    assert the_delivery(session).state == DeliveryState.WAITING
+    assert not deliver(courier)  # the claim holds: it might be alive
+    clock_ahead.advance(CLAIM_DURATION)
+    assert deliver(courier)
+    assert len(receiver.received) == 2
+    assert len({request.headers["webhook-id"] for request in receiver.received}) == 1
+    assert the_delivery(session).num_attempts == 2
+
+
+def test_two_couriers_send_each_message_once(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier
+) -> None:
+    add(session, loop, receiver.url)
+    for _ in range(40):
+        tell(session, loop)
+
+    def work() -> None:
+        while deliver(courier):
+            pass
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work), pool.submit(work)]:
+            done.result(timeout=60)
+    ids = [request.headers["webhook-id"] for request in receiver.received]
+    assert set(session.scalars(select(Delivery.last_error))) == {None}
+    assert (len(ids), len(set(ids))) == (40, 40)
+
+
+def test_an_attempt_whose_claim_ran_out_says_nothing_unless_it_delivered(
+    session: Session, loop: Project, receiver: Receiver
+) -> None:
+    add(session, loop, receiver.url)
+    tell(session, loop)
+    now = clock(session)
+    (first,) = claim(session, "https://p", now=now)
+    (second,) = claim(session, "https://p", now=now + CLAIM_DURATION)
+    assert (first.attempt, second.attempt) == (1, 2)
+    settle(session, first, Answer(500, "late"), now=now)
+    assert the_delivery(session).last_status is None
+    settle(session, first, Answer(200, "late"), now=now)
+    settle(session, second, Answer(500, "later"), now=now)
+    assert the_delivery(session).state == DeliveryState.DELIVERED
+
+
+def fail_at(session: Session, at: datetime, status: int = 500) -> None:
+    """One attempt that fails at this time."""
+    (letter,) = claim(session, "https://p", now=at)
+    settle(session, letter, Answer(status, ""), now=at)
+    session.commit()
+
+
+def test_pauses_grow_until_the_delivery_has_failed(session: Session, loop: Project, receiver: Receiver) -> None:
+    webhook = add(session, loop, receiver.url)
+    tell(session, loop)
+    waits = []
+    while (delivery := the_delivery(session)).state == DeliveryState.WAITING:
+        session.execute(update(Webhook).values(rests_until=None, failing_since=None))
+        at = delivery.next_attempt_at
+        fail_at(session, at)
+        waits.append(the_delivery(session).next_attempt_at - at)
+    assert len(waits) == 10
+    for pause, wait in zip(PAUSES, waits, strict=False):
+        assert pause <= wait <= 1.11 * pause
+    assert waits[:9] == sorted(waits[:9])
+    assert webhook.disabled_at is None
+
+
+def test_a_webhook_that_fails_for_days_is_switched_off_with_an_alarm_until_an_admin_switches_it_on(
+    session: Session, loop: Project, receiver: Receiver
+) -> None:
+    webhook = add(session, loop, receiver.url)
+    tell(session, loop)
+    now = clock(session)
+    fail_at(session, now)
+    tell(session, loop)  # waits too: the webhook rests
+    assert claim(session, "https://p", now=now + timedelta(seconds=1)) == []
+    session.execute(update(Delivery).where(Delivery.num_attempts == 0).values(next_attempt_at=now + 2 * FAILS_FOR))
+    fail_at(session, now + FAILS_FOR)
+    session.refresh(webhook)
+    assert webhook.disabled_because == "nothing was accepted for 3 days"
+    assert set(session.scalars(select(Delivery.state))) == {DeliveryState.FAILED}
+    (alarm,) = session.scalars(select(Alarm))
+    assert alarm.kind == AlarmKind.WEBHOOK_OFF
+    assert "127.0.0.1" in alarm.evidence
+    assert "hook?for" not in alarm.evidence  # the path may be a secret
+    tell(session, loop)
+    assert session.scalars(select(Notification)).all().__len__() == 2  # nobody listens: nothing is written
+    switch_on(session, webhook, account=make_account(session), now=now)
+    session.refresh(alarm)
+    assert alarm.cleared_at == now
+
+
+def test_a_receiver_that_answers_gone_is_left_alone_at_once(
+    session: Session, loop: Project, receiver: Receiver
+) -> None:
+    webhook = add(session, loop, receiver.url)
+    tell(session, loop)
+    fail_at(session, clock(session), status=410)
+    session.refresh(webhook)
+    assert "410" in (webhook.disabled_because or "")
+
+
+def test_what_waits_at_a_webhook_that_is_switched_off_by_hand_goes_out_when_it_is_on(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier
+) -> None:
+    webhook, account = add(session, loop, receiver.url), make_account(session)
+    tell(session, loop)
+    switch_off(session, webhook, account=account, now=clock(session))
+    session.commit()
+    assert not deliver(courier)
+    switch_on(session, webhook, account=account, now=clock(session))
+    session.commit()
+    assert deliver(courier)
+
+
+def test_a_delivery_is_sent_again_with_its_id(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier
+) -> None:
+    webhook = add(session, loop, receiver.url)
+    tell(session, loop)
+    deliver(courier)
+    send_again(session, webhook, the_delivery(session).id, account=make_account(session), now=clock(session))
+    session.commit()
+    assert deliver(courier)
+    first, second = receiver.received
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+
+
+def test_a_replaced_secret_signs_beside_the_new_one_for_a_day(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier, clock_ahead: Clock
+) -> None:
+    webhook = add(session, loop, receiver.url)
+    old = secret_text(webhook.secret)
+    rotate_secret(session, webhook, account=make_account(session), now=clock(session))
+    tell(session, loop)
+    deliver(courier)
+    tell(session, loop)
+    clock_ahead.advance(timedelta(days=1))
+    deliver(courier)
+    new = secret_text(webhook.secret)
+    during, after = receiver.received
+    assert [is_signed(during.headers, during.body, secret) for secret in (old, new)] == [True, True]
+    assert [is_signed(after.headers, after.body, secret) for secret in (old, new)] == [False, True]
+
+
+def types(session: Session) -> list[tuple[str, dict[str, Any]]]:
+    return [(row.type.value, row.data) for row in session.scalars(select(Notification).order_by(Notification.at))]
+
+
+def test_a_round_is_told_when_it_wants_labels_and_when_it_is_finished_once_each(
+    session: Session, loop: Project, receiver: Receiver
+) -> None:
+    add(session, loop, receiver.url)
+    round = start(session, loop, evaluation_comparisons=2)
+    run_stage(session)
+    run_stage(session)
+    run_stage(session, num_pairs=2)
+    assert types(session) == [("round.needs_labels", {"round": 1})]
+    for slate in evaluation_slates(session, round):
+        compare(session, round, slate, "win")
+    session.commit()
+    end_comparison(session, round, account=make_account(session), now=clock(session))
+    (_, finished) = types(session)
+    assert finished[0] == "round.finished"
+    assert (finished[1]["state"], finished[1]["policy_version"]) == ("succeeded", 2)
+    assert (finished[1]["win_rate"]["rate"], finished[1]["win_rate"]["comparisons"]) == (1.0, 2)
+
+
+def test_each_failure_of_a_round_is_told_and_its_cancelling(
+    session: Session, loop: Project, receiver: Receiver
+) -> None:
+    add(session, loop, receiver.url, ["round.finished"])
+    round = start(session, loop)
+    for _ in range(2):
+        claims.fail_stage(session, claimed(session), FAILURE, now=clock(session))
+        session.commit()
+        resume_round(session, round, account=None, now=clock(session))
+        session.commit()
+    cancel_round(session, round, account=None, now=clock(session))
+    assert [data["state"] for _, data in types(session)] == ["failed", "failed", "cancelled"]
+    texts = session.scalars(select(Notification.text).order_by(Notification.at)).all()
+    assert texts == ["Round 1 failed in reward.", "Round 1 failed in reward.", "Round 1 was cancelled."]
+
+
+def test_only_chosen_events_are_sent(session: Session, loop: Project, receiver: Receiver) -> None:
+    add(session, loop, receiver.url, ["round.finished"])
+    tell(session, loop)
+    assert types(session) == []
+
+
+@pytest.mark.usefixtures("loop")
+def test_the_thread_delivers_by_itself_and_ends(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier
+) -> None:
+    webhook = add(session, loop, receiver.url)
+    tell(session, loop)
+    receiver.holds = courier_module.threading.Event()
+    courier.start()
+    receiver.holds.set()
+    with SessionFactory() as other:
+        for _ in range(200):
+            if other.scalar(select(Delivery.state).where(Delivery.webhook_id == webhook.id)) == "delivered":
+                break
+            other.rollback()
+            receiver.holds.wait(0.05)
+            courier_module.threading.Event().wait(0.02)
+    courier.stop()
+    assert the_delivery(session).state == DeliveryState.DELIVERED
