@@ -61,7 +61,7 @@ def sign_out(request: Request, session: SessionDep) -> Response:
     token = request.cookies.get(security.session_cookie(request))
     if token is not None:
         service.close_session(session, token, now=clock(session))
-    has_sign_on = request.app.state.settings.oidc_issuer is not None  # there they may still be signed in
+    has_sign_on = bool(request.app.state.settings.oidc_issuer)  # there they may still be signed in
     response = RedirectResponse("/sign-in?after=sign-out" if has_sign_on else "/sign-in", status_code=303)
     response.delete_cookie(
         security.session_cookie(request), path="/", secure=security.is_https(request), httponly=True, samesite="lax"

@@ -24,6 +24,7 @@ from app.people.models import (
     SignOnIdentity,
     SignOnTicket,
 )
+from app.people.sign_on import provider_of
 from app.settings import Settings
 from tests.app.conftest import PASSWORD, Person
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider, identity_provider  # noqa: F401
@@ -462,6 +463,13 @@ def test_half_a_configuration_is_refused_without_telling_the_secret(given):
     with pytest.raises(ValueError, match="PODIUM_OIDC_ISSUER") as refused:
         Settings(**given)
     assert CLIENT_SECRET not in str(refused.value)
+
+
+def test_empty_variables_are_no_configuration(monkeypatch):
+    """As a compose file hands them on where nobody set them."""
+    for name in ("ISSUER", "CLIENT_ID", "CLIENT_SECRET", "DOMAINS"):
+        monkeypatch.setenv(f"PODIUM_OIDC_{name}", "")
+    assert provider_of(Settings(), "https://podium.example.org") is None
 
 
 def test_sessions_by_single_sign_on_are_sessions_like_any_other(visitor, labeler, session):
