@@ -66,6 +66,9 @@ HTTP_STATUS = {
     "policy_version_not_found": 404,
     "bad_setting": 422,
     "bad_stages": 422,
+    "bad_comparison": 422,
+    "bad_rule": 422,
+    "no_rule": 404,
     "bad_project_setting": 422,
     "policy_not_usable": 422,
 }
