@@ -9,7 +9,7 @@ from app.rounds.forms import as_text
 from app.rounds.models import Recipe
 from trainer.settings import SAME_RESULT, ConfigError, SettingDescription, Value, describe, recipe_config
 
-# "lower ppo.micro_batch_tokens=4096", "set ppo.tuning=lora", "raise ppo.kl_budget", "lower the learning rate"
+# "lower ppo.micro_batch_tokens=4096", "set ppo.tuning=lora", "raise ppo.kl_budget", "a lower learning rate"
 ADVICE = re.compile(r"\b(lower|raise|set) (?:the )?(?:(\w+)\.)?(\w+(?: rate)?)(?:=([\w.\-]+))?")
 FACTOR = {"lower": 0.5, "raise": 2}
 

@@ -29,7 +29,8 @@ class RoundRule(Base):
     paused_at: Mapped[datetime | None]
     paused_because: Mapped[str | None]  # null: somebody paused it
     seen_round_id: Mapped[int | None] = mapped_column(ForeignKey("round.id"))  # that failed, and an admin has looked at
-    problem: Mapped[dict[str, Any] | None]  # {"code", "message"}: why the last try started no round
+    # {"code", "message"}: why the last try started no round. Nothing is SQL's NULL, which a query asks for.
+    problem: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     problem_at: Mapped[datetime | None]  # since when
     tried_at: Mapped[datetime | None]  # the last time that it was due
 

@@ -124,6 +124,7 @@ def start_due_round(session: Session, *, now: datetime) -> bool:
         )
         .order_by(RoundRule.project_id)
         .with_for_update(of=RoundRule, skip_locked=True)
+        .execution_options(populate_existing=True)
     ).all()
     return any(look_at(session, rule, now) for rule in rules)
 

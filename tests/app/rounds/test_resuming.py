@@ -24,7 +24,7 @@ OUT_OF_MEMORY = {
     "code": "out_of_memory",
     "message": "the recipe ran out of memory on cpu; it needs about 3.1 GB",
     "advice": "lower ppo.micro_batch_tokens=16384 or set ppo.gradient_checkpointing=true, which change nothing else"
-    " (activations take 2.0 of about 3.1 GB), and start a new round",
+    " (activations take 2.0 of about 3.1 GB)",
     "last_lines": "step 2\nout of memory",
 }
 
