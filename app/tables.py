@@ -12,6 +12,7 @@ from app.prompts import models as prompts
 from app.quality import entry_models as getting_in
 from app.quality import models as quality
 from app.rounds import models as rounds
+from app.rounds import rule_models as round_rules
 
 metadata = Base.metadata
 
@@ -26,6 +27,7 @@ __all__ = [
     "projects",
     "prompts",
     "quality",
+    "round_rules",
     "rounds",
     "tasks",
 ]

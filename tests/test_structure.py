@@ -45,12 +45,18 @@ def within(imported: str, package: str) -> bool:
     return imported == package or imported.startswith(package + ".")
 
 
-def test_the_app_imports_nothing_of_the_trainer_but_its_settings() -> None:
+# What the app may know of the trainer: settings, from which forms are made, and what memory they take.
+KNOWN_TO_THE_APP = ("trainer.settings", "trainer.memory")
+
+
+def test_the_app_imports_nothing_of_the_trainer_but_its_settings_and_what_memory_they_take() -> None:
     for name, path in modules_of("app"):
         strays = {
             imported
             for imported in imports_of(name, path)
-            if within(imported, "trainer") and imported != "trainer" and not within(imported, "trainer.settings")
+            if within(imported, "trainer")
+            and imported != "trainer"
+            and not any(within(imported, known) for known in KNOWN_TO_THE_APP)
         }
         assert not strays, f"{name} imports {strays}"
         assert not any(within(imported, "torch") for imported in imports_of(name, path)), f"{name} imports torch"
@@ -77,8 +83,8 @@ def test_pure_modules_import_only_torch() -> None:
         assert roots <= allowed, f"{name} imports {roots - allowed}"
 
 
-def test_settings_of_recipes_need_the_standard_library_alone() -> None:
-    for path in (ROOT / "trainer" / "settings").glob("*.py"):
+def test_what_the_app_knows_of_the_trainer_needs_the_standard_library_alone() -> None:
+    for path in (*(ROOT / "trainer" / "settings").glob("*.py"), ROOT / "trainer" / "memory.py"):
         imports = {i for i in imports_of(path.stem, path) if not within(i, "trainer.settings")}
         assert {imported.partition(".")[0] for imported in imports} <= __import__("sys").stdlib_module_names
 

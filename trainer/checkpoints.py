@@ -32,7 +32,7 @@ class NotFinite(StageError):
     def __init__(self, what: str, step: int) -> None:
         super().__init__(
             f"{what} became NaN or infinite at step {step}",
-            advice="lower the learning rate and start the stage again; the last good checkpoint is kept",
+            advice="retry the stage with a lower learning rate; the last good checkpoint is kept",
         )
 
 

@@ -222,13 +222,10 @@ def advice_on(recipe: str, settings: Mapping[str, Any], needed: Estimate) -> str
     if largest == "activations" and settings.get("gradient_checkpointing") is False:
         return (
             f"lower {recipe}.micro_batch_tokens={tokens} or set {recipe}.gradient_checkpointing=true, which change"
-            f" nothing else (activations take {share}), and start a new round"
+            f" nothing else (activations take {share})"
         )
     if largest == "activations":
-        return (
-            f"lower {recipe}.micro_batch_tokens={tokens}, which changes nothing else (activations take {share}),"
-            " and start a new round"
-        )
+        return f"lower {recipe}.micro_batch_tokens={tokens}, which changes nothing else (activations take {share})"
     if largest == "cache":
         return f"lower {recipe}.max_completion_tokens={settings['max_completion_tokens']} (the cache takes {share})"
     taken = f"weights, gradients and optimiser take {share}"

@@ -112,7 +112,7 @@ def explain(status: int, folder: RoundFolder, last_lines: str) -> dict[str, Any]
         return {
             "code": "killed",
             "message": "the recipe was killed, most likely because the machine's memory ran out",
-            "advice": "stop what else runs there and resume, or start a new round with lower micro_batch_tokens",
+            "advice": "stop what else runs there and resume, or retry the stage with lower micro_batch_tokens",
             "last_lines": last_lines,
         }
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"

@@ -33,7 +33,9 @@ class BrokenRoundFolder(StageError):
     code = "broken_round_folder"
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} {reason}", advice="start the stage again, so that its folder is written afresh")
+        super().__init__(
+            f"{path} {reason}", advice="retry the stage and let it begin anew, so that its folder is written afresh"
+        )
 
 
 class FolderLocked(StageError):

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from types import FrameType
 from typing import Any, TypeVar
@@ -27,18 +27,18 @@ from app import terminal
 from app.artifact_errors import ArtifactError, StoreUnreachable
 from app.artifacts import Wait, open_store
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
-from app.rounds import claims, devices, results
+from app.rounds import claims, devices, results, rules
 from app.rounds.claims import ClaimLost, StageClaim
 from app.rounds.heart import BEAT_S, Heart, new_owner
 from app.rounds.inputs import MissingParent, StageInputs, record_versions, stage_inputs
-from app.rounds.models import Recipe
+from app.rounds.models import Phase, Recipe
 from app.rounds.results import StageResult
 from app.rounds.stage_copies import StageCopies
 from app.settings import Settings, get_settings
 from app.supervision import end_with_parent
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
-from trainer.devices import available_device
+from trainer.devices import available_device, memory_gb
 from trainer.errors import StageError
 from trainer.inspect_policy import describe_policy
 from trainer.recipe_process import (
@@ -57,7 +57,7 @@ from trainer.round_folder import (
     read_table,
 )
 from trainer.round_folder import Stage as StageFile
-from trainer.settings import recipe_config
+from trainer.settings import SAME_RESULT, recipe_config
 from trainer.stage_tables import write_data
 from trainer.versions import code_version, library_versions
 
@@ -67,6 +67,7 @@ CLAIM_DURATION = timedelta(seconds=30)  # renewed with every heartbeat
 POLL_S = 2.0
 FOLLOW_S = 0.3  # between two looks at what a recipe wrote
 RETRY_S = 1.0
+LOOK_AT_RULES_S = 10.0
 STORE_RETRY_S = 5.0
 STORE_BACK_S = 60.0  # without trouble for so long, the store had been back
 STORE_PATIENCE_S = 600.0  # how long the artifact store may be away before a stage fails; its work is kept
@@ -78,6 +79,18 @@ Answer = TypeVar("Answer")
 
 class Stopping(Exception):
     """The worker was told to stop while the database was away."""
+
+
+class OtherSettings(StageError):
+    """The stage's folder holds what was computed with other settings."""
+
+    code = "other_settings"
+
+    def __init__(self, folder: str, names: Collection[str]) -> None:
+        super().__init__(
+            f"{folder} holds checkpoints made with other settings ({', '.join(sorted(names))})",
+            advice="retry the stage with changed settings and let it begin anew: that has a folder of its own",
+        )
 
 
 class Worker:
@@ -97,9 +110,17 @@ class Worker:
         self.owner = new_owner("trainer")
         self.claim_duration = claim_duration
         self.stopping = threading.Event()
-        self.heart = Heart(self.owner, "trainer", renew=self._renew, beat_s=beat_s)
         self.device = available_device(settings.device)
+        self.heart = Heart(
+            self.owner,
+            "trainer",
+            renew=self._renew,
+            beat_s=beat_s,
+            device=self.device,
+            memory_gb=memory_gb(self.device),
+        )
         self.gpu = f"{socket.gethostname()}/cuda:0" if self.device == "cuda" else None
+        self.rules_looked_at = -math.inf
         self.claim: StageClaim | None = None
         self.is_cancelled = False
         self.is_lost = False
@@ -109,6 +130,7 @@ class Worker:
         self.heart.start()
         try:
             while not self.stopping.is_set():
+                self._look_at_rules()
                 if not self.step():
                     self.heart.doing = "waiting for a stage"
                     self.wakeups.wait(POLL_S)
@@ -120,6 +142,18 @@ class Worker:
         """Let the recipe save a checkpoint, put its stage back into the queue, and end."""
         self.stopping.set()
         self.wakeups.wake()
+
+    def _look_at_rules(self) -> None:
+        """Start what projects' rules have due, every now and then: while nothing runs, and while something does."""
+        if time.monotonic() < self.rules_looked_at + LOOK_AT_RULES_S:
+            return
+        self.rules_looked_at = time.monotonic()
+        try:
+            self._transact(lambda session: rules.start_due_round(session, now=clock(session)))
+        except Stopping:
+            raise
+        except Exception:
+            log.exception("a rule could not be looked at; looking again in %s s", LOOK_AT_RULES_S)
 
     def step(self) -> bool:
         """Run one stage, if one waits; whether one did."""
@@ -155,9 +189,11 @@ class Worker:
             copies.send_inputs()
             if not self._wait_for_device(claim):
                 return
+            self._enter(claim, Phase.COMPUTING, "The recipe starts.")
             with copies:
                 if not self._run_recipe(claim, inputs, folder, copies):
                     return
+            self._enter(claim, Phase.STORING, "The recipe has ended; its result is checked and stored.")
             result = read_stage_result(inputs.recipe, folder)
             copies.send_result()
         except StageError as error:
@@ -185,6 +221,9 @@ class Worker:
     def _put_back(self, claim: StageClaim) -> None:
         why = "The trainer was stopped; the stage goes on from its last checkpoint."
         self._transact(lambda session: claims.release_stage(session, claim, why))
+
+    def _enter(self, claim: StageClaim, phase: Phase, story: str) -> None:
+        self._transact(lambda session: claims.report(session, claim, story, phase))
 
     # The store
 
@@ -222,7 +261,7 @@ class Worker:
     def _write_folder(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder) -> None:
         """Write the recipe's inputs, stage.json last. A folder that has it is whole: an earlier attempt wrote it."""
         if (folder.path / "stage.json").exists():
-            self._take_over(claim, folder)
+            self._take_over(claim, inputs, folder)
             return
         folder.path.mkdir(parents=True, exist_ok=True)
         notes = self._transact(lambda session: write_data(session, inputs, folder, self.settings))
@@ -249,14 +288,23 @@ class Worker:
 
         self._transact(describe)
 
-    def _take_over(self, claim: StageClaim, folder: RoundFolder) -> None:
-        """Run on what this machine has what was begun on another; the numbers may differ in their last bits."""
+    def _take_over(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder) -> None:
+        """Go on with what an earlier attempt began, on what this machine has: numbers may differ in their last bits.
+
+        Settings may differ where a checkpoint stays what it is. Raises OtherSettings where it does not.
+        """
         stage = folder.read_stage()
-        if stage.device == self.device:
+        config = recipe_config(inputs.recipe.value, inputs.preset, inputs.configuration)
+        before, after = dataclasses.asdict(stage.config), dataclasses.asdict(config)
+        changed = {name for name, value in after.items() if value != before[name]}
+        if others := changed - SAME_RESULT:
+            raise OtherSettings(inputs.folder, others)
+        if stage.device == self.device and not changed:
             return
-        folder.write_stage(dataclasses.replace(stage, device=self.device))
-        story = f"Goes on on {self.device}; it was begun on {stage.device}."
-        self._transact(lambda session: claims.report(session, claim, story))
+        folder.write_stage(dataclasses.replace(stage, device=self.device, config=config))
+        if stage.device != self.device:
+            story = f"Goes on on {self.device}; it was begun on {stage.device}."
+            self._transact(lambda session: claims.report(session, claim, story))
 
     # The recipe
 
@@ -314,6 +362,7 @@ class Worker:
                 recipe.kill()
             if self.wakeups.wait(FOLLOW_S):
                 self._look_at_claim()
+            self._look_at_rules()
             waited += FOLLOW_S
 
     def _relay(self, claim: StageClaim, metrics: list[dict[str, Any]], samples: list[dict[str, Any]]) -> None:
@@ -364,7 +413,9 @@ class Worker:
                 self._put_back(claim)
                 return False
             if not is_told:
-                self._transact(lambda session: claims.report(session, claim, "Waits for the GPU."))
+                self._transact(
+                    lambda session: claims.report(session, claim, "Waits for the GPU.", Phase.WAITING_FOR_DEVICE)
+                )
                 is_told = True
             self.wakeups.wait(RETRY_S)
         return True

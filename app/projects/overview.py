@@ -12,6 +12,7 @@ from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
+from app.rounds import rules
 from app.rounds.models import ACTIVE_ROUND_STATES, DeviceClaim, Heartbeat, Round, RoundState, StageState
 from app.rounds.views import Comparison, LabelsSoFar, comparison_of, labels_so_far
 
@@ -134,6 +135,7 @@ def overview(session: Session, project: Project, now: datetime) -> Overview:
         needs=[],
     )
     seen.needs.extend(needs_of(project, seen))
+    seen.needs.extend(Need(*each) for each in rules.needs(session, project))
     return seen
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.projects.models import Project
-from app.rounds.models import Round, RoundState, Stage, StageEvent, StageState
+from app.rounds.models import Phase, Round, RoundState, Stage, StageEvent, StageState
 from app.rounds.service import announce, close_cancelled
 
 
@@ -67,7 +67,7 @@ def claim_stage(session: Session, *, owner: str, duration: timedelta, now: datet
     stage.folder = stage.folder or _folder(session.get_one(Project, round.project_id), round, stage)
     round.state, round.started_at = RoundState.RUNNING, round.started_at or now
     session.flush()
-    tell(session, stage, f"Claimed by {owner}.")
+    tell(session, stage, f"Claimed by {owner}.", Phase.PREPARING)
     return StageClaim(stage_id=stage.id, attempt=stage.attempt, owner=owner)
 
 
@@ -105,15 +105,15 @@ def locked_stage(session: Session, claim: StageClaim) -> Stage:
     return stage
 
 
-def tell(session: Session, stage: Stage, what: str) -> None:
-    """Add a line to the stage's story, and wake the pages that show it."""
-    session.add(StageEvent(stage_id=stage.id, attempt=stage.attempt, text=what))
+def tell(session: Session, stage: Stage, what: str, phase: Phase | None = None) -> None:
+    """Add a line to the stage's story, and wake the pages that show it. phase: that begins with it."""
+    session.add(StageEvent(stage_id=stage.id, attempt=stage.attempt, text=what, phase=phase))
     notify(session, EVENTS_CHANNEL, f"round:{stage.round_id}")
 
 
-def report(session: Session, claim: StageClaim, what: str) -> None:
-    """Add a line to the story of a claimed stage. Raises ClaimLost."""
-    tell(session, locked_stage(session, claim), what)
+def report(session: Session, claim: StageClaim, what: str, phase: Phase | None = None) -> None:
+    """Add a line to the story of a claimed stage. phase: that begins with it. Raises ClaimLost."""
+    tell(session, locked_stage(session, claim), what, phase)
 
 
 def fail_stage(session: Session, claim: StageClaim, error: dict[str, Any], *, now: datetime) -> None:
@@ -126,7 +126,7 @@ def fail_stage(session: Session, claim: StageClaim, error: dict[str, Any], *, no
     stage.owner = stage.deadline = None
     stage.round.state, stage.round.finished_at = RoundState.FAILED, now
     session.flush()
-    tell(session, stage, f"Failed: {error['message']}.")
+    tell(session, stage, f"Failed: {error['message']}.", Phase.ENDED)
     announce(session, stage.round)
 
 
@@ -142,7 +142,7 @@ def release_stage(session: Session, claim: StageClaim, why: str) -> None:
     stage = locked_stage(session, claim)
     stage.state, stage.owner, stage.deadline = StageState.QUEUED, None, None
     session.flush()
-    tell(session, stage, why)
+    tell(session, stage, why, Phase.WAITING)
     notify(session, TRAINER_CHANNEL)
 
 

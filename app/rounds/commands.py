@@ -14,6 +14,7 @@ from app.policies.models import PolicyVersion
 from app.projects.service import get_project
 from app.rounds import service
 from app.rounds.models import ACTIVE_ROUND_STATES, Round, RoundState, StageState
+from app.rounds.resuming import resume_round
 from app.rounds.service import DEFAULT_STAGES
 from trainer.settings import parse_assignments
 
@@ -83,7 +84,7 @@ def cancel(project: ProjectSlug, number: RoundNumber = None) -> None:
 @round_commands.command("resume")
 def resume(project: ProjectSlug, number: RoundNumber = None) -> None:
     """Go on with a failed or cancelled round from its last checkpoint."""
-    change(project, number, service.resume_round)
+    change(project, number, resume_round)
     terminal.say("Queued again; it goes on from its last checkpoint.")
 
 

@@ -159,3 +159,43 @@ class ChartNotFound(RoundError):
 
     def __init__(self, recipe: str, key: str) -> None:
         super().__init__(f"The stage {recipe} has no numbers called {key!r}; go back to the round and choose a chart.")
+
+
+class NothingToRetry(RoundError):
+    """Every stage of the round has succeeded: there are no settings to change."""
+
+    code = "nothing_to_retry"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"Every stage of round {number} has ended well, so none can be run again with other settings;"
+            " resume the round, or start one like it."
+        )
+
+
+class BadComparison(RoundError):
+    """Rounds are compared two to four at a time, and each must be one of the project's."""
+
+    code = "bad_comparison"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem} Go back to the list of rounds and choose two to four.")
+
+
+class BadRule(RoundError):
+    """The rule's numbers, stages or settings make no round. problems: the message of each, by field."""
+
+    code = "bad_rule"
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__("; ".join(problems.values()), problems=problems)
+        self.problems = problems
+
+
+class NoRule(RoundError):
+    """The project has no rule for rounds."""
+
+    code = "no_rule"
+
+    def __init__(self) -> None:
+        super().__init__("This project has no rule for rounds; write one first.")

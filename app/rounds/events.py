@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after the database went away
 LEAST_PAUSE_S = 0.5  # between two messages to one page: a trainer reports faster than people read
-SIGN_OF_LIFE_S = 15.0  # proxies close what is silent
+SIGN_OF_LIFE_S = 15.0  # proxies close what is silent, and a page takes silence for a lost connection (live.js)
 LONGEST_STREAM_S = 900.0  # the page then connects again, and whoever may not look any more is refused
 
 
@@ -107,7 +107,7 @@ async def messages(topics: frozenset[str]) -> AsyncIterator[str]:
             with suppress(TimeoutError):
                 await asyncio.wait_for(viewer.called.wait(), SIGN_OF_LIFE_S)
             if not viewer.called.is_set():
-                yield ": still here\n\n"
+                yield "event: alive\ndata:\n\n"
                 continue
             viewer.called.clear()
             yield "event: changed\ndata:\n\n"

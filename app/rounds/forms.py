@@ -1,12 +1,23 @@
-"""The form that starts a round, made from the recipes' own settings. Pure: texts in, fields and overrides out."""
+"""The forms that start and retry a round, made from the recipes' own settings. Pure: texts in, overrides out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from app.projects.models import Project
-from app.rounds.models import Recipe
-from app.rounds.service import Overrides, project_defaults
-from trainer.settings import Preset, SettingDescription, Value, config_class_of, describe
+from app.rounds.configuration import Overrides, project_defaults
+from app.rounds.models import Recipe, Round, Stage
+from app.rounds.risks import Risk, risk_of
+from trainer.settings import Preset, SettingDescription, Value, describe
+
+# What is changed from round to round; the rest of a form is folded.
+COMMON = {
+    Recipe.SFT: ("num_epochs", "learning_rate", "batch_size", "tuning"),
+    Recipe.REWARD: ("num_epochs", "learning_rate", "batch_size", "labels", "num_members", "tuning"),
+    Recipe.PPO: ("num_steps", "kl_coef", "kl_budget", "learning_rate", "batch_size", "max_completion_tokens", "tuning"),
+    Recipe.GRPO: ("num_steps", "kl_coef", "kl_budget", "learning_rate", "batch_size", "samples_per_prompt", "tuning"),
+    Recipe.REJECTION: ("samples_per_prompt", "num_prompts", "num_epochs", "learning_rate", "kl_budget", "tuning"),
+    Recipe.EVALUATE: ("num_prompts", "max_completion_tokens", "best_of"),
+}
 
 # What each stage is for, in the words of the page.
 PURPOSES = {
@@ -21,7 +32,10 @@ PURPOSES = {
 
 @dataclass(frozen=True)
 class SettingField:
-    """One setting on the form. name: "ppo.kl_coef". value: what stands in the field, as text."""
+    """One setting on the form. name: "ppo.kl_coef". value: what stands in the field, as text.
+
+    default: what holds when nobody changes it: the preset's or the project's; on a retry, what the stage ran with.
+    """
 
     name: str
     label: str
@@ -34,10 +48,21 @@ class SettingField:
     choices: tuple[str, ...]
     limits: str
     problem: str | None
+    is_common: bool
+    risk: Risk | None
 
     @property
     def is_changed(self) -> bool:
         return self.value.strip() != self.default
+
+    @property
+    def is_risky(self) -> bool:
+        return self.risk is not None and self.risk.holds(self.value)
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether it is shown before the folded ones."""
+        return self.is_common or self.is_changed or self.problem is not None
 
 
 @dataclass(frozen=True)
@@ -48,6 +73,14 @@ class StageFields:
     purpose: str
     is_chosen: bool
     fields: list[SettingField]
+
+    @property
+    def in_front(self) -> list[SettingField]:
+        return [field for field in self.fields if field.stands_out]
+
+    @property
+    def folded(self) -> list[SettingField]:
+        return [field for field in self.fields if not field.stands_out]
 
     @property
     def num_changed(self) -> int:
@@ -103,7 +136,55 @@ def setting_field(
         choices=("true", "false") if setting.kind == "bool" else setting.choices,
         limits=limits_of(setting),
         problem=problems.get(name),
+        is_common=setting.name in COMMON[recipe],
+        risk=risk_of(recipe, setting.name, preset),
     )
+
+
+def retry_fields(stages: Iterable[Stage], given: Mapping[str, str], problems: Mapping[str, str]) -> list[StageFields]:
+    """The form that runs stages again: each with the settings it ran with."""
+    return [
+        StageFields(
+            recipe=stage.recipe,
+            purpose=PURPOSES[stage.recipe],
+            is_chosen=True,
+            fields=[
+                setting_field(
+                    stage.recipe,
+                    setting,
+                    stage.configuration.get(setting.name, setting.presets[preset(stage)]),
+                    preset(stage),
+                    given,
+                    problems,
+                )
+                for setting in describe(stage.recipe)
+            ],
+        )
+        for stage in stages
+    ]
+
+
+def preset(stage: Stage) -> Preset:
+    return "small" if stage.preset == "small" else "paper"
+
+
+def changed_settings(stages: Iterable[Stage], given: Mapping[str, str]) -> Overrides:
+    """What a retry's form sets otherwise than the stages ran with. An emptied field is as it was."""
+    overrides: dict[str, dict[str, Value]] = {}
+    for fields in retry_fields(stages, given, {}):
+        for field in fields.fields:
+            if field.is_changed and field.value.strip():
+                overrides.setdefault(fields.recipe.value, {})[field.name.partition(".")[2]] = field.value.strip()
+    return overrides
+
+
+def texts_of(round: Round) -> dict[str, str]:
+    """The settings of a round's stages as the form has them, by "recipe.setting"."""
+    return {
+        f"{stage.recipe}.{name}": as_text(value)
+        for stage in round.stages
+        for name, value in stage.configuration.items()
+    }
 
 
 def default_of(project: Project, preset: Preset, recipe: Recipe, setting: SettingDescription) -> Value:
@@ -143,8 +224,3 @@ def overrides_of(project: Project, preset: Preset, chosen: Iterable[str], given:
             if text and text != as_text(default_of(project, preset, recipe, setting)):
                 overrides.setdefault(recipe.value, {})[setting.name] = text
     return overrides
-
-
-def summary_of(recipe: str) -> str:
-    """The first line of what a recipe says of itself."""
-    return (config_class_of(recipe).__doc__ or "").strip().splitlines()[0]

@@ -30,9 +30,18 @@ class Heart:
     """Beats in a thread of its own. renew: called in each beat's transaction, to hold claims for longer."""
 
     def __init__(
-        self, owner: str, process: str, *, renew: Callable[[Session, datetime], None], beat_s: float = BEAT_S
+        self,
+        owner: str,
+        process: str,
+        *,
+        renew: Callable[[Session, datetime], None],
+        beat_s: float = BEAT_S,
+        device: str | None = None,
+        memory_gb: float | None = None,
     ) -> None:
+        """device, memory_gb: what it computes on, where that decides what can run."""
         self.doing = "starting"
+        self._device, self._memory_gb = device, memory_gb
         self._owner, self._process, self._renew, self._beat_s = owner, process, renew, beat_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
@@ -55,7 +64,15 @@ class Heart:
             try:
                 with SessionFactory.begin() as session:
                     now = clock(session)
-                    beat(session, self._owner, self._process, self.doing, now=now)
+                    beat(
+                        session,
+                        self._owner,
+                        self._process,
+                        self.doing,
+                        now=now,
+                        device=self._device,
+                        memory_gb=self._memory_gb,
+                    )
                     self._renew(session, now)
             except OperationalError as error:
                 log.warning("heartbeat failed, next in %s s: %s", self._beat_s, str(error.orig).splitlines()[0])
@@ -65,9 +82,25 @@ class Heart:
                 return
 
 
-def beat(session: Session, owner: str, process: str, doing: str, *, now: datetime) -> None:
-    """Say that a sampler or trainer is alive and what it does."""
-    row = {"owner": owner, "process": process, "doing": doing, "beat_at": now}
+def beat(
+    session: Session,
+    owner: str,
+    process: str,
+    doing: str,
+    *,
+    now: datetime,
+    device: str | None = None,
+    memory_gb: float | None = None,
+) -> None:
+    """Say that a sampler or trainer is alive, what it does, and on what."""
+    row = {
+        "owner": owner,
+        "process": process,
+        "doing": doing,
+        "beat_at": now,
+        "device": device,
+        "memory_gb": memory_gb,
+    }
     session.execute(insert(Heartbeat).values(row).on_conflict_do_update(index_elements=["owner"], set_=row))
 
 

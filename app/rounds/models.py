@@ -50,6 +50,17 @@ class Recipe(StrEnum):
 POLICY_RECIPES = (Recipe.PPO, Recipe.GRPO, Recipe.REJECTION)
 
 
+class Phase(StrEnum):
+    """What a stage is at, from one line of its story to the next that names a phase."""
+
+    WAITING = "waiting"  # for a trainer
+    PREPARING = "preparing"  # its models are fetched and its inputs written
+    WAITING_FOR_DEVICE = "waiting_for_device"
+    COMPUTING = "computing"
+    STORING = "storing"  # its result is checked, copied and registered
+    ENDED = "ended"  # for now: a resume goes on
+
+
 class Round(Base):
     """One full turn of the loop."""
 
@@ -67,7 +78,8 @@ class Round(Base):
     evaluation_comparisons: Mapped[int] = mapped_column(server_default=text("0"))  # blind A/B slates wanted; 0: none
     # What the comparisons said when they ended: decision, wins, ties, losses, above, worth. Later ones change nothing.
     verdict: Mapped[dict[str, Any] | None]
-    requested_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
+    requested_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))  # null: the system, or the command line
+    by_rule: Mapped[bool] = mapped_column(server_default=text("false"))  # the project's rule started it
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -158,8 +170,25 @@ class StageEvent(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     attempt: Mapped[int]
     text: Mapped[str]
+    phase: Mapped[Phase | None] = mapped_column(one_of(Phase, "phase"))  # that begins here
 
     __table_args__ = (Index("ix_stage_event_stage", "stage_id", "id"),)
+
+
+class StageTry(Base):
+    """What a stage had come to before it began anew with other settings: its files stay where they are."""
+
+    __tablename__ = "stage_try"
+
+    stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # 1, 2, 3 … of the stage
+    configuration: Mapped[dict[str, Any]]
+    folder: Mapped[str]  # below the artifacts
+    error: Mapped[dict[str, Any] | None]  # null: it was cancelled
+    figures: Mapped[dict[str, Any]]  # metric -> its last value
+    last_step: Mapped[int | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
 
 
 class ModelRequestKind(StrEnum):
@@ -213,3 +242,5 @@ class Heartbeat(Base):
     process: Mapped[str]  # "sampler" or "trainer"
     beat_at: Mapped[datetime]
     doing: Mapped[str]
+    device: Mapped[str | None]  # "cpu" or "cuda"
+    memory_gb: Mapped[float | None] = mapped_column(Double)  # (10^9 bytes) of the device

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.datasets.models import SnapshotRanking
@@ -87,6 +87,28 @@ def has_rankings(session: Session, project: Project, split: Split, *, only_new: 
     if only_new:
         wanted = wanted.where(Ranking.id.not_in(rankings_of_rounds(project.id)))
     return bool(session.scalar(select(wanted)))
+
+
+def num_new_rankings(session: Session, project: Project) -> int:
+    """Rankings that came in since the last round was started."""
+    last = session.scalar(select(func.max(Round.created_at)).where(Round.project_id == project.id))
+    counted = fitting_rankings(project)
+    return session.scalars(counted if last is None else counted.where(Ranking.submitted_at > last)).one()
+
+
+def fitting_rankings(project: Project) -> Select[int]:
+    """The number of rankings that fit models."""
+    return (
+        select(func.count())
+        .select_from(Ranking)
+        .join(Slate, Slate.id == Ranking.slate_id)
+        .where(
+            Ranking.project_id == project.id,
+            Ranking.counted,
+            Ranking.retracted_at.is_(None),
+            Slate.kind.in_(FITTING_KINDS),
+        )
+    )
 
 
 def has_demonstrations(session: Session, project: Project, split: Split) -> bool:

@@ -18,7 +18,7 @@ from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import ROUNDS_PREFIX
 from app.projects.models import Project
 from app.rounds.claims import StageClaim, locked_stage, tell
-from app.rounds.models import POLICY_RECIPES, Metric, Recipe, RoundState, Stage, StageSample, StageState
+from app.rounds.models import POLICY_RECIPES, Metric, Phase, Recipe, RoundState, Stage, StageSample, StageState
 from app.rounds.service import announce, conclude_if_compared
 
 ROWS_PER_STATEMENT = 1000  # Postgres takes 65,535 parameters a statement
@@ -95,7 +95,7 @@ def complete_stage(session: Session, claim: StageClaim, result: StageResult, *, 
     elif stage.recipe in (Recipe.SFT, *POLICY_RECIPES):
         _register_policy(session, project, stage, result)
     session.flush()
-    tell(session, stage, "Succeeded.")
+    tell(session, stage, "Succeeded.", Phase.ENDED)
     if any(other.state != StageState.SUCCEEDED for other in round.stages):
         notify(session, TRAINER_CHANNEL)
         return

@@ -22,6 +22,16 @@ class RoundStart(BaseModel):
     seed: int | None = Field(default=None, ge=0, lt=2**63)
 
 
+class RoundResume(BaseModel):
+    """How a stopped round goes on. overrides: other settings of stages that have not succeeded; with most of them a
+    stage begins anew.  begin_anew: recipes whose checkpoints are not to be used in any case."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overrides: dict[str, dict[str, int | float | bool | str]] = {}
+    begin_anew: list[Recipe] = []
+
+
 class StageOut(BaseModel):
     """A stage of a round."""
 

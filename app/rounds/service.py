@@ -1,11 +1,11 @@
-"""Rounds: started with everything they need, called off, taken up again, and ended when people have compared.
+"""Rounds: started with everything they need, called off, and ended when people have compared.
 
 What happens inside a running stage is written by the trainer (claims, inputs, results). Nothing here waits for it.
+How a round that stopped goes on: app.rounds.resuming.
 """
 
-import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain, count
@@ -37,12 +37,12 @@ from app.policies.service import current_version, promote, sft_policy_of
 from app.projects.models import Project
 from app.projects.settings import SETTINGS
 from app.prompts.models import Split
+from app.rounds.configuration import Overrides, configure, preset_of
 from app.rounds.errors import (
     BadRoundSetting,
     BadStages,
     NoDemonstrations,
     NotAwaitingLabels,
-    NotResumable,
     RoundIsActive,
     RoundIsOver,
     RoundNotFound,
@@ -50,6 +50,7 @@ from app.rounds.errors import (
 from app.rounds.models import (
     ACTIVE_ROUND_STATES,
     POLICY_RECIPES,
+    Phase,
     Recipe,
     Round,
     RoundState,
@@ -58,9 +59,6 @@ from app.rounds.models import (
     StageState,
 )
 from app.rounds.needs import check_data, check_what_settings_need, mixes_demonstrations
-from trainer.settings import ConfigError, Preset, Value, describe, preset_for, recipe_config
-
-Overrides = Mapping[str, Mapping[str, Value]]  # recipe -> setting -> value, as text or as itself
 
 OUTCOMES = {
     Decision.BETTER: "people prefer the new policy",
@@ -81,13 +79,18 @@ def start_round(
     now: datetime,
     seed: int | None = None,
     evaluation_comparisons: int | None = None,
+    by_rule: bool = False,
+    like: int | None = None,
+    saw_current: int | None = None,
 ) -> Round:
     """Freeze the labels so far, write down every setting of every stage, and queue the round for a trainer.
 
     stages: recipes in any order; they run in the order of the loop.  overrides: settings other than the preset's.
     seed: None derives one from the project's seed and the round's number.  evaluation_comparisons: blind A/B slates
-    wanted at the end; None takes the project's.
-    Raises RoundIsActive, BadStages, BadRoundSetting, and MissingData by the name of what is missing.
+    wanted at the end; None takes the project's.  by_rule: whether the project's rule starts it.  like: the round whose
+    settings were taken.  saw_current: the number of the version that the person saw as current.
+    Raises RoundIsActive, CurrentPolicyChanged, BadStages, BadRoundSetting, and MissingData by the name of what is
+    missing.
     """
     session.get_one(Project, project.id, with_for_update={"key_share": True})  # two at once: the second sees the first
     if (active := active_round(session, project)) is not None:
@@ -95,6 +98,8 @@ def start_round(
     recipes = check_stages(stages)
     check_data(session, project, recipes)
     baseline = current_version(session, project)
+    if saw_current is not None and saw_current != baseline.number:
+        raise CurrentPolicyChanged(baseline.number)
     sft_policy = sft_policy_of(session, baseline)
     preset = preset_of(sft_policy)
     configurations = configure(project, recipes, preset, overrides)
@@ -108,6 +113,7 @@ def start_round(
         baseline_id=baseline.id,
         evaluation_comparisons=wanted_comparisons(project, recipes, evaluation_comparisons),
         requested_by=account.id if account else None,
+        by_rule=by_rule,
         created_at=now,
     )
     if {Recipe.SFT, Recipe.REWARD} & set(recipes) or mixes_demonstrations(session, project, configurations):
@@ -123,7 +129,8 @@ def start_round(
         raise RoundIsActive(number) from error
     notify(session, TRAINER_CHANNEL)
     announce(session, round)
-    record(session, round, account, "round.start", stages=recipes, overrides=overrides)
+    origin = {"by_rule": True} if by_rule else {"like": like} if like is not None else {}
+    record(session, round, account, "round.start", stages=recipes, overrides=overrides, **origin)
     return round
 
 
@@ -175,61 +182,6 @@ def check_stages(stages: Sequence[str]) -> list[Recipe]:
             " or leave it out."
         )
     return recipes
-
-
-def preset_of(version: PolicyVersion) -> Preset:
-    """The preset that holds for a policy of this size."""
-    return preset_for(version.num_parameters) if version.num_parameters is not None else "paper"
-
-
-def configure(
-    project: Project, recipes: Sequence[Recipe], preset: Preset, overrides: Overrides
-) -> dict[Recipe, dict[str, Any]]:
-    """Every setting of every stage. Raises BadRoundSetting with all that is wrong, not just the first."""
-    problems = {
-        f"{recipe}.{name}": "belongs to a stage that was not chosen"
-        for recipe, values in overrides.items()
-        if recipe not in recipes
-        for name in values
-    }
-    configurations = {}
-    for recipe in recipes:
-        given = {**project_defaults(project, recipe), **overrides.get(recipe, {})}
-        wrong = setting_problems(recipe, preset, given)
-        problems |= wrong
-        if not wrong:
-            configurations[recipe] = dataclasses.asdict(recipe_config(recipe, preset, given))
-    if problems:
-        raise BadRoundSetting(problems)
-    return configurations
-
-
-def project_defaults(project: Project, recipe: str) -> dict[str, Value]:
-    """What the project decides for a recipe: completions are as long in training as on the slates."""
-    known = {setting.name for setting in describe(recipe)}
-    return {"max_completion_tokens": project.max_completion_tokens} if "max_completion_tokens" in known else {}
-
-
-def setting_problems(recipe: str, preset: str, given: Mapping[str, Value]) -> dict[str, str]:
-    """What is wrong with the settings, by "recipe.setting": each alone first, then the rules between them."""
-    problems = {}
-    for name, value in given.items():
-        try:
-            recipe_config(recipe, preset, {name: value})
-        except ConfigError as error:
-            if error.setting == f"{recipe}.{name}" and not is_rule_between_settings(error):
-                problems[error.setting] = error.rule
-    if not problems:
-        try:
-            recipe_config(recipe, preset, given)
-        except ConfigError as error:
-            problems[error.setting] = error.rule
-    return problems
-
-
-def is_rule_between_settings(error: ConfigError) -> bool:
-    """Such a rule names the other setting with its value, which may be given too."""
-    return "=" in error.rule
 
 
 def wanted_comparisons(project: Project, recipes: Sequence[Recipe], given: int | None) -> int:
@@ -293,38 +245,9 @@ def close_cancelled(session: Session, round: Round, now: datetime) -> None:
     for stage in round.stages:
         if stage.state in (StageState.QUEUED, StageState.RUNNING):
             stage.state, stage.finished_at, stage.owner, stage.deadline = StageState.CANCELLED, now, None, None
-            session.add(StageEvent(stage_id=stage.id, attempt=stage.attempt, text="Cancelled."))
+            session.add(StageEvent(stage_id=stage.id, attempt=stage.attempt, text="Cancelled.", phase=Phase.ENDED))
     retire_evaluation_slates(session, round, now)
     round.state, round.finished_at = RoundState.CANCELLED, now
-
-
-def resume_round(session: Session, round: Round, *, account: Account | None, now: datetime) -> None:
-    """Queue a failed or cancelled round again; its stages go on from their last checkpoints.
-
-    Raises NotResumable, RoundIsActive.
-    """
-    project = session.get_one(Project, round.project_id, with_for_update={"key_share": True})
-    lock(session, round)
-    if round.state not in (RoundState.FAILED, RoundState.CANCELLED):
-        raise NotResumable(round.number, round.state)
-    if (active := active_round(session, project)) is not None:
-        raise RoundIsActive(active.number)
-    stopped = [stage for stage in round.stages if stage.state in (StageState.FAILED, StageState.CANCELLED)]
-    # A comparison that was called off: its evaluation is complete, and run again it only asks people again.
-    for stage in stopped or round.stages[-1:]:
-        stage.state, stage.error, stage.finished_at = StageState.QUEUED, None, None
-        stage.owner, stage.deadline = None, None
-        session.add(
-            StageEvent(stage_id=stage.id, attempt=stage.attempt, text="Queued again; goes on from its last checkpoint.")
-        )
-    round.state, round.finished_at, round.cancel_requested_at = RoundState.QUEUED, None, None
-    try:
-        session.flush()
-    except IntegrityError as error:
-        raise RoundIsActive(round.number) from error
-    notify(session, TRAINER_CHANNEL)
-    announce(session, round)
-    record(session, round, account, "round.resume")
 
 
 def conclude_if_compared(session: Session, round_id: int, now: datetime) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
-from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, Slate, SlateKind, SlateState
+from app.labeling.models import Demonstration, Slate, SlateKind, SlateState
 from app.policies.evaluation import WinRate, rule_for, win_rate
 from app.policies.length_control import EqualLength, equal_length_of
 from app.policies.models import PolicyVersion, RewardModelVersion
@@ -20,6 +20,7 @@ from app.rounds.charts import Chart, Series, charts_of
 from app.rounds.models import (
     ACTIVE_ROUND_STATES,
     Metric,
+    Phase,
     Recipe,
     Round,
     RoundState,
@@ -27,7 +28,11 @@ from app.rounds.models import (
     StageEvent,
     StageSample,
     StageState,
+    StageTry,
 )
+from app.rounds.needs import fitting_rankings, num_new_rankings
+from app.rounds.phases import PhaseTime, phase_before_the_end, phases_of
+from app.rounds.remedies import Remedy, remedies
 
 EVENTS_SHOWN = 40
 SAMPLES_SHOWN = 4  # completions of the latest step
@@ -78,10 +83,21 @@ class StageView:
     samples_step: int | None
     expected_s: float | None  # what the same recipe took the last time, in seconds
     elapsed_s: float | None
+    phases: list[PhaseTime]
+    tries: list[StageTry]  # before it began anew
 
     @property
     def attempts(self) -> int:
         return self.stage.attempt
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the round failed. phase: what its stage was at.  remedies: settings to try next, as its advice names them."""
+
+    view: StageView
+    phase: Phase | None
+    remedies: list[Remedy]
 
 
 @dataclass(frozen=True)
@@ -111,10 +127,12 @@ class RoundView:
     reward_model: RewardModelVersion | None
     stages: list[StageView]
     events: list[tuple[StageEvent, Stage]]
+    failure: Failure | None
     comparison: Comparison | None
     equal_length: EqualLength | None  # once the comparison has ended
     is_active: bool
     is_resumable: bool
+    is_retryable: bool  # with other settings: a stage has not succeeded
 
 
 def round_lines(session: Session, project: Project) -> list[RoundLine]:
@@ -148,6 +166,8 @@ def figure_of(round: Round, recipe: Recipe, name: str) -> float | None:
 
 def round_view(session: Session, round: Round, now: datetime) -> RoundView:
     """The round, its stages and their latest numbers."""
+    phases = phases_of(session, round, now)
+    stages = [stage_view(session, stage, now, phases.get(stage.id, [])) for stage in round.stages]
     return RoundView(
         round=round,
         baseline=session.get_one(PolicyVersion, round.baseline_id),
@@ -156,16 +176,32 @@ def round_view(session: Session, round: Round, now: datetime) -> RoundView:
         reward_model=session.scalar(
             select(RewardModelVersion).where(RewardModelVersion.stage_id.in_([stage.id for stage in round.stages]))
         ),
-        stages=[stage_view(session, stage, now) for stage in round.stages],
+        stages=stages,
         events=story(session, round),
+        failure=failure_of(session, stages),
         comparison=comparison_of(session, round),
         equal_length=equal_length_of(session, round) if round.verdict else None,
         is_active=round.state in ACTIVE_ROUND_STATES,
         is_resumable=round.state in (RoundState.FAILED, RoundState.CANCELLED),
+        is_retryable=any(stage.state != StageState.SUCCEEDED for stage in round.stages),
     )
 
 
-def stage_view(session: Session, stage: Stage, now: datetime) -> StageView:
+def failure_of(session: Session, stages: Sequence[StageView]) -> Failure | None:
+    """What the stage that failed says of itself, and what its advice comes to."""
+    for view in stages:
+        stage = view.stage
+        if stage.state == StageState.FAILED and stage.error is not None:
+            advice = stage.error.get("advice") or ""
+            return Failure(
+                view=view,
+                phase=phase_before_the_end(session, stage),
+                remedies=remedies(stage.recipe, stage.preset, stage.configuration, advice),
+            )
+    return None
+
+
+def stage_view(session: Session, stage: Stage, now: datetime, phases: list[PhaseTime]) -> StageView:
     latest = latest_values(session, stage)
     step = max((step for step, _ in latest.values()), default=None)
     setting = STEP_SETTINGS.get(stage.recipe)
@@ -187,6 +223,10 @@ def stage_view(session: Session, stage: Stage, now: datetime) -> StageView:
         samples_step=samples_step,
         expected_s=expected_duration_s(session, stage),
         elapsed_s=elapsed_s(stage, now),
+        phases=phases,
+        tries=list(
+            session.scalars(select(StageTry).where(StageTry.stage_id == stage.id).order_by(StageTry.number.desc()))
+        ),
     )
 
 
@@ -330,21 +370,9 @@ class LabelsSoFar:
 
 def labels_so_far(session: Session, project: Project) -> LabelsSoFar:
     """Counts of what fits models, and of what is new since the last round."""
-    counted = (
-        select(func.count())
-        .select_from(Ranking)
-        .join(Slate, Slate.id == Ranking.slate_id)
-        .where(
-            Ranking.project_id == project.id,
-            Ranking.counted,
-            Ranking.retracted_at.is_(None),
-            Slate.kind.in_(FITTING_KINDS),
-        )
-    )
-    last = session.scalar(select(func.max(Round.created_at)).where(Round.project_id == project.id))
     return LabelsSoFar(
-        num_rankings=session.scalars(counted).one(),
-        num_new_rankings=session.scalars(counted if last is None else counted.where(Ranking.submitted_at > last)).one(),
+        num_rankings=session.scalars(fitting_rankings(project)).one(),
+        num_new_rankings=num_new_rankings(session, project),
         num_demonstrations=session.scalars(
             select(func.count())
             .select_from(Demonstration)

@@ -31,8 +31,9 @@ from app.projects.models import Project
 from app.projects.service import get_project
 from app.projects.starter import STARTER_SLUG
 from app.prompts.models import Prompt
+from app.rounds.configuration import Overrides
 from app.rounds.models import Recipe, Round, RoundState, Stage
-from app.rounds.service import DEFAULT_STAGES, Overrides, start_round
+from app.rounds.service import DEFAULT_STAGES, start_round
 from app.settings import Settings
 from app.simulation.crowd import Crowd, shown_text
 from app.simulation.gold import gold_preference, gold_utility

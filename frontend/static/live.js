@@ -5,8 +5,14 @@ import { localTimes } from "./base.js";
 const part = document.querySelector("[data-live]");
 const status = document.getElementById("live-status");
 const connection = document.getElementById("live-connection");
+const RETRY_MS = 3000; // after an answer that did not come
+const ANSWER_MS = 20_000;
+const SILENCE_MS = 40_000; // the server says something every 15 s: after this the connection is dead, whatever it looks like
 let running = false;
 let again = false;
+let later = 0;
+let events;
+let heardAt = 0; // by the clock and not by a timer: a laptop that sleeps stops timers and not time
 
 async function refresh() {
   if (running) {
@@ -14,18 +20,24 @@ async function refresh() {
     return;
   }
   running = true;
+  again = false;
   try {
-    const response = await fetch(`${part.dataset.live}/live`, { headers: { Accept: "text/html" } });
+    // A request that a sleeping laptop left behind would never end, and nothing would be asked for after it.
+    const options = { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(ANSWER_MS) };
+    const response = await fetch(`${part.dataset.live}/live`, options);
     if (response.ok && !response.redirected) await replace(await response.text());
     else if (response.status < 500) location.reload(); // signed out, or no member any more: the page says so
+    else askLater();
   } catch {
-    // The connection's own banner tells; the next "changed" asks again.
+    askLater();
   }
   running = false;
-  if (again) {
-    again = false;
-    refresh();
-  }
+  if (again) refresh();
+}
+
+function askLater() {
+  clearTimeout(later);
+  later = setTimeout(refresh, RETRY_MS);
 }
 
 async function replace(html) {
@@ -80,11 +92,40 @@ if (part.dataset.liveEvery) {
   setInterval(() => document.visibilityState === "visible" && refresh(), 1000 * part.dataset.liveEvery);
 }
 
-const events = new EventSource(`${part.dataset.live}/events`);
-events.addEventListener("changed", refresh);
-events.addEventListener("open", () => (connection.hidden = true));
-events.addEventListener("error", () => {
+function connect() {
+  events?.close();
+  heardAt = Date.now();
+  events = new EventSource(`${part.dataset.live}/events`);
+  for (const kind of ["open", "changed", "alive"]) events.addEventListener(kind, heard);
+  events.addEventListener("changed", refresh); // the first one comes at once: what happened before is asked for too
+  events.addEventListener("error", lost);
+}
+
+function heard() {
+  heardAt = Date.now();
+  connection.hidden = true;
+}
+
+function lost() {
   connection.textContent = "The connection is gone; this page shows the last known state and goes on by itself when the server is back.";
   connection.hidden = false;
-  if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+  if (events.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+  refresh(); // refused: whoever may not look any more is told so by the page
+  setTimeout(connect, RETRY_MS);
+}
+
+function connectIfSilent() {
+  if (Date.now() - heardAt > SILENCE_MS) connect();
+}
+
+// The laptop was opened, the network is back, the page came out of the browser's memory: look whether anything is heard.
+setInterval(connectIfSilent, 5000);
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState !== "visible") return;
+  connectIfSilent();
+  refresh();
 });
+addEventListener("online", connect);
+addEventListener("pageshow", (event) => event.persisted && connect());
+
+connect();

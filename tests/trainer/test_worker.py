@@ -1,5 +1,6 @@
 """The worker writes a stage's folder, runs its recipe as a process, relays what it says, and registers the result."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from app.projects.service import create_project
 from app.prompts.models import Prompt, Split
 from app.rounds import claims
 from app.rounds.inputs import StageInputs, stage_inputs
-from app.rounds.models import Metric, Recipe, Round, RoundState, Stage, StageEvent, StageSample, StageState
+from app.rounds.models import Metric, Phase, Recipe, Round, RoundState, Stage, StageEvent, StageSample, StageState
 from app.rounds.results import StageResult, complete_stage
 from app.rounds.service import cancel_round, start_round
 from app.settings import Settings
@@ -32,7 +33,7 @@ from trainer.models import load_policy, load_tokenizer, tokenizer_hash
 from trainer.prompting import encode_completion, encode_prompt
 from trainer.round_folder import RoundFolder
 from trainer.stage_tables import write_data
-from trainer.worker import Worker
+from trainer.worker import OtherSettings, Worker
 
 QUICK = {
     "reward": {"num_epochs": 1, "num_normalisation_completions": 8, "max_completion_tokens": 4, "batch_size": 4},
@@ -495,3 +496,32 @@ def test_every_turn_of_a_conversation_comes_to_the_recipe(
     rows = folder.read_demonstrations() if recipe == "sft" else folder.read_prompts()
     assert encode_prompt(load_tokenizer(llama_folder), prompt.messages) in [row.prompt_ids for row in rows]
     assert notes == []
+
+
+def test_a_stage_goes_on_with_settings_that_change_how_it_computes_and_with_no_others(
+    session: Session, worker: Worker, settings: Settings, loop: Project
+) -> None:
+    round = start(session, loop, "reward")
+    claim = claims.claim_stage(session, owner="test", duration=timedelta(minutes=1), now=clock(session))
+    assert claim is not None
+    inputs = stage_inputs(session, settings, claim)
+    session.commit()
+    folder = folder_of(settings, fresh(session, round).stages[0])
+    worker._write_folder(claim, inputs, folder)
+
+    def with_settings(**changes: Any) -> StageInputs:
+        return dataclasses.replace(inputs, configuration={**inputs.configuration, **changes})
+
+    worker._write_folder(claim, with_settings(micro_batch_tokens=128), folder)
+    assert folder.read_stage().config.micro_batch_tokens == 128  # type: ignore[attr-defined]
+    with pytest.raises(OtherSettings, match=r"other settings \(batch_size, num_epochs\)"):
+        worker._write_folder(claim, with_settings(num_epochs=2, batch_size=8), folder)
+    assert folder.read_stage().config.num_epochs == 1  # type: ignore[attr-defined]
+
+
+def test_the_story_of_a_stage_tells_its_phases(session: Session, worker: Worker, loop: Project) -> None:
+    start(session, loop, "reward")
+    worker.step()
+    session.rollback()
+    told = session.scalars(select(StageEvent.phase).where(StageEvent.phase.is_not(None)).order_by(StageEvent.id))
+    assert told.all() == [Phase.PREPARING, Phase.COMPUTING, Phase.STORING, Phase.ENDED]

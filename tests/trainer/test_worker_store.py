@@ -22,7 +22,7 @@ from app.rounds import claims
 from app.rounds.claims import StageClaim
 from app.rounds.inputs import StageInputs
 from app.rounds.models import RoundState, StageState
-from app.rounds.service import resume_round
+from app.rounds.resuming import resume_round
 from app.rounds.stage_copies import OtherStage, StageCopies, local_path, portable
 from app.settings import Settings
 from app.wakeups import Wakeups

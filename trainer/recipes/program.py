@@ -36,8 +36,7 @@ class OutOfMemory(StageError):
         estimate = "" if needed_gb is None else f"; it needs about {needed_gb:.1f} GB"
         super().__init__(
             f"the recipe ran out of memory on {device}{estimate}",
-            advice=advice
-            or "lower micro_batch_tokens, which changes nothing else, or use a smaller model, and start a new round",
+            advice=advice or "lower micro_batch_tokens, which changes nothing else, or use a smaller model",
         )
 
 
@@ -60,7 +59,7 @@ class TooFewDevices(StageError):
     def __init__(self, num_processes: int, num_devices: int) -> None:
         super().__init__(
             f"the stage is to run in {num_processes} processes on this machine, which has {num_devices} GPUs",
-            advice="lower num_processes to the number of GPUs, and start the round again",
+            advice="lower num_processes to the number of GPUs",
         )
 
 
@@ -124,7 +123,7 @@ def run_locked(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> int
     except Interrupted:
         return EXIT_TERMINATED
     except ConfigError as error:
-        return fail(folder, error.code, str(error), "change the setting and start the stage again")
+        return fail(folder, error.code, str(error), "retry the stage with that setting changed")
     except StageError as error:
         return fail(folder, error.code, error.message, error.advice)
     except (MemoryError, RuntimeError) as error:

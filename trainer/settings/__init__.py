@@ -10,6 +10,7 @@ from trainer.settings.fields import ConfigError, Preset, RecipeConfig, Value
 from trainer.settings.fitted import FittedConfig, RewardConfig, SFTConfig, TuningConfig
 from trainer.settings.reading import (
     RECIPES,
+    SAME_RESULT,
     SMALL_MODEL_PARAMETERS,
     SettingDescription,
     config_class_of,
@@ -22,6 +23,7 @@ from trainer.settings.scored import EvaluateConfig, GRPOConfig, PolicyConfig, PP
 
 __all__ = [
     "RECIPES",
+    "SAME_RESULT",
     "SMALL_MODEL_PARAMETERS",
     "STARTER",
     "ConfigError",

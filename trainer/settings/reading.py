@@ -12,6 +12,9 @@ from trainer.settings.scored import EvaluateConfig, GRPOConfig, PPOConfig, Rejec
 
 SMALL_MODEL_PARAMETERS = 100_000_000  # `small` holds below this many parameters
 
+# Settings that change how a stage computes and not what: it may go on from a checkpoint made with other values of them.
+SAME_RESULT = frozenset({"micro_batch_tokens", "gradient_checkpointing", "checkpoint_every_steps"})
+
 RECIPES: dict[str, type[RecipeConfig]] = {
     config.recipe: config
     for config in (SFTConfig, RewardConfig, PPOConfig, GRPOConfig, RejectionConfig, EvaluateConfig)

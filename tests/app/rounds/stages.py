@@ -9,8 +9,9 @@ from app.db import clock
 from app.projects.models import Project
 from app.rounds import claims
 from app.rounds.claims import StageClaim
+from app.rounds.configuration import Overrides
 from app.rounds.models import Round, Stage
-from app.rounds.service import Overrides, start_round
+from app.rounds.service import start_round
 from tests.app.loop import (
     make_project,
     make_what_a_round_needs,

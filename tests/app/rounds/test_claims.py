@@ -12,7 +12,8 @@ from app.rounds import claims, results
 from app.rounds.claims import ClaimLost, StageClaim
 from app.rounds.models import Metric, RoundState, StageEvent, StageState
 from app.rounds.results import StageResult
-from app.rounds.service import cancel_round, resume_round
+from app.rounds.resuming import resume_round
+from app.rounds.service import cancel_round
 from tests.app.loop import (
     HOUR,
 )

@@ -111,7 +111,7 @@ def test_a_silent_stream_gives_a_sign_of_life_and_ends_after_a_while(
     async def story() -> None:
         stream = await opened("round:1")
         monkeypatch.setattr(events, "SIGN_OF_LIFE_S", 0.01)
-        assert await next_message(stream) == ": still here\n\n"
+        assert await next_message(stream) == "event: alive\ndata:\n\n"
         await stream.aclose()  # type: ignore[attr-defined]
         monkeypatch.setattr(events, "LONGEST_STREAM_S", 0.0)
         assert len([message async for message in messages(frozenset(("round:1",)))]) == 1

@@ -34,12 +34,12 @@ from app.rounds.errors import (
     RoundIsOver,
 )
 from app.rounds.models import Round, RoundState, Stage, StageState
+from app.rounds.resuming import resume_round
 from app.rounds.service import (
     cancel_round,
     conclude_if_compared,
     derived_seed,
     end_comparison,
-    resume_round,
     start_round,
 )
 from tests.app.loop import (
