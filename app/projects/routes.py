@@ -16,7 +16,9 @@ from app.projects import service
 from app.projects.errors import BadProjectSetting
 from app.projects.inspection import inspect
 from app.projects.models import DEFAULT_FLAGS, Project
-from app.projects.overview import overview
+from app.projects.needs import needs_of
+from app.projects.overview import overview, round_of
+from app.projects.picture import picture_of
 from app.projects.schemas import ProjectOut
 from app.projects.settings import (
     GROUPS,
@@ -94,13 +96,26 @@ def new_project_form(
 @router.get("/{slug}")
 def show_project(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The loop as one picture; the page keeps itself up to date."""
-    return render(request, "projects/show.html", seen=overview(session, access.project, clock(session)))
+    return loop_page(request, "projects/show.html", access, session)
 
 
 @router.get("/{slug}/live")
 def project_now(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The part of the project's page that changes."""
-    return render(request, "projects/live.html", seen=overview(session, access.project, clock(session)))
+    return loop_page(request, "projects/live.html", access, session)
+
+
+def loop_page(request: Request, template: str, access: Access, session: Session) -> Response:
+    project = access.project
+    seen = overview(session, project, clock(session))
+    return render(
+        request,
+        template,
+        seen=seen,
+        needs=needs_of(project, seen),
+        picture=picture_of(project, seen),
+        reward_round=round_of(session, seen.reward_model) if seen.reward_model else None,
+    )
 
 
 @router.get("/{slug}/events")
