@@ -16,6 +16,7 @@ from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
 from app.policies import routes as policies
 from app.projects import routes as projects
+from app.projects import wizard_routes as new_projects
 from app.prompts import routes as prompts
 from app.quality import entry_routes as getting_in
 from app.quality import routes as quality
@@ -24,7 +25,7 @@ from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
 # The busiest first: a request is held against the routes one by one.
-AREAS = (labeling, people, projects, demonstrations, conversations, rounds, policies, getting_in, quality)
+AREAS = (labeling, people, new_projects, projects, demonstrations, conversations, rounds, policies, getting_in, quality)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 

@@ -1,20 +1,18 @@
-"""Pages of projects: the loop as one picture, a new project, its settings."""
+"""Pages of a project: the loop as one picture, and its settings. wizard_routes.py makes new ones."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
-from app.errors import PodiumError
 from app.pages import render
-from app.people.access import Access, AdminAccess, CurrentAccount, ResearcherAccess, SiteAdmin, access_to, projects_of
+from app.people.access import Access, AdminAccess, CurrentAccount, ResearcherAccess, access_to, projects_of
 from app.people.models import Role
-from app.policies.service import STARTER_SOURCE, current_version
+from app.policies.service import current_version
 from app.projects import service
 from app.projects.errors import BadProjectSetting
-from app.projects.inspection import inspect
 from app.projects.models import DEFAULT_FLAGS, Project
 from app.projects.needs import needs_of
 from app.projects.overview import overview, round_of
@@ -47,50 +45,6 @@ MIXTURE_NAMES = {
     "sft": "The SFT policy",
     "demonstration": "A person's demonstration, where there is one",
 }
-
-
-@router.get("/new")
-def new_project_page(request: Request, account: SiteAdmin) -> Response:
-    """The form that makes a project."""
-    return new_project_form(request, given={}, problems={})
-
-
-@router.post("/new")
-def create_project(
-    request: Request,
-    account: SiteAdmin,
-    session: SessionDep,
-    slug: Annotated[str, Form()] = "",
-    name: Annotated[str, Form()] = "",
-    policy: Annotated[str, Form()] = STARTER_SOURCE,
-    source: Annotated[str, Form()] = "",
-    guidelines: Annotated[str, Form()] = "",
-) -> Response:
-    """Look at the policy, then make the project; nothing is made when anything is wrong."""
-    given = {"slug": slug, "name": name, "policy": policy, "source": source, "guidelines": guidelines}
-    try:
-        service.check_new(session, slug=slug, name=name, guidelines=guidelines)  # before the slow look at the policy
-        inspected = inspect(STARTER_SOURCE if policy == STARTER_SOURCE else source)
-        with session.begin_nested():
-            project = service.create_project(
-                session,
-                slug=slug,
-                name=name,
-                policy=inspected,
-                guidelines=guidelines,
-                created_by=account,
-                now=clock(session),
-            )
-    except PodiumError as error:
-        field = {"slug_taken": "slug", "policy_not_usable": "source"}.get(error.code, getattr(error, "setting", "form"))
-        return new_project_form(request, given=given, problems={field: str(error)}, status=422)
-    return RedirectResponse(f"/projects/{project.slug}", status_code=303)
-
-
-def new_project_form(
-    request: Request, *, given: dict[str, str], problems: dict[str, str], status: int = 200
-) -> Response:
-    return render(request, "projects/new.html", status_code=status, given=given, problems=problems)
 
 
 @router.get("/{slug}")
