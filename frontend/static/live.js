@@ -73,11 +73,31 @@ if (part.dataset.liveEvery) {
   setInterval(() => document.visibilityState === "visible" && refresh(), 1000 * part.dataset.liveEvery);
 }
 
-const events = new EventSource(`${part.dataset.live}/events`);
-events.addEventListener("changed", refresh);
-events.addEventListener("open", () => (connection.hidden = true));
-events.addEventListener("error", () => {
-  connection.textContent = "The connection is gone; this page shows the last known state and goes on by itself when the server is back.";
-  connection.hidden = false;
-  if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+let events;
+
+function listen() {
+  events?.close();
+  events = new EventSource(`${part.dataset.live}/events`);
+  events.addEventListener("changed", refresh); // at once too: what happened before this connection is not lost
+  events.addEventListener("open", () => (connection.hidden = true));
+  events.addEventListener("error", () => {
+    connection.textContent = "The connection is gone; this page shows the last known state and goes on by itself when the server is back.";
+    connection.hidden = false;
+    if (events.readyState === EventSource.CLOSED) setTimeout(listenAgain, 3000); // a proxy answered for a server that is away
+  });
+}
+
+function listenAgain() {
+  refresh(); // signed out meanwhile: the page says so
+  listen();
+}
+
+listen();
+
+// A laptop that was shut wakes with a connection that nobody has told it is dead.
+window.addEventListener("online", listenAgain);
+let hiddenAt = 0;
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "hidden") hiddenAt = Date.now();
+  else if (hiddenAt && Date.now() - hiddenAt > 60_000) listenAgain();
 });

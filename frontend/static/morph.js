@@ -6,22 +6,21 @@ export function morph(part, fresh) {
   for (const wanted of [...fresh.childNodes]) {
     const there = part.childNodes[place];
     const own = there && isSame(there, wanted) ? there : laterSibling(there, wanted);
-    if (!own) part.insertBefore(wanted, there ?? null);
-    else {
-      if (own !== there) part.insertBefore(own, there);
+    if (own) {
+      // What stands before it goes: an element that is itself moved would lose its focus.
+      while (part.childNodes[place] !== own) part.childNodes[place].remove();
       become(own, wanted);
-    }
+    } else part.insertBefore(wanted, there ?? null);
     place += 1;
   }
   while (part.childNodes.length > place) part.lastChild.remove();
 }
 
-const isSame = (one, other) => one.nodeName === other.nodeName && (one.id ?? "") === (other.id ?? "");
+const isSame = (one, other) => one.nodeName === other.nodeName && one.id === other.id;
 
-// Only what has an id is looked for further on: anything else is as well made new.
 function laterSibling(node, wanted) {
-  if (!wanted.id) return null;
-  while (node && !isSame(node, wanted)) node = node.nextSibling;
+  if (wanted.nodeType !== Node.ELEMENT_NODE) return null;
+  while (node && !(isSame(node, wanted) && node.className === wanted.className)) node = node.nextSibling;
   return node;
 }
 
