@@ -21,6 +21,7 @@ from app.policies import evidence_routes as evidence
 from app.policies import routes as policies
 from app.policies import win_rate_routes as win_rates
 from app.projects import routes as projects
+from app.projects import wizard_routes as new_projects
 from app.prompts import routes as prompts
 from app.quality import entry_routes as getting_in
 from app.quality import routes as quality
@@ -32,6 +33,7 @@ from app.settings import Settings, get_settings
 AREAS = (
     labeling,
     people,
+    new_projects,
     projects,
     demonstrations,
     conversations,

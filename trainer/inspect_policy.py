@@ -17,10 +17,48 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer.errors import StageError
 from trainer.models import ModelNotFound, UnsupportedModel, load_tokenizer, model_errors, tokenizer_hash
+from trainer.prompting import PLAIN_CHAT_TEMPLATE
 from trainer.settings import STARTER
 
 NEEDED_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 EXIT_NAMED = 3
+
+
+class NoTokenizer(StageError):
+    """The model has no tokenizer beside it."""
+
+    code = "no_tokenizer"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the model at {path} has no tokenizer",
+            advice="save one into the same folder (tokenizer.save_pretrained), or choose a model that brings its own",
+        )
+
+
+class HubUnreachable(StageError):
+    """The hub does not answer, and the model is not on this machine yet."""
+
+    code = "hub_unreachable"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the hub cannot be reached to fetch {name}, which is not on the sampler's machine",
+            advice="see that this machine has network and HF_HUB_OFFLINE is not set, or give a folder that lies on it",
+        )
+
+
+class HubRefused(StageError):
+    """The model is private or gated."""
+
+    code = "hub_refused"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the hub does not give {name} to the sampler: it is private, gated, or not there",
+            advice="check the name; accept the model's terms and set HF_TOKEN for the sampler where it needs them",
+        )
 
 
 def policy_source(source: str) -> str:
@@ -36,10 +74,14 @@ class PolicyFacts:
     context_tokens: int
     tokenizer_sha256: str
     architecture: str
+    has_chat_template: bool  # of its own; without one prompts are put to it as plain text
 
 
 def describe_policy(path: str | Path) -> PolicyFacts:
-    """Look at a folder or a Hugging Face name. Raises ModelNotFound, UnsafeWeights, UnsupportedModel."""
+    """Look at a folder or a Hugging Face name.
+
+    Raises ModelNotFound, UnsafeWeights, UnsupportedModel, NoTokenizer, HubUnreachable, HubRefused.
+    """
     folder = Path(path)
     if not folder.is_dir():
         folder = _download(str(path))
@@ -50,18 +92,22 @@ def describe_policy(path: str | Path) -> PolicyFacts:
     context = getattr(config, "max_position_embeddings", None)
     if context is None:
         raise UnsupportedModel(str(path), "its configuration does not say how long its context is")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise NoTokenizer(str(path))
+    tokenizer = load_tokenizer(folder)
     return PolicyFacts(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         context_tokens=int(context),
-        tokenizer_sha256=tokenizer_hash(load_tokenizer(folder)),
+        tokenizer_sha256=tokenizer_hash(tokenizer),
         architecture=type(model).__name__,
+        has_chat_template=tokenizer.chat_template != PLAIN_CHAT_TEMPLATE,
     )
 
 
 def inspect_policy(source: str) -> dict[str, Any]:
     """{"source", "num_parameters", "context_tokens", "tokenizer_sha256", "facts"}; a hub's files are fetched.
 
-    Raises ModelNotFound, UnsafeWeights, UnsupportedModel.
+    Raises as describe_policy does.
     """
     path = Path(policy_source(source)).expanduser()
     found = describe_policy(path if path.is_dir() else source)
@@ -70,18 +116,22 @@ def inspect_policy(source: str) -> dict[str, Any]:
         "num_parameters": found.num_parameters,
         "context_tokens": found.context_tokens,
         "tokenizer_sha256": found.tokenizer_sha256,
-        "facts": {"architecture": found.architecture},
+        "facts": {"architecture": found.architecture, "has_chat_template": found.has_chat_template},
     }
 
 
 def _download(name: str) -> Path:
-    """A policy of the hub, on this machine. Raises ModelNotFound."""
+    """A policy of the hub, on this machine. Raises ModelNotFound, HubUnreachable, HubRefused."""
     if Path(name).is_absolute() or name.startswith((".", "~")):
         raise ModelNotFound(name)
     try:
         return Path(snapshot_download(name, allow_patterns=NEEDED_FILES))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except HFValidationError as error:
         raise ModelNotFound(name) from error
+    except HfHubHTTPError as error:  # it answered
+        raise HubRefused(name) from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise HubUnreachable(name) from error
 
 
 def main() -> None:

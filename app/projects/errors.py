@@ -60,3 +60,27 @@ class PolicyNotUsable(ProjectError):
     """The policy that a project is to start from cannot be opened, or nobody could look at it."""
 
     code = "policy_not_usable"
+
+
+class NoSampler(PolicyNotUsable):
+    """Nobody is there to look at a policy."""
+
+    code = "no_sampler"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No sampler is at work, so nobody can look at the policy. Start one (podium sampler; podium up runs one), "
+            "then go on from here."
+        )
+
+
+class PolicyStillLookedAt(PolicyNotUsable):
+    """The sampler has not answered yet: it fetches the policy, or does something else first."""
+
+    code = "policy_still_looked_at"
+
+    def __init__(self, source: str) -> None:
+        super().__init__(
+            f"The sampler is still looking at {source}; fetching a large model takes minutes. Look again in a while: "
+            "it goes on meanwhile, and everything you gave stays in this form."
+        )

@@ -1,4 +1,4 @@
-"""The project page: the loop with live counts, how healthy it is, and what needs a person. Changes nothing."""
+"""The project page: the loop with its live counts. picture.py and needs.py say what they mean."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -8,26 +8,16 @@ from sqlalchemy.orm import Session
 
 from app.labeling.models import FITTING_KINDS, Lease, Ranking, Slate, SlateKind, SlateState
 from app.people.models import Membership
+from app.policies.evaluation import WinRate, win_rate
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
-from app.rounds import rules
-from app.rounds.models import ACTIVE_ROUND_STATES, DeviceClaim, Heartbeat, Round, RoundState, StageState
-from app.rounds.views import Comparison, LabelsSoFar, comparison_of, labels_so_far
+from app.rounds.models import ACTIVE_ROUND_STATES, DeviceClaim, Heartbeat, Metric, Recipe, Round, Stage, StageState
+from app.rounds.views import STEP_SETTINGS, Comparison, LabelsSoFar, comparison_of, labels_so_far
 
 DAYS_SHOWN = 14
 SILENT_AFTER = timedelta(minutes=2)  # without a heartbeat
-ENOUGH_NEW_RANKINGS = 100  # since the last round: a new one is worth its time
-
-
-@dataclass(frozen=True)
-class Need:
-    """Something that only a person can do. href: below the project."""
-
-    text: str
-    href: str
-    action: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +53,15 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far the stage is that runs. step: the last one reported, if any; num_steps: None where it is not known."""
+
+    recipe: Recipe
+    step: int | None
+    num_steps: int | None
+
+
+@dataclass(frozen=True)
 class Overview:
     """All that the project page shows."""
 
@@ -79,7 +78,16 @@ class Overview:
     samplers: list[Process]
     trainers: list[Process]
     devices: list[DeviceClaim]
-    needs: list[Need]
+    progress: Progress | None  # of the stage that runs
+    verdict: WinRate | None  # of people on the current version, in the round that made it
+
+    @property
+    def has_sampler(self) -> bool:
+        return any(not process.is_silent for process in self.samplers)
+
+    @property
+    def has_trainer(self) -> bool:
+        return any(not process.is_silent for process in self.trainers)
 
     @property
     def rankings_today(self) -> int:
@@ -103,7 +111,8 @@ def overview(session: Session, project: Project, now: datetime) -> Overview:
         for heartbeat in session.scalars(select(Heartbeat).order_by(Heartbeat.process, Heartbeat.owner))
     ]
     round = session.scalar(select(Round).where(Round.project_id == project.id).order_by(Round.number.desc()).limit(1))
-    seen = Overview(
+    current = current_version(session, project)
+    return Overview(
         prompts=count_prompts(session, project),
         slates=count_slates(session, project, now),
         rankings_by_day=rankings_by_day(session, project, now),
@@ -119,7 +128,7 @@ def overview(session: Session, project: Project, now: datetime) -> Overview:
             .order_by(RewardModelVersion.number.desc())
             .limit(1)
         ),
-        current=current_version(session, project),
+        current=current,
         candidates=list(
             session.scalars(
                 select(PolicyVersion)
@@ -132,11 +141,28 @@ def overview(session: Session, project: Project, now: datetime) -> Overview:
         samplers=[process for process in processes if process.heartbeat.process == "sampler"],
         trainers=[process for process in processes if process.heartbeat.process == "trainer"],
         devices=list(session.scalars(select(DeviceClaim).where(DeviceClaim.claimed_until > now))),
-        needs=[],
+        progress=progress_of(session, round) if round is not None else None,
+        verdict=verdict_on(session, current),
     )
-    seen.needs.extend(needs_of(project, seen))
-    seen.needs.extend(Need(*each) for each in rules.needs(session, project))
-    return seen
+
+
+def progress_of(session: Session, round: Round) -> Progress | None:
+    """How far the round's running stage is; None when none runs."""
+    stage = next((stage for stage in round.stages if stage.state == StageState.RUNNING), None)
+    if stage is None:
+        return None
+    setting = STEP_SETTINGS.get(stage.recipe)
+    return Progress(
+        stage.recipe,
+        step=session.scalar(select(func.max(Metric.step)).where(Metric.stage_id == stage.id)),
+        num_steps=stage.configuration.get(setting) if setting else None,
+    )
+
+
+def verdict_on(session: Session, version: PolicyVersion) -> WinRate | None:
+    """What people said of the version before it became current; None when nobody was asked."""
+    made_in = session.scalar(select(Round).where(Round.candidate_id == version.id).limit(1))
+    return None if made_in is None else win_rate(session, made_in)
 
 
 def count_prompts(session: Session, project: Project) -> PromptCounts:
@@ -195,54 +221,7 @@ def rankings_by_day(session: Session, project: Project, now: datetime) -> list[t
     return [(each, counted.get(each, 0)) for each in days]
 
 
-def needs_of(project: Project, seen: Overview) -> list[Need]:
-    """What a person should do, the most pressing first."""
-    needs = []
-    if seen.round is not None and seen.round.state == RoundState.FAILED:
-        failed = next((stage.recipe for stage in seen.round.stages if stage.state == StageState.FAILED), "a stage")
-        needs.append(
-            Need(
-                f"Round {seen.round.number} failed in {failed}.", f"/rounds/{seen.round.number}", "See why, and resume"
-            )
-        )
-    if not seen.prompts.total:
-        needs.append(Need("There are no prompts, so nothing can be sampled.", "/prompts", "Import prompts"))
-    if is_starving(project, seen):
-        needs.append(Need("Labelers have nothing to rank, and no sampler is at work.", "", "Start one: podium sampler"))
-    if seen.has_active_round and not any(not trainer.is_silent for trainer in seen.trainers):
-        needs.append(Need("A round waits, and no trainer is at work.", "", "Start one: podium trainer"))
-    if seen.round is not None and seen.comparison and seen.round.state == RoundState.AWAITING_LABELS:
-        left = seen.comparison.num_asked - seen.comparison.num_in
-        needs.append(Need(f"{left} blind comparisons wait for labelers.", "/rank", "Compare some"))
-    for candidate in seen.candidates:
-        if not seen.has_active_round:
-            needs.append(
-                Need(
-                    f"Policy version {candidate.number} waits for a decision.",
-                    f"/policies/{candidate.number}",
-                    "Promote or reject it",
-                )
-            )
-    if not seen.has_active_round and seen.labels.num_new_rankings >= ENOUGH_NEW_RANKINGS:
-        needs.append(
-            Need(
-                f"{seen.labels.num_new_rankings} rankings have come in since the last round.",
-                "/rounds/new",
-                "Start a round",
-            )
-        )
-    if project.paused_at is not None:
-        needs.append(Need("The project is paused: nothing is sampled or handed out.", "/settings", "Let it go on"))
-    if seen.num_labelers <= 1:
-        needs.append(Need("Nobody else is here yet.", "/people", "Invite labelers"))
-    return needs
-
-
-def is_starving(project: Project, seen: Overview) -> bool:
-    """Whether the queue is empty and nobody is there to fill it."""
-    return (
-        project.paused_at is None
-        and seen.slates.ready == 0
-        and seen.prompts.train + seen.prompts.validation > 0
-        and not any(not sampler.is_silent for sampler in seen.samplers)
-    )
+def round_of(session: Session, reward_model: RewardModelVersion) -> int:
+    """The number of the round that fitted it."""
+    made_in = select(Round.number).join(Stage).where(Stage.id == reward_model.stage_id)
+    return session.scalars(made_in).one()

@@ -1,92 +1,53 @@
-"""Pages of projects: the loop as one picture, a new project; its settings have routes of their own."""
+"""The page of a project: the loop as one picture. Making projects and their settings have routes of their own."""
 
-from typing import Annotated, Any
-
-from fastapi import APIRouter, Form, Request
-from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
-from app.errors import PodiumError
 from app.notifications.alarms import alarms_beside_needs
 from app.notifications.kinds import MEANINGS
 from app.pages import render
-from app.people.access import Access, CurrentAccount, ResearcherAccess, SiteAdmin, access_to, projects_of
+from app.people.access import Access, CurrentAccount, ResearcherAccess, access_to, projects_of
 from app.people.models import Role
-from app.policies.service import STARTER_SOURCE, current_version
-from app.projects import service, settings_routes
-from app.projects.inspection import inspect
-from app.projects.models import Project
-from app.projects.overview import overview
+from app.policies.service import current_version
+from app.projects import settings_routes
+from app.projects.needs import Need, needs_of
+from app.projects.overview import overview, round_of
+from app.projects.picture import picture_of
 from app.projects.schemas import ProjectOut
+from app.rounds import rules
 from app.rounds.events import live
 
 router = APIRouter(prefix="/projects")
 api = APIRouter(prefix="/projects", tags=["projects"])
 
 
-@router.get("/new")
-def new_project_page(request: Request, account: SiteAdmin) -> Response:
-    """The form that makes a project."""
-    return new_project_form(request, given={}, problems={})
-
-
-@router.post("/new")
-def create_project(
-    request: Request,
-    account: SiteAdmin,
-    session: SessionDep,
-    slug: Annotated[str, Form()] = "",
-    name: Annotated[str, Form()] = "",
-    policy: Annotated[str, Form()] = STARTER_SOURCE,
-    source: Annotated[str, Form()] = "",
-    guidelines: Annotated[str, Form()] = "",
-) -> Response:
-    """Look at the policy, then make the project; nothing is made when anything is wrong."""
-    given = {"slug": slug, "name": name, "policy": policy, "source": source, "guidelines": guidelines}
-    try:
-        service.check_new(session, slug=slug, name=name, guidelines=guidelines)  # before the slow look at the policy
-        inspected = inspect(STARTER_SOURCE if policy == STARTER_SOURCE else source)
-        with session.begin_nested():
-            project = service.create_project(
-                session,
-                slug=slug,
-                name=name,
-                policy=inspected,
-                guidelines=guidelines,
-                created_by=account,
-                now=clock(session),
-            )
-    except PodiumError as error:
-        field = {"slug_taken": "slug", "policy_not_usable": "source"}.get(error.code, getattr(error, "setting", "form"))
-        return new_project_form(request, given=given, problems={field: str(error)}, status=422)
-    return RedirectResponse(f"/projects/{project.slug}", status_code=303)
-
-
-def new_project_form(
-    request: Request, *, given: dict[str, str], problems: dict[str, str], status: int = 200
-) -> Response:
-    return render(request, "projects/new.html", status_code=status, given=given, problems=problems)
-
-
 @router.get("/{slug}")
 def show_project(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The loop as one picture; the page keeps itself up to date."""
-    return render(request, "projects/show.html", **what_a_project_shows(session, access.project))
+    return loop_page(request, "projects/show.html", access, session)
 
 
 @router.get("/{slug}/live")
 def project_now(request: Request, access: ResearcherAccess, session: SessionDep) -> Response:
     """The part of the project's page that changes."""
-    return render(request, "projects/live.html", **what_a_project_shows(session, access.project))
+    return loop_page(request, "projects/live.html", access, session)
 
 
-def what_a_project_shows(session: Session, project: Project) -> dict[str, Any]:
-    return {
-        "seen": overview(session, project, clock(session)),
-        "alarms": alarms_beside_needs(session, project),
-        "meanings": MEANINGS,
-    }
+def loop_page(request: Request, template: str, access: Access, session: Session) -> Response:
+    project = access.project
+    seen = overview(session, project, clock(session))
+    return render(
+        request,
+        template,
+        seen=seen,
+        needs=[*needs_of(project, seen), *(Need(*each) for each in rules.needs(session, project))],
+        alarms=alarms_beside_needs(session, project),
+        meanings=MEANINGS,
+        picture=picture_of(project, seen),
+        reward_round=round_of(session, seen.reward_model) if seen.reward_model else None,
+    )
 
 
 @router.get("/{slug}/events")

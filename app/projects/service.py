@@ -38,7 +38,8 @@ def create_project(
     Raises SlugTaken, BadProjectSetting.
     """
     check_new(session, slug=slug, name=name, guidelines=guidelines)
-    project = Project(slug=slug, name=name.strip(), flags=list(DEFAULT_FLAGS), created_at=now, **settings)
+    settings = {"flags": list(DEFAULT_FLAGS), **settings}
+    project = Project(slug=slug, name=name.strip(), created_at=now, **settings)
     session.add(project)
     try:
         session.flush()
@@ -64,12 +65,22 @@ def create_project(
 
 def check_new(session: Session, *, slug: str, name: str, guidelines: str) -> None:
     """Raises BadProjectSetting, SlugTaken for what can be known to be wrong before a policy is looked at."""
-    if not SLUG.fullmatch(slug) or slug in RESERVED_SLUGS:
-        raise BadProjectSetting("slug", "takes lower-case letters, digits and hyphens, 63 at most, and not `new`")
-    if not 0 < len(name.strip()) <= LONGEST_NAME:
-        raise BadProjectSetting("name", f"takes 1 to {LONGEST_NAME} characters")
+    check_name(session, name)
     if not guidelines.strip():
         raise BadProjectSetting("guidelines", "must say what labelers look for")
+    check_slug(session, slug)
+
+
+def check_name(session: Session, name: str) -> None:
+    """Raises BadProjectSetting. Two projects may have the same name."""
+    if not 0 < len(name.strip()) <= LONGEST_NAME:
+        raise BadProjectSetting("name", f"takes 1 to {LONGEST_NAME} characters")
+
+
+def check_slug(session: Session, slug: str) -> None:
+    """Raises BadProjectSetting, SlugTaken."""
+    if not SLUG.fullmatch(slug) or slug in RESERVED_SLUGS:
+        raise BadProjectSetting("slug", "takes lower-case letters, digits and hyphens, 63 at most, and not `new`")
     if session.scalar(select(Project.id).where(Project.slug == slug)) is not None:
         raise SlugTaken(slug)
 

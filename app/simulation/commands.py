@@ -15,6 +15,7 @@ from app.simulation.crowd import Crowd
 from app.simulation.demo import DemoPlan, run_demo
 from app.simulation.labelers import NOISE
 from app.simulation.people import hire
+from app.simulation.story.acts import tell_story
 from trainer.settings import parse_assignments
 
 
@@ -22,6 +23,7 @@ def register(cli: typer.Typer) -> None:
     """Add this area's commands."""
     cli.command()(simulate)
     cli.command()(demo)
+    cli.command()(story)
 
 
 def simulate(
@@ -70,4 +72,17 @@ def demo(
     terminal.say(
         f"The last policy wins {report['win_rate']:.1%} of the comparisons with the first "
         f"(95 %: {low:.1%} to {high:.1%}), after {report['seconds']:.0f} seconds."
+    )
+
+
+def story(
+    slug: Annotated[str, typer.Option(help="Short name of the project to make.")] = "story",
+    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 0,
+) -> None:
+    """Make a project of six rounds to look at, in which everything has happened; nothing is trained for it."""
+    with terminal.open_session() as session:
+        told = tell_story(session, get_settings(), slug=slug, now=db.clock(session), seed=seed)
+    terminal.say(
+        f"Made the project {slug}: {len(told.states)} rounds, {told.num_rankings} rankings, "
+        f"policy version {told.current} is current. Open /projects/{slug}."
     )

@@ -1,6 +1,7 @@
 // Keeps [data-live] up to date: the server says "changed", the page asks for its part anew. All state lies in the
 // database, so a connection that breaks and comes back shows everything that happened meanwhile.
 import { localTimes } from "./base.js";
+import { morph } from "./morph.js";
 
 const part = document.querySelector("[data-live]");
 const status = document.getElementById("live-status");
@@ -58,10 +59,8 @@ async function replace(html) {
   }
   keepDetails(fresh.content); // again: while the pictures came, something may have been opened or shut
   const before = says();
-  const focused = pathTo(document.activeElement);
-  part.replaceChildren(fresh.content);
-  if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
-  localTimes(part);
+  localTimes(fresh.content);
+  morph(part, fresh.content);
   if (says() !== before) status.textContent = says();
 }
 
@@ -79,12 +78,6 @@ function keepDetails(fresh) {
     const details = fresh.querySelector(`#${CSS.escape(id)}`);
     if (details) details.open = open;
   }
-}
-
-function pathTo(element) {
-  if (!part.contains(element)) return null;
-  if (element.matches("summary")) return `#${CSS.escape(element.parentElement.id)} > summary`;
-  return element.href ? `a[href="${CSS.escape(element.getAttribute("href"))}"]` : null;
 }
 
 // Submits notify nobody: that would make every labeler's commit wait for the others'. Their counts are asked for.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.db import SAMPLER_CHANNEL, clock, notify
 from app.labeling import conversation_replies, conversations
@@ -203,12 +203,13 @@ def test_an_inspected_policy_tells_its_size_and_needs(session: Session, sampler:
     sampler.answer_requests()
     output = answer(session, request).output
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    has_template = AutoTokenizer.from_pretrained(llama_folder).chat_template is not None
     assert output == {
         "source": str(llama_folder.resolve()),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "context_tokens": CONTEXT,
         "tokenizer_sha256": tokenizer_hash(load_tokenizer(llama_folder)),
-        "facts": {"architecture": "LlamaForCausalLM"},
+        "facts": {"architecture": "LlamaForCausalLM", "has_chat_template": has_template},
     }
 
 

@@ -1,23 +1,18 @@
 """The project's pages: the loop as it stands, making a project, its settings."""
 
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db import SessionFactory, clock
-from app.people.models import AuditEvent, Membership, Role
-from app.policies.models import PolicyVersion
+from app.db import clock
+from app.people.models import AuditEvent
 from app.projects.models import Guidelines, Project
 from app.prompts.models import Split
-from app.rounds import heart, model_requests
+from app.rounds import heart
 from tests.app.conftest import Person
 from tests.app.loop import HOUR, make_prompts, make_rankings, make_slate
-
-NEW = {"name": "Recipes", "slug": "recipes", "policy": "starter", "guidelines": "Tasty first."}
 
 
 def text_of(page: Any) -> str:
@@ -53,90 +48,6 @@ def test_what_needs_a_person_stands_first(admin: Person, session: Session, proje
 def test_a_labeler_does_not_see_the_project_page(labeler: Person) -> None:
     assert labeler.get("/projects/everyday").status_code == 403
     assert labeler.get("/projects/everyday/live").status_code == 403
-
-
-def test_a_site_admin_makes_a_project_from_the_starter(site_admin: Person, session: Session) -> None:
-    response = site_admin.post("/projects/new", data=NEW)
-    assert (response.status_code, response.headers["location"]) == (303, "/projects/recipes")
-    project = session.scalars(select(Project)).one()
-    version = session.scalars(select(PolicyVersion)).one()
-    membership = session.scalars(select(Membership)).one()
-    assert (version.number, version.state, version.source, version.is_sft) == (1, "current", "starter", True)
-    assert version.num_parameters is not None
-    assert (membership.account_id, membership.role) == (site_admin.account.id, Role.ADMIN)
-    assert session.scalars(select(Guidelines.markdown)).all() == ["Tasty first."]
-    assert len(project.flags) == 11
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"slug": "No Spaces"}, "lower-case letters, digits and hyphens"),
-        ({"slug": "new"}, "lower-case letters, digits and hyphens"),
-        ({"name": "  "}, "takes 1 to 100 characters"),
-        ({"guidelines": ""}, "must say what labelers look for"),
-        ({"policy": "other", "source": ""}, "Name a folder or a Hugging Face model"),
-    ],
-)
-def test_a_project_that_cannot_be_made_comes_back_with_the_reason(
-    site_admin: Person, session: Session, changes: dict[str, str], message: str
-) -> None:
-    response = site_admin.post("/projects/new", data=NEW | changes)
-    assert response.status_code == 422
-    assert message in response.text
-    assert "Tasty first." in response.text or "guidelines" in changes
-    assert session.scalars(select(Project)).all() == []
-
-
-def test_a_short_name_is_taken_once(site_admin: Person, session: Session) -> None:
-    site_admin.post("/projects/new", data=NEW)
-    response = site_admin.post("/projects/new", data=NEW)
-    assert (response.status_code, "Another project is called" in response.text) == (422, True)
-
-
-def test_only_a_site_admin_makes_projects(admin: Person) -> None:
-    assert admin.get("/projects/new").status_code == 403
-    assert admin.post("/projects/new", data=NEW).status_code == 403
-
-
-@pytest.fixture
-def sampler(engine: Engine) -> Iterator[None]:
-    """Answers inspections: it knows one policy and no other."""
-    stopping = threading.Event()
-
-    def answer() -> None:
-        while not stopping.wait(0.05):
-            with SessionFactory.begin() as session:
-                now = clock(session)
-                claim = model_requests.claim_request(session, owner="sampler", duration=HOUR, now=now)
-                if claim is None:
-                    continue
-                if claim.input["source"] != "good/policy":
-                    model_requests.refuse(session, claim, "there is no model at no/policy: check the name", now=now)
-                    continue
-                facts = {"source": "good/policy", "num_parameters": 124_000_000, "context_tokens": 1024}
-                facts |= {"tokenizer_sha256": "ef" * 32, "facts": {"architecture": "GPT2LMHeadModel"}}
-                model_requests.answer(session, claim, facts, now=now)
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    yield
-    stopping.set()
-    thread.join()
-
-
-def test_a_policy_is_looked_at_before_its_project_is_made(site_admin: Person, sampler: None, session: Session) -> None:
-    response = site_admin.post("/projects/new", data=NEW | {"policy": "other", "source": "good/policy"})
-    assert response.status_code == 303
-    version = session.scalars(select(PolicyVersion)).one()
-    assert (version.source, version.num_parameters, version.context_tokens) == ("good/policy", 124_000_000, 1024)
-
-
-def test_an_unknown_policy_makes_no_project(site_admin: Person, sampler: None, session: Session) -> None:
-    response = site_admin.post("/projects/new", data=NEW | {"policy": "other", "source": "no/policy"})
-    assert response.status_code == 422
-    assert "There is no model at no/policy: check the name." in response.text
-    assert session.scalars(select(Project)).all() == []
 
 
 SETTINGS = {
