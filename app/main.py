@@ -20,12 +20,16 @@ from app.projects import routes as projects
 from app.prompts import routes as prompts
 from app.quality import entry_routes as getting_in
 from app.quality import routes as quality
+from app.rounds import comparison_routes as comparisons
 from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
 
 # The busiest first: a request is held against the routes one by one.
-AREAS = (labeling, people, projects, demonstrations, conversations, rounds, win_rates, policies, getting_in, quality)
+AREAS = (
+    *(labeling, people, projects, demonstrations, conversations),
+    *(rounds, comparisons, win_rates, policies, getting_in, quality),
+)
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 

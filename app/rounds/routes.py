@@ -190,6 +190,12 @@ def back_to(access: Access, round: Round) -> Response:
 
 # Charts: the picture, its page with the table, and the numbers to take away
 
+# Nothing in a picture runs, and its own style sheet is all it needs.
+CHART_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "Cache-Control": "private, max-age=3600",
+}
+
 
 def found_stage(round: FoundRound, recipe: str) -> Stage:
     """The stage of the address. Raises StageNotFound."""
@@ -214,15 +220,7 @@ def chart_picture(stage: FoundStage, key: str, session: SessionDep) -> Response:
     """The chart. Its address on the page names the last step, so a browser may keep it."""
     chart = found_chart(session, stage, key)
     svg = draw(chart, views.series_of(session, stage, list(chart.series)))
-    return Response(
-        svg,
-        media_type="image/svg+xml",
-        # Nothing in it runs, and its own style sheet is all it needs.
-        headers={
-            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-            "Cache-Control": "private, max-age=3600",
-        },
-    )
+    return Response(svg, media_type="image/svg+xml", headers=CHART_HEADERS)
 
 
 @router.get("/{number}/{recipe}/charts/{key}.csv")
