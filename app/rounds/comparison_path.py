@@ -2,14 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from app.labeling.models import Completion, Ranking, RankingItem, Slate, SlateKind
+from app.policies.outcomes import outcomes_of
 from app.policies.sequential import Rule, Tally, anytime_interval
 from app.rounds.charts import Chart, Series
 from app.rounds.models import Round
@@ -23,8 +22,8 @@ CHART = Chart(
         "rate": "win rate",
         "low": "lower limit",
         "high": "upper limit",
-        "above": "promotion asks",
-        "worth": "worth having",
+        "above": "asked",
+        "worth": "worth it",
     },
     "The interval holds at every look. Comparisons end when all of it lies above what promotion asks, or below what is"
     " worth having.",
@@ -44,33 +43,12 @@ class Look:
 
 def looks_of(session: Session, round: Round) -> list[Look]:
     """From the first comparison to the last, in the order in which they were submitted, at most MOST_LOOKS."""
-    tallies = list(accumulate(outcomes_of(session, round), initial=Tally()))[1:]
+    signs = [outcome.sign for outcome in outcomes_of(session, round)]
+    each = (Tally(int(sign > 0), int(sign == 0), int(sign < 0)) for sign in signs)
+    tallies = list(accumulate(each, initial=Tally()))[1:]
     stride = -(-len(tallies) // MOST_LOOKS) or 1
     shown = [tally for tally in tallies if tally.num % stride == 0 or tally.num == len(tallies)]
     return [Look(tally, *anytime_interval(tally)) for tally in shown]
-
-
-def outcomes_of(session: Session, round: Round) -> Iterable[Tally]:
-    """Each comparison of the round as a tally of one; of a round that has ended, those that were in by then."""
-    candidate, for_candidate, for_current = aliased(Completion), aliased(RankingItem), aliased(RankingItem)
-    query = (
-        select(func.sign(for_current.rank - for_candidate.rank))
-        .select_from(Slate)
-        .join(Ranking, Ranking.slate_id == Slate.id)
-        .join(candidate, (candidate.slate_id == Slate.id) & (candidate.policy_version_id == round.candidate_id))
-        .join(for_candidate, (for_candidate.ranking_id == Ranking.id) & (for_candidate.completion_id == candidate.id))
-        .join(for_current, (for_current.ranking_id == Ranking.id) & (for_current.completion_id != candidate.id))
-        .where(
-            Slate.round_id == round.id,
-            Slate.kind == SlateKind.EVALUATION,
-            Ranking.counted,
-            Ranking.retracted_at.is_(None),
-        )
-        .order_by(Ranking.submitted_at, Ranking.id)
-    )
-    if round.finished_at is not None:
-        query = query.where(Ranking.submitted_at <= round.finished_at)
-    return [Tally(int(sign > 0), int(sign == 0), int(sign < 0)) for sign in session.scalars(query)]
 
 
 def series_of(looks: Sequence[Look], rule: Rule) -> dict[str, Series]:

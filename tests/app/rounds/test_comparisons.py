@@ -185,7 +185,7 @@ def test_the_way_to_the_decision_is_told_look_by_look(
     assert "62.5 %" in page
     picture = researcher.get(f"{address}.svg")
     assert (picture.status_code, picture.headers["content-type"]) == (200, "image/svg+xml")
-    assert "promotion asks" in picture.text
+    assert "worth it" in picture.text
     for kind in ("", ".svg", ".csv"):
         assert labeler.get(f"{address}{kind}").status_code == 403
 
