@@ -25,6 +25,7 @@ from app.projects import wizard_routes as new_projects
 from app.prompts import routes as prompts
 from app.quality import entry_routes as getting_in
 from app.quality import routes as quality
+from app.rounds import comparison_routes as comparisons
 from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
@@ -38,6 +39,7 @@ AREAS = (
     demonstrations,
     conversations,
     rounds,
+    comparisons,
     win_rates,
     evidence,
     policies,

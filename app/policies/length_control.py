@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from app.labeling.models import Completion, Ranking, RankingItem, Slate, SlateKind
+from app.policies.outcomes import outcomes_of
 from app.policies.strengths import preference
 from app.rounds.models import Round
 from app.statistics import Z_95
@@ -32,31 +31,10 @@ class EqualLength:
 
 def equal_length_of(session: Session, round: Round) -> EqualLength | None:
     """The round's win rate at equal length, of the comparisons that were in when it ended; None where too few."""
-    candidate, current = aliased(Completion), aliased(Completion)
-    for_candidate, for_current = aliased(RankingItem), aliased(RankingItem)
-    query = (
-        select(
-            func.sign(for_current.rank - for_candidate.rank),
-            func.char_length(candidate.text) - func.char_length(current.text),
-        )
-        .select_from(Slate)
-        .join(Ranking, Ranking.slate_id == Slate.id)
-        .join(candidate, (candidate.slate_id == Slate.id) & (candidate.policy_version_id == round.candidate_id))
-        .join(current, (current.slate_id == Slate.id) & (current.policy_version_id == round.baseline_id))
-        .join(for_candidate, (for_candidate.ranking_id == Ranking.id) & (for_candidate.completion_id == candidate.id))
-        .join(for_current, (for_current.ranking_id == Ranking.id) & (for_current.completion_id == current.id))
-        .where(
-            Slate.round_id == round.id,
-            Slate.kind == SlateKind.EVALUATION,
-            Ranking.counted,
-            Ranking.retracted_at.is_(None),
-        )
-        .order_by(Ranking.id)  # sums of floats depend on their order: the page says the same each time
+    rows = outcomes_of(session, round)
+    return win_rate_at_equal_length(
+        np.array([(row.sign + 1) / 2 for row in rows]), np.array([row.longer for row in rows], dtype=float)
     )
-    if round.finished_at is not None:
-        query = query.where(Ranking.submitted_at <= round.finished_at)
-    rows = np.array([tuple(row) for row in session.execute(query)], dtype=float).reshape(-1, 2)
-    return win_rate_at_equal_length((rows[:, 0] + 1) / 2, rows[:, 1])
 
 
 def win_rate_at_equal_length(outcomes: NDArray[np.float64], longer: NDArray[np.float64]) -> EqualLength | None:

@@ -25,7 +25,7 @@ BETS = ((0.6, 0.2), (0.3, 0.2), (0.15, 0.4), (0.075, 0.1), (0.0375, 0.05), (0.01
 LEVEL = 0.95  # of the interval; half of what is left lies on each side
 EVEN = 0.5
 _LOG_ENOUGH = math.log(2 / (1 - LEVEL))
-_STEPS = 60  # of bisection: beyond the last digit of a float
+_STEPS = 40  # of bisection: to 1e-12
 
 
 class Decision(StrEnum):
@@ -57,6 +57,9 @@ class Tally:
     def reversed(self) -> "Tally":
         """The same from the other side."""
         return Tally(self.losses, self.ties, self.wins)
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.wins + other.wins, self.ties + other.ties, self.losses + other.losses)
 
 
 @dataclass(frozen=True)

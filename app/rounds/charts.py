@@ -30,6 +30,7 @@ class Chart:
     unit: str
     series: Mapping[str, str]
     help: str = ""
+    x_title: str = "step"
 
 
 UNCHARTED = {"num_completions"}  # how far sampling is: a number, and no line
@@ -222,7 +223,7 @@ def draw(chart: Chart, series: Mapping[str, Series]) -> bytes:
         legend_at_bottom=True,
         legend_at_bottom_columns=LEGEND_COLUMNS.get(len(lines), 1),
         legend_box_size=10,
-        x_title="step",
+        x_title=chart.x_title,
         truncate_legend=-1,
         margin=8,
         margin_bottom=16,

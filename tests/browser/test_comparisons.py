@@ -83,8 +83,10 @@ def test_reports_and_win_rates_are_accessible_and_fit(
     session.commit()
     page = new_page(color_scheme=scheme, **({"viewport": viewport} if viewport else {}))
     sign_in(page, researcher)
-    for address in ("rounds/1", "policies/win-rates"):
+    for address in ("rounds/1/comparison", "rounds/1", "policies/win-rates"):
         page.goto(f"/projects/everyday/{address}")
+        for summary in page.locator("#comparison-path summary").all():
+            summary.click()
         check_accessibility(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
     expect(page.get_by_role("heading", name="Group 2")).to_be_visible()

@@ -1,5 +1,7 @@
 """A round's blind comparisons as labelers submit, take back and hold them while the rule decides."""
 
+import csv
+import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -162,3 +164,33 @@ def wait_until_blocked(engine: Engine) -> None:
             if connection.scalar(blocked):
                 return
     raise AssertionError("nothing waited")
+
+
+def test_the_way_to_the_decision_is_told_look_by_look(
+    session: Session, project: Project, round: Round, researcher: Person, labeler: Person
+) -> None:
+    outcomes = ["loss", "tie", "win", "win"]
+    for slate, outcome in zip(evaluation_slates(session, round), outcomes, strict=False):
+        compare(session, round, slate, outcome)
+    session.commit()
+    address = "/projects/everyday/rounds/1/comparison"
+    rows = list(csv.reader(io.StringIO(researcher.get(f"{address}.csv").text)))
+    counted = [tuple(map(int, row[:4])) for row in rows[1:]]
+    assert counted == [(1, 0, 0, 1), (2, 0, 1, 1), (3, 1, 1, 1), (4, 2, 1, 1)]
+    answer = researcher.get(f"/api/v1{address}").json()
+    last = answer["looks"][-1]
+    assert (last["low"], last["high"]) == (answer["win_rate"]["low"], answer["win_rate"]["high"])
+    assert (answer["above"], answer["worth"], answer["equal_length"]) == (0.5, 0.6, None)
+    page = " ".join(researcher.get(address).text.split())
+    assert "62.5 %" in page
+    picture = researcher.get(f"{address}.svg")
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/svg+xml")
+    assert "worth it" in picture.text
+    for kind in ("", ".svg", ".csv"):
+        assert labeler.get(f"{address}{kind}").status_code == 403
+
+
+def test_a_round_without_comparisons_has_a_page_that_says_so(researcher: Person, round: Round) -> None:
+    page = researcher.get("/projects/everyday/rounds/1/comparison")
+    assert (page.status_code, "No blind comparison of this round is in" in page.text) == (200, True)
+    assert researcher.get("/projects/everyday/rounds/1/comparison.svg").status_code == 200
