@@ -15,6 +15,7 @@ from app.policies.models import PolicyVersion, RewardModelVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.rounds.charts import Chart, Series, charts_of
+from app.rounds.heart import is_alive
 from app.rounds.models import (
     ACTIVE_ROUND_STATES,
     Metric,
@@ -121,6 +122,8 @@ class RoundView:
     failure: Failure | None
     comparison: Comparison | None
     is_active: bool
+    silent: Stage | None  # runs by the book, and its trainer has not been heard of since its deadline
+    lacks_trainer: bool  # a stage waits or runs, and no trainer is alive
     is_resumable: bool
     is_retryable: bool  # with other settings: a stage has not succeeded
 
@@ -171,9 +174,16 @@ def round_view(session: Session, round: Round, now: datetime) -> RoundView:
         failure=failure_of(session, stages),
         comparison=comparison_of(session, round),
         is_active=round.state in ACTIVE_ROUND_STATES,
+        silent=next((stage for stage in round.stages if is_silent(stage, now)), None),
+        lacks_trainer=round.state in (RoundState.QUEUED, RoundState.RUNNING)
+        and not is_alive(session, "trainer", now=now),
         is_resumable=round.state in (RoundState.FAILED, RoundState.CANCELLED),
         is_retryable=any(stage.state != StageState.SUCCEEDED for stage in round.stages),
     )
+
+
+def is_silent(stage: Stage, now: datetime) -> bool:
+    return stage.state == StageState.RUNNING and stage.deadline is not None and stage.deadline < now
 
 
 def failure_of(session: Session, stages: Sequence[StageView]) -> Failure | None:

@@ -111,7 +111,9 @@ def test_a_failed_stage_is_retried_with_the_setting_that_its_advice_names(
     check_accessibility(page)
     page.get_by_role("button", name="Retry round 1").click()
     expect(page.get_by_role("heading", name="Round 1")).to_contain_text("queued")
-    expect(page.get_by_text("ppo.micro_batch_tokens=8192 (was 16384); goes on from its last checkpoint")).to_be_visible()
+    expect(
+        page.get_by_text("ppo.micro_batch_tokens=8192 (was 16384); goes on from its last checkpoint")
+    ).to_be_visible()
 
 
 def test_the_estimate_follows_what_is_typed_and_risky_values_are_marked(
