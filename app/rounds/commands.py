@@ -13,7 +13,7 @@ from app.policies.evaluation import win_rate
 from app.policies.models import PolicyVersion
 from app.projects.service import get_project
 from app.rounds import service
-from app.rounds.models import ACTIVE_ROUND_STATES, Round, RoundState, StageState
+from app.rounds.models import ACTIVE_ROUND_STATES, Recipe, Round, RoundState, StageState
 from app.rounds.resuming import resume_round
 from app.rounds.service import DEFAULT_STAGES
 from trainer.settings import parse_assignments
@@ -82,16 +82,25 @@ def cancel(project: ProjectSlug, number: RoundNumber = None) -> None:
 
 
 @round_commands.command("resume")
-def resume(project: ProjectSlug, number: RoundNumber = None) -> None:
-    """Go on with a failed or cancelled round from its last checkpoint."""
-    change(project, number, resume_round)
-    terminal.say("Queued again; it goes on from its last checkpoint.")
+def resume(
+    project: ProjectSlug,
+    number: RoundNumber = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value of a setting: ppo.micro_batch_tokens=2048. May be given many times."),
+    ] = None,
+    anew: Annotated[list[Recipe] | None, typer.Option(help="A stage to begin anew, without its checkpoint.")] = None,
+) -> None:
+    """Go on with a failed or cancelled round: from its last checkpoint, or anew where settings ask for it."""
+    overrides = parse_assignments(settings or [])
+    change(project, number, resume_round, overrides=overrides, begin_anew=anew or [])
+    terminal.say("Queued again; podium round watch shows it.")
 
 
-def change(project: str, number: int | None, act: Callable[..., None]) -> None:
+def change(project: str, number: int | None, act: Callable[..., None], **how: Any) -> None:
     with terminal.open_session() as session:
         account: Account | None = None  # whoever has this machine
-        act(session, chosen_round(session, project, number), account=account, now=db.clock(session))
+        act(session, chosen_round(session, project, number), account=account, now=db.clock(session), **how)
 
 
 def chosen_round(session: Any, project: str, number: int | None) -> Round:

@@ -6,7 +6,7 @@ the policy's shape and the settings (trainer.memory), and held against the devic
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.datasets.models import Snapshot
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
+from app.rounds.heart import SILENT_AFTER
 from app.rounds.models import Heartbeat, Recipe, Round, Stage, StageState
 from app.rounds.needs import newest_reward_model
 from app.rounds.shapes import policy_shape
@@ -22,7 +23,6 @@ from app.rounds.views import LabelsSoFar
 from app.settings import Settings
 from trainer.memory import advice_on, estimate
 
-SILENT_AFTER = timedelta(minutes=2)
 TIGHT = 0.9  # of the device's memory: the estimate is low by some percent (docs/hardware.md)
 
 

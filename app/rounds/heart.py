@@ -6,9 +6,9 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import delete, exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from app.rounds.models import Heartbeat
 log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
+SILENT_AFTER = timedelta(minutes=2)  # a process that was not heard of for so long is taken to be gone
 
 
 def new_owner(process: str) -> str:
@@ -107,3 +108,10 @@ def beat(
 def stop_beating(session: Session, owner: str) -> None:
     """A process that ends in good order is not missing."""
     session.execute(delete(Heartbeat).where(Heartbeat.owner == owner))
+
+
+def is_alive(session: Session, process: str, *, now: datetime) -> bool:
+    """Whether any process of the kind has been heard of lately."""
+    return bool(
+        session.scalar(select(exists().where(Heartbeat.process == process, Heartbeat.beat_at > now - SILENT_AFTER)))
+    )

@@ -76,6 +76,7 @@ class RoundOut(BaseModel):
     baseline: int
     candidate: int | None
     snapshot_id: int | None
+    by_rule: bool
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -93,6 +94,7 @@ def round_out(round: Round, baseline: int, candidate: int | None, verdict: WinRa
         baseline=baseline,
         candidate=candidate,
         snapshot_id=round.snapshot_id,
+        by_rule=round.by_rule,
         created_at=round.created_at,
         started_at=round.started_at,
         finished_at=round.finished_at,

@@ -17,6 +17,7 @@ from app.policies.sequential import Rule
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.rounds.charts import Chart, Series, charts_of
+from app.rounds.heart import is_alive
 from app.rounds.models import (
     ACTIVE_ROUND_STATES,
     Metric,
@@ -131,6 +132,8 @@ class RoundView:
     comparison: Comparison | None
     equal_length: EqualLength | None  # once the comparison has ended
     is_active: bool
+    silent: Stage | None  # runs by the book, and its trainer has not been heard of since its deadline
+    lacks_trainer: bool  # a stage waits or runs, and no trainer is alive
     is_resumable: bool
     is_retryable: bool  # with other settings: a stage has not succeeded
 
@@ -182,9 +185,16 @@ def round_view(session: Session, round: Round, now: datetime) -> RoundView:
         comparison=comparison_of(session, round),
         equal_length=equal_length_of(session, round) if round.verdict else None,
         is_active=round.state in ACTIVE_ROUND_STATES,
+        silent=next((stage for stage in round.stages if is_silent(stage, now)), None),
+        lacks_trainer=round.state in (RoundState.QUEUED, RoundState.RUNNING)
+        and not is_alive(session, "trainer", now=now),
         is_resumable=round.state in (RoundState.FAILED, RoundState.CANCELLED),
         is_retryable=any(stage.state != StageState.SUCCEEDED for stage in round.stages),
     )
+
+
+def is_silent(stage: Stage, now: datetime) -> bool:
+    return stage.state == StageState.RUNNING and stage.deadline is not None and stage.deadline < now
 
 
 def failure_of(session: Session, stages: Sequence[StageView]) -> Failure | None:

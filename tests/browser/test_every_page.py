@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import urldefrag, urlsplit, urlunsplit
 
 import pytest
 from fastapi import FastAPI
@@ -28,7 +28,15 @@ from tests.app.loop import HOUR, make_what_a_round_needs, run_stage
 NO_PAGES = re.compile(r"/live$|/events$|\.svg$|\.csv$|/export$|/card$|^/healthz$|^/readyz$|/work$|/write$")
 ROOT = "/projects/everyday"
 # What a button leads to, or a task that is drawn; and a form that has no link while a round runs.
-STARTS = ("/", f"{ROOT}/rank", f"{ROOT}/answer", f"{ROOT}/write/plain", f"{ROOT}/converse", f"{ROOT}/rounds/new")
+STARTS = (
+    "/",
+    f"{ROOT}/rank",
+    f"{ROOT}/answer",
+    f"{ROOT}/write/plain",
+    f"{ROOT}/converse",
+    f"{ROOT}/rounds/new",
+    f"{ROOT}/rounds/compare?rounds=1,2",
+)
 # Reached by a link in an e-mail, as someone who is not signed in, or by a newcomer alone: other tests go there.
 NOT_BY_LINKS = {
     "/sign-in",
@@ -69,13 +77,20 @@ def everything(
             assert submit(person, lease).status_code == 201
     make_slate(prompt="Not yet ranked?")
     make_slate(["Yes.", "No."], kind=SlateKind.PAIR)
-    started = site_admin.post("/api/v1/projects/everyday/rounds", json={})
-    assert started.status_code == 201, started.text
-    run_stage(session)
-    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
-    assert claim is not None
-    results.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}])
-    claims.release_stage(session, claim, "The trainer was stopped.")
+    for error in ({"code": "out_of_memory", "message": "no memory", "advice": "lower micro_batch_tokens"}, None):
+        started = site_admin.post("/api/v1/projects/everyday/rounds", json={})
+        assert started.status_code == 201, started.text
+        run_stage(session)
+        claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+        assert claim is not None
+        results.record_metrics(session, claim, [{"step": step, "at": 0, "kl": 0.5 * step} for step in (1, 2)])
+        sample = {"step": 1, "position": 0, "prompt": "Hi", "completion": "Hello", "score": 0.5, "kl": 0.25}
+        results.record_samples(session, claim, [sample])
+        if error is not None:
+            claims.fail_stage(session, claim, error, now=clock(session))
+        else:
+            claims.release_stage(session, claim, "The trainer was stopped.")
+        session.commit()
     run_stage(session)
     run_stage(session, num_pairs=6)
     stage = session.get_one(Stage, claim.stage_id)
@@ -125,7 +140,7 @@ def walk(page: Page) -> Iterator[str]:
             if address.netloc != urlsplit(page.url).netloc or address.path in seen or NO_PAGES.search(address.path):
                 continue
             seen.add(address.path)
-            waiting.append(address.path)
+            waiting.append(urlunsplit(("", "", address.path, address.query, "")))
 
 
 def kind_of(path: str, pages: dict[str, re.Pattern[str]]) -> str:

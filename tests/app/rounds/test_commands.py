@@ -82,9 +82,10 @@ def test_a_round_is_cancelled_and_resumed(session: Session, project: Project) ->
     podium("round", "start", "loop")
     podium("round", "cancel", "loop")
     assert session.scalars(select(Round.state)).one() == "cancelled"
-    podium("round", "resume", "loop", "1")
+    podium("round", "resume", "loop", "1", "--set", "ppo.kl_coef=0.3")
     session.commit()
-    assert session.scalars(select(Round.state)).one() == "queued"
+    round = session.scalars(select(Round)).one()
+    assert (round.state, round.stages[1].configuration["kl_coef"]) == ("queued", 0.3)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.people.models import AuditEvent
 from app.projects.models import Project
-from app.rounds import claims, results
+from app.rounds import claims, heart, results
 from app.rounds.models import Round, RoundState
 from tests.app.conftest import Person
 from tests.app.loop import HOUR, compare, evaluation_slates, make_project, make_what_a_round_needs, run_stage
@@ -185,6 +185,34 @@ def test_a_failed_stage_says_which_why_and_what_to_do(admin: Person, session: Se
     assert "step 3\nKilled" in page
     assert admin.post(f"{ROUNDS}/1/resume").status_code == 303
     assert the_round(session).state == RoundState.QUEUED
+
+
+def test_a_round_whose_trainer_went_silent_says_what_happens_and_what_to_do(admin: Person, session: Session) -> None:
+    start(admin)
+    now = clock(session)
+    heart.beat(session, "trainer", "trainer", "round 1, stage reward", now=now)
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=now)
+    assert claim is not None
+    session.commit()
+    page = admin.get(f"{ROUNDS}/1").text
+    assert "No trainer is at work" not in page
+    assert "has not been heard of" not in page
+    heart.beat(session, "trainer", "trainer", "round 1, stage reward", now=now - HOUR)
+    claims.renew_stage(session, claim, duration=-HOUR, now=now)
+    session.commit()
+    page = admin.get(f"{ROUNDS}/1/live").text
+    assert "Start one: <code>podium trainer</code>" in page
+    assert "The trainer of the stage reward has not been heard of since" in page
+    second = claims.claim_stage(session, owner="second", duration=HOUR, now=now)
+    heart.beat(session, "second", "trainer", "round 1, stage reward", now=now)
+    session.commit()
+    assert second is not None
+    with pytest.raises(claims.ClaimLost):  # the first comes back: what it reports is refused
+        results.record_metrics(session, claim, [{"step": 9, "at": 0, "loss": 0.1}])
+    session.rollback()
+    page = admin.get(f"{ROUNDS}/1/live").text
+    assert "trainer went silent; the stage goes on from its last checkpoint." in page
+    assert "has not been heard of" not in page
 
 
 def test_cancelling_twice_is_refused(admin: Person, session: Session) -> None:

@@ -20,6 +20,7 @@ from trainer.recipes.grpo import run_grpo
 from trainer.recipes.ppo import run_ppo
 from trainer.recipes.program import EXIT_NAMED, EXIT_TERMINATED, Interrupt, run_in_folder
 from trainer.round_folder import PretrainingRow, PromptRow
+from trainer.settings import SAME_RESULT
 
 RUN = {"ppo": run_ppo, "grpo": run_grpo}
 SHARED = {
@@ -211,6 +212,22 @@ def test_a_stage_stopped_after_every_step_goes_on_in_the_same_bits(policy_stage,
     assert run(undisturbed) == 0
     assert_same_outcome(folder, undisturbed)
     assert all(row.get("ratio_error", 0.0) == 0.0 for row in folder.metrics().read())
+
+
+def test_a_stage_goes_on_from_a_checkpoint_with_settings_that_change_only_how_it_computes(policy_stage):
+    folder, undisturbed = policy_stage(), policy_stage()
+    interrupt = Interrupt()
+    interrupt.requested = True
+    assert run(folder, interrupt) == EXIT_TERMINATED
+    stage = folder.read_stage()
+    others = {"micro_batch_tokens": 64, "gradient_checkpointing": True, "checkpoint_every_steps": 1}
+    assert others.keys() == SAME_RESULT
+    folder.write_stage(replace(stage, config=replace(stage.config, **others)))
+    assert run(folder) == 0
+    assert run(undisturbed) == 0
+    assert [row["step"] for row in folder.metrics().read()] == [row["step"] for row in undisturbed.metrics().read()]
+    for name, weight in weights(undisturbed).items():  # sums are taken in another order
+        torch.testing.assert_close(weights(folder)[name], weight, rtol=1e-4, atol=1e-5)
 
 
 def test_under_lora_a_stage_resumes_in_the_same_bits_and_leaves_a_plain_policy(policy_stage, llama_folder):
