@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,8 +33,11 @@ def folders(settings: Settings) -> set[Path]:
 
 @pytest.mark.timeout(300)
 def test_every_page_tells_the_story_as_it_was(session: Session, settings: Settings, site_admin: Person) -> None:
-    told = tell_story(session, settings, slug="story", now=clock(session))
+    """One test, since it is told once: what is stored, and what the pages say of it."""
+    started = clock(session)
+    told = tell_story(session, settings, slug="story", now=started)
     session.commit()
+    check_what_is_stored(session, settings, started)
     root = "/projects/story"
     states = {number: state.value for number, state in told.states.items()}
     assert states == {
@@ -56,9 +60,9 @@ def test_every_page_tells_the_story_as_it_was(session: Session, settings: Settin
     assert f"It won {100 * told.verdicts[6].rate:.0f}" in page
     assert f" {told.num_rankings} " in page
 
-    rounds = site_admin.get(f"{root}/rounds").text
-    assert rounds.count("failed") >= 1
-    assert rounds.count("cancelled") >= 1
+    rounds = text_of(site_admin, f"{root}/rounds")
+    for number, state in states.items():
+        assert re.search(rf"\b{number}\s+{state}\b", rounds), (number, state, rounds[:2000])
     assert "ran out of memory at step 9" in text_of(site_admin, f"{root}/rounds/3")
     assert "lower ppo.batch_size" in text_of(site_admin, f"{root}/rounds/3")
     assert "cancelled" in text_of(site_admin, f"{root}/rounds/5")
@@ -66,17 +70,14 @@ def test_every_page_tells_the_story_as_it_was(session: Session, settings: Settin
     kinds = {number: text_of(site_admin, f"{root}/policies/{number}") for number in (1, 2, 3, 4, 5)}
     assert [number for number, page in kinds.items() if f"Policy version {number} current" in page] == [5]
     assert all(f"Policy version {number} retired" in kinds[number] for number in (1, 2, 3, 4))
-    log = text_of(site_admin, f"{root}/people")
-    assert told.paused_labeler in log
-    assert "paused" in log
-    assert text_of(site_admin, f"{root}/quality")
+    people = text_of(site_admin, f"{root}/people")
+    assert re.search(rf"{told.paused_labeler}\b.{{0,200}}paused", people)
+    assert people.count("paused") == 1
+    assert "Krippendorff" in text_of(site_admin, f"{root}/quality")
 
 
-@pytest.mark.timeout(300)
-def test_what_a_story_leaves_is_consistent(session: Session, settings: Settings) -> None:
-    started = clock(session)
-    told = tell_story(session, settings, slug="story", now=started)
-    session.commit()
+def check_what_is_stored(session: Session, settings: Settings, started: datetime) -> None:
+    """Files are what their manifests say, versions name those manifests, and nothing happened after now."""
     assert session.scalars(select(Project.queue_target)).one() == 12
     for folder in folders(settings):
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -94,4 +95,3 @@ def test_what_a_story_leaves_is_consistent(session: Session, settings: Settings)
         select(AuditEvent.action).where(AuditEvent.action.startswith("policy"), AuditEvent.account_id.is_not(None))
     )
     assert list(by_hand).count("policy.roll_back") == 1
-    assert told.num_demonstrations == 40
