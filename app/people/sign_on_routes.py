@@ -120,7 +120,7 @@ async def _refuse(request: Request, error: SignOnRefused | TooManyAttempts, next
 
     def answer(session: Session) -> Response:
         if isinstance(error, SignOnRefused):
-            log.warning("single sign-on refused: reason=%s", error.code)
+            log.warning("single sign-on refused: reason=%s cause=%s", error.code, type(error.__cause__).__name__)
             sign_on_accounts.write_down(session, error, place=_place(request), now=clock(session))
         return sign_in_form(request, session, next, problem=str(error), status=status)
 

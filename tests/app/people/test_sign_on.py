@@ -234,6 +234,10 @@ def test_userinfo_about_somebody_else_is_not_believed(
 Change = Callable[[IdentityProvider], None]
 LIES: dict[str, tuple[Change, str]] = {
     "another audience": (lambda it: it.changed_claims.update(aud="another client"), "sign_on_token"),
+    "another audience, by us": (
+        lambda it: it.changed_claims.update(aud="another client", azp=CLIENT_ID),
+        "sign_on_token",
+    ),
     "several audiences, made for another": (
         lambda it: it.changed_claims.update(aud=[CLIENT_ID, "another"], azp="another"),
         "sign_on_token",
