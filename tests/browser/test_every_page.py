@@ -69,7 +69,7 @@ def everything(
     run_stage(session)
     claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
-    results.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5}])
+    results.record_metrics(session, claim, [{"step": 1, "at": 0, "kl": 0.5, "completion_tokens": 20.0}])
     claims.release_stage(session, claim, "The trainer was stopped.")
     run_stage(session)
     run_stage(session, num_pairs=6)
