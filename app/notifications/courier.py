@@ -192,6 +192,10 @@ class Courier:
         self._thread.start()
         self._is_ready.wait()
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """End now. What is being sent is sent again, by whoever finds its claim run out."""
         self._loop.call_soon_threadsafe(self._end)

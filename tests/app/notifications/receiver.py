@@ -34,6 +34,7 @@ class Receiver:
     answer: bytes = b"thank you"
     location: str = ""
     received: list[Received] = field(default_factory=list)
+    arrived: threading.Event = field(default_factory=threading.Event)
     holds: threading.Event | None = None  # requests wait for it before they are answered
 
     @property
@@ -49,6 +50,7 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             receiver.received.append(Received(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+            receiver.arrived.set()
             if receiver.holds is not None:
                 receiver.holds.wait(30)
             self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
