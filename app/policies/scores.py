@@ -29,8 +29,8 @@ MOST_IN_LEGEND = 6
 ROOM = 1.12  # of the axis beyond the last point, where its label stands
 # The versions' names beside their points, in the ink of either theme.
 LABELS = (
-    ".text-overlay text { fill: #1a1c21; font-size: 12px; }"
-    "@media (prefers-color-scheme: dark) { .text-overlay text { fill: #e8eaef; } }"
+    ".plot.text-overlay .series text.label { fill: #1a1c21; font-size: 12px; }"
+    "@media (prefers-color-scheme: dark) { .plot.text-overlay .series text.label { fill: #e8eaef; } }"
 )
 COLUMNS = ("round", "version", "role", "kl_nats", "sqrt_kl", "score", "tokens", "eos_rate", "win_rate", "low", "high")
 
