@@ -56,7 +56,7 @@ def inspect_starter() -> InspectedPolicy:
         num_parameters=num_parameters(folder / "model.safetensors"),
         context_tokens=config["max_position_embeddings"],
         tokenizer_sha256=tokenizer_sha256(folder / "tokenizer.json"),
-        facts={"architecture": config["architectures"][0]},
+        facts={"architecture": config["architectures"][0], "has_chat_template": True},
     )
 
 

@@ -83,7 +83,8 @@ def everything(
         run_stage(session)
         claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
         assert claim is not None
-        results.record_metrics(session, claim, [{"step": s, "at": 0, "kl": 0.5 * s, "completion_tokens": 20.0} for s in (1, 2)])
+        seen = [{"step": step, "at": 0, "kl": 0.5 * step, "completion_tokens": 20.0} for step in (1, 2)]
+        results.record_metrics(session, claim, seen)
         sample = {"step": 1, "position": 0, "prompt": "Hi", "completion": "Hello", "score": 0.5, "kl": 0.25}
         results.record_samples(session, claim, [sample])
         if error is not None:
