@@ -15,12 +15,12 @@ from app.policies.evaluation import win_rate
 from app.policies.models import PolicyVersion
 from app.rounds import (
     chart_routes,
-    compare_routes,
     resuming,
     retry_routes,
     rule_routes,
     rules,
     service,
+    side_by_side_routes,
     start_routes,
     views,
 )
@@ -30,7 +30,7 @@ from app.rounds.models import Round
 from app.rounds.schemas import RoundOut, RoundResume, RoundStart, round_out
 
 router = APIRouter(prefix="/projects/{slug}/rounds")
-for part in (start_routes, rule_routes, compare_routes, retry_routes, chart_routes):  # before /{number}
+for part in (start_routes, rule_routes, side_by_side_routes, retry_routes, chart_routes):  # before /{number}
     router.include_router(part.router)
 api = APIRouter(prefix="/projects/{slug}/rounds", tags=["rounds"])
 
