@@ -53,7 +53,7 @@ def no_trainer(project: Project, seen: Overview) -> Iterator[Need]:
 def open_comparisons(project: Project, seen: Overview) -> Iterator[Need]:
     if seen.round is not None and seen.comparison and seen.round.state == RoundState.AWAITING_LABELS:
         left = seen.comparison.num_asked - seen.comparison.num_in
-        yield Need(f"{left} blind comparisons wait for labelers.", "/rank", "Compare some")
+        yield Need(f"At most {left} blind comparisons wait for labelers.", "/rank", "Compare some")
 
 
 def undecided_candidates(project: Project, seen: Overview) -> Iterator[Need]:
