@@ -12,7 +12,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -77,6 +77,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     for unreachable in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(unreachable, _on_unreachable_database)
+    app.add_exception_handler(DataError, _on_unstorable_value)
     app.add_exception_handler(Exception, _on_unexpected_error)
 
 
@@ -113,6 +114,17 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, f"http_{error.status_code}")
     detail = details.get(error.status_code, error.detail)
     return answer(request, error.status_code, code, detail, headers=dict(error.headers or {}))
+
+
+def _on_unstorable_value(request: Request, error: Exception) -> Response:
+    log.warning("database: %s %s refused: %s", request.method, request.url.path, getattr(error, "orig", error))
+    return answer(
+        request,
+        422,
+        "unstorable_value",
+        "The address or the form holds a number that is too large, or a character that cannot be stored (NUL)."
+        " Nothing was changed: go back and correct it.",
+    )
 
 
 def _on_unreachable_database(request: Request, error: Exception) -> Response:

@@ -38,6 +38,7 @@ HSTS = "max-age=31536000"
 
 SESSION_COOKIE = "podium_session"
 VISITOR_COOKIE = "podium_visitor"  # before sign-in, a form still has to be tied to the browser that asked for it
+LARGEST_FIELD = 4 << 20  # bytes of a form's field: as much as the form may have in all (app.main)
 UNSAFE_METHODS = {"POST", "PUT", "PATCH", "DELETE"}
 
 
@@ -135,7 +136,8 @@ async def check_csrf(request: Request) -> None:
         return  # no cookie, no authority: the route will ask for sign-in
     sent: object = request.headers.get("x-csrf-token")
     if sent is None and "form" in request.headers.get("content-type", ""):
-        sent = (await request.form()).get("csrf_token")  # cached by the request: the route reads the same form
+        # Cached by the request: the route reads the same form.
+        sent = (await request.form(max_part_size=LARGEST_FIELD)).get("csrf_token")
     if (
         secret is None
         or not isinstance(sent, str)

@@ -101,6 +101,11 @@ def submit_ranking(
     if slot is not None:
         slots = slots.with_ranking(slot, lease.labeler_id)
     place = Place(lease.state, lease.free_from, lease.done_at).settled(slots, now)
+    compared_in = lease.round_id if lease.kind is SlateKind.EVALUATION and place.state is SlateState.DONE else None
+    if compared_in is not None:
+        from app.rounds.service import conclude_if_compared, moment_of_comparison
+
+        now = moment_of_comparison(session, compared_in)
     ranking = {
         "id": ranking_id,
         "project_id": lease.project_id,
@@ -118,10 +123,8 @@ def submit_ranking(
         "submitted_at": now,
     }
     submissions.store(session, ranking, _items(judgement), place)
-    if lease.kind is SlateKind.EVALUATION and place.state is SlateState.DONE and lease.round_id is not None:
-        from app.rounds.service import conclude_if_compared
-
-        conclude_if_compared(session, lease.round_id, now)
+    if compared_in is not None:
+        conclude_if_compared(session, compared_in, now)
     lesson = None
     if is_lesson:
         stored, project = session.get_one(Ranking, ranking_id), session.get_one(Project, lease.project_id)

@@ -83,15 +83,15 @@ def _filtered(query: Select[*Row], wanted: AuditFilter) -> Select[*Row]:
     if wanted.since:
         query = query.where(AuditEvent.at >= _day(wanted.since))
     if wanted.until:
-        query = query.where(AuditEvent.at < _day(wanted.until) + timedelta(days=1))
+        query = query.where(AuditEvent.at < _day(wanted.until, days_later=1))
     return query
 
 
-def _day(given: str) -> datetime:
+def _day(given: str, *, days_later: int = 0) -> datetime:
     try:
-        day = date.fromisoformat(given)
+        day = date.fromisoformat(given) + timedelta(days=days_later)
         return datetime(day.year, day.month, day.day, tzinfo=UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadAuditFilter(f"{given!r} is no day: write it as 2026-01-31.") from error
 
 

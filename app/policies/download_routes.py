@@ -18,7 +18,7 @@ from app.policies.service import get_version
 router = APIRouter(prefix="/projects/{slug}/policies/{number}")
 api = APIRouter(prefix="/projects/{slug}/policies/{number}", tags=["policies"])
 
-THE_REST = re.compile(r"bytes=(\d+)-")
+THE_REST = re.compile(r"bytes=(\d{1,18})-")
 
 
 def found_version(access: ResearcherAccess, number: int, session: SessionDep) -> PolicyVersion:
@@ -53,14 +53,14 @@ def download(
     folder = f"{access.project.slug}-policy-{version.number}"
     size, tag = zip_size(folder, files), f'"{tag_of(folder, files)}"'
     start = start_of(range, size) if if_range in (None, tag) else 0
-    if start == 0:
-        audit(
-            session,
-            access.account.id,
-            "policy.download",
-            f"policy_version:{version.number}",
-            project_id=access.project.id,
-        )
+    audit(
+        session,
+        access.account.id,
+        "policy.download",
+        f"policy_version:{version.number}",
+        project_id=access.project.id,
+        first_byte=start,
+    )
     headers = {
         "Content-Disposition": f'attachment; filename="{folder}.zip"',
         "Content-Length": str(size - start),

@@ -4,7 +4,6 @@ A file travels with the form as text, packed: small ones only. A larger one is i
 """
 
 import base64
-import binascii
 import gzip
 import zlib
 from collections.abc import Mapping
@@ -69,7 +68,7 @@ def unpack(packed: str) -> bytes:
     try:
         unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)  # gzip's
         content = unpacker.decompress(base64.b64decode(packed, validate=True), LARGEST_FILE + 1)
-    except (binascii.Error, zlib.error) as error:
+    except (ValueError, zlib.error) as error:  # binascii.Error among them
         raise CannotCarry("The file did not arrive whole: choose it again.") from error
     if len(content) > LARGEST_FILE:
         raise CannotCarry(TOO_LARGE)

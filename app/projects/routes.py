@@ -37,12 +37,13 @@ def project_now(request: Request, access: ResearcherAccess, session: SessionDep)
 
 def loop_page(request: Request, template: str, access: Access, session: Session) -> Response:
     project = access.project
-    seen = overview(session, project, clock(session))
+    now = clock(session)
+    seen = overview(session, project, now)
     return render(
         request,
         template,
         seen=seen,
-        needs=[*needs_of(project, seen), *(Need(*each) for each in rules.needs(session, project))],
+        needs=[*needs_of(project, seen), *(Need(*each) for each in rules.needs(session, project, now))],
         alarms=alarms_beside_needs(session, project),
         meanings=MEANINGS,
         picture=picture_of(project, seen),

@@ -170,7 +170,10 @@ def check_slates(session: Session, given: Given, inspections: Inspections) -> Pr
     if problems:
         return problems
     problems = crossed_limits(Project(gold_share=0, repeat_share=0, **values))
-    policy = inspections.policy(given)
+    try:
+        policy = inspections.policy(given)
+    except PolicyNotUsable as error:  # it was looked at long ago, and nobody looks now
+        return {**problems, "source": str(error)}
     longest = values["max_prompt_tokens"] + values["max_completion_tokens"]
     if longest > policy.context_tokens:
         problems["max_prompt_tokens"] = (

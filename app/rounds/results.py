@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
+from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, clock, notify
 from app.notifications.watching import watch_metrics
 from app.policies.evaluation import make_evaluation_slates
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
@@ -87,7 +87,9 @@ def complete_stage(session: Session, claim: StageClaim, result: StageResult, *, 
     """Register what the stage made, then queue the next stage or end the round. Raises ClaimLost."""
     stage = locked_stage(session, claim)
     round = stage.round
-    project = session.get_one(Project, round.project_id, with_for_update=True)  # version numbers have no gaps
+    # One version's number after the other; rows that refer to the project go on, or a submit could wait for us as we do
+    # for its slate.
+    project = session.get_one(Project, round.project_id, with_for_update={"key_share": True})
     stage.state, stage.finished_at, stage.result = StageState.SUCCEEDED, now, result.figures
     stage.owner = stage.deadline = None
     if stage.recipe == Recipe.REWARD:
@@ -161,7 +163,8 @@ def _end_round(session: Session, last: Stage, result: StageResult, now: datetime
         tell(session, last, f"At most {num_slates} blind comparisons wait for labelers; they end when they decide.")
     round.state = RoundState.AWAITING_LABELS
     session.flush()
-    conclude_if_compared(session, round.id, now)  # those of a comparison that was called off may decide already
+    # Those of a comparison that was called off may decide already.
+    conclude_if_compared(session, round.id, clock(session))
 
 
 def _is_number(value: object) -> bool:

@@ -28,7 +28,7 @@ class RoundRule(Base):
     updated_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
     paused_at: Mapped[datetime | None]
     paused_because: Mapped[str | None]  # null: somebody paused it
-    seen_round_id: Mapped[int | None] = mapped_column(ForeignKey("round.id"))  # that failed, and an admin has looked at
+    seen_failure_at: Mapped[datetime | None]  # the end of the round that failed, which an admin has looked at
     # {"code", "message"}: why the last try started no round. Nothing is SQL's NULL, which a query asks for.
     problem: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     problem_at: Mapped[datetime | None]  # since when

@@ -104,7 +104,7 @@ def locked_rule(session: Session, project: Project) -> RoundRule:
 
 def let_go_on(session: Session, project: Project, rule: RoundRule) -> None:
     last = last_round(session, project.id)
-    rule.seen_round_id = last.id if last else None
+    rule.seen_failure_at = last.finished_at if last and last.state == RoundState.FAILED else None
     rule.paused_at = rule.paused_because = rule.problem = rule.problem_at = rule.tried_at = None
     session.flush()
 
@@ -133,11 +133,12 @@ def look_at(session: Session, rule: RoundRule, now: datetime) -> bool:
     """Whether the rule had something to do; it is locked."""
     project = session.get_one(Project, rule.project_id)
     last = last_round(session, project.id)
-    if last is not None and last.state == RoundState.FAILED and last.id != rule.seen_round_id:
+    if last is not None and last.state == RoundState.FAILED and last.finished_at != rule.seen_failure_at:
         rule.paused_at, rule.paused_because = now, f"round {last.number} failed"
         tell(session, project, "pause", because=rule.paused_because)
         return True
     if standing(session, project, rule, now).waits_for:
+        rule.problem = rule.problem_at = None  # of a round that is not due any more: somebody started one
         return False
     try:
         with session.begin_nested():
@@ -205,12 +206,12 @@ def history(session: Session, project: Project, limit: int = 50) -> list[tuple[A
     return [(event, name) for event, name in rows]
 
 
-def needs(session: Session, project: Project) -> list[tuple[str, str, str]]:
+def needs(session: Session, project: Project, now: datetime) -> list[tuple[str, str, str]]:
     """What only a person can do for the rule: (what, where below the project, the act)."""
     rule = rule_of(session, project)
     if rule is not None and rule.paused_because:
         return [(f"The rule for rounds is paused: {rule.paused_because}.", "/rounds/rule", "Look, and let it go on")]
-    if rule is not None and rule.problem is not None:
+    if rule is not None and rule.problem is not None and not standing(session, project, rule, now).waits_for:
         return [(f"The rule could start no round: {rule.problem['message']}", "/rounds/rule", "See the rule")]
     return []
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app.datasets.errors import NothingSelected
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot
-from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
+from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, clock, notify
 from app.notifications.watching import round_changed
 from app.people.models import Account
 from app.people.service import audit
@@ -256,7 +256,7 @@ def conclude_if_compared(session: Session, round_id: int, now: datetime) -> None
     Asked after every submit, and may be: the rule allows for every look (policies/sequential.py). Submits that come at
     once wait for each other at the round, and each counts what the ones before it stored.
     """
-    round = session.get_one(Round, round_id, with_for_update=True, populate_existing=True)
+    round = locked_round(session, round_id)
     if round.state != RoundState.AWAITING_LABELS:
         return
     if decision_so_far(session, round) is not None or num_open_comparisons(session, round) == 0:
@@ -265,13 +265,26 @@ def conclude_if_compared(session: Session, round_id: int, now: datetime) -> None
         notify(session, EVENTS_CHANNEL, f"round:{round.id}")  # the page counts what is in
 
 
+def moment_of_comparison(session: Session, round_id: int) -> datetime:
+    """When a comparison that is about to be stored came in, read under the round's lock.
+
+    So the times of comparisons and of the round's end are in the order in which the rule saw them.
+    """
+    locked_round(session, round_id)
+    return clock(session)
+
+
+def locked_round(session: Session, round_id: int) -> Round:
+    return session.get_one(Round, round_id, with_for_update=True, populate_existing=True)
+
+
 def end_comparison(session: Session, round: Round, *, account: Account, now: datetime) -> None:
     """End the round with the comparisons that are in. Raises NotAwaitingLabels."""
     lock_open_comparisons(session, round)
     lock(session, round)
     if round.state != RoundState.AWAITING_LABELS:
         raise NotAwaitingLabels(round.number)
-    conclude(session, round, now)
+    conclude(session, round, clock(session))  # not before a comparison that came in while we waited
     record(session, round, account, "round.end_comparison")
 
 

@@ -146,3 +146,10 @@ def test_a_page_that_is_closed_for_now_says_so_and_nothing_of_forms(labeler, ses
     assert "What you typed" not in page
     refused = labeler.post("/projects/everyday/rank", data={"lease_id": "none"}).text
     assert "What you typed is still in the form" in refused
+
+
+@pytest.mark.parametrize("query", ["what=%00", f"before={'9' * 20}", "until=9999-12-31"])
+def test_values_that_no_database_holds_are_the_askers_to_correct(site_admin, query):
+    response = site_admin.get(f"/audit?{query}")
+    assert response.status_code == 422
+    assert "Traceback" not in response.text

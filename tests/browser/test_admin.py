@@ -83,7 +83,7 @@ def test_a_wrong_setting_is_marked_and_what_was_typed_stays(admin_page: Page, pr
     page = admin_page
     page.goto("/projects/everyday/rounds/new")
     ppo = page.locator("fieldset", has_text="Improve the policy")
-    ppo.locator("summary").click()
+    ppo.locator(".stage-settings > summary").click()
     ppo.get_by_label("kl coef").fill("-1")
     ppo.get_by_label("kl budget").fill("25")
     page.get_by_role("button", name="Start round").click()
@@ -96,7 +96,7 @@ def test_a_wrong_setting_is_marked_and_what_was_typed_stays(admin_page: Page, pr
 def test_the_settings_of_a_stage_that_is_not_chosen_are_out_of_the_way(admin_page: Page, project: Project) -> None:
     page = admin_page
     page.goto("/projects/everyday/rounds/new")
-    settings = page.locator("fieldset", has_text="Improve the policy").locator("details")
+    settings = page.locator("fieldset", has_text="Improve the policy").locator(".stage-settings")
     expect(settings).to_be_visible()
     page.get_by_label("ppo", exact=True).uncheck()
     expect(settings).to_be_hidden()

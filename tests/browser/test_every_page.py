@@ -22,7 +22,7 @@ from app.rounds import claims, results
 from app.rounds.models import Stage
 from tests.app.conftest import Person, accept_guidelines
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
-from tests.app.loop import HOUR, make_what_a_round_needs, run_stage
+from tests.app.loop import HOUR, compare, evaluation_slates, make_what_a_round_needs, run_stage
 
 # Parts of pages, streams, pictures, files, answers for machines, and what leads on to another page.
 NO_PAGES = re.compile(r"/live$|/events$|\.svg$|\.csv$|/export$|/card$|^/healthz$|^/readyz$|/work$|/write$")
@@ -94,6 +94,8 @@ def everything(
         session.commit()
     run_stage(session)
     run_stage(session, num_pairs=6)
+    round = session.get_one(Stage, claim.stage_id).round
+    compare(session, round, evaluation_slates(session, round)[0], "win")
     stage = session.get_one(Stage, claim.stage_id)
     series = {"completion_tokens": [(step, 20 + step) for step in range(9)]}
     raise_alarm(

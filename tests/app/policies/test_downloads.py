@@ -73,6 +73,14 @@ def test_a_downloaded_folder_opens_with_transformers_and_carries_the_card(
 
 
 @pytest.mark.usefixtures("result")
+def test_the_audit_log_tells_of_downloads_from_any_byte(researcher: Person, session: Session) -> None:
+    assert researcher.get(f"{ROOT}/1/export", headers={"Range": "bytes=1-"}).status_code == 206
+    assert researcher.get(f"{ROOT}/1/export", headers={"Range": f"bytes={'9' * 5000}-"}).status_code == 200
+    events = session.scalars(select(AuditEvent).order_by(AuditEvent.id)).all()
+    assert [(event.action, event.detail["first_byte"]) for event in events] == [("policy.download", n) for n in (1, 0)]
+
+
+@pytest.mark.usefixtures("result")
 def test_a_download_that_broke_off_goes_on_where_it_stopped(researcher: Person) -> None:
     whole = researcher.get(f"{ROOT}/1/export")
     size, tag = len(whole.content), whole.headers["etag"]

@@ -190,13 +190,16 @@ def test_rolling_back_is_refused_when_somebody_promoted_meanwhile(
 
 
 def test_a_rejected_candidate_ends_its_comparison_and_can_never_be_promoted(
-    session: Session, project: Project, admin: Account
+    session: Session, project: Project, admin: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    announced: list[str] = []
+    monkeypatch.setattr("app.rounds.service.announce", lambda session, round: announced.append(round.state))
     candidate = get_version(session, project, 2)
     reject(session, project, candidate, account=admin, now=clock(session))
     round = session.scalars(select(Round)).one()
     session.expire_all()
     assert round.state == RoundState.SUCCEEDED
+    assert announced == [RoundState.SUCCEEDED]  # other systems are told of the round's end
     assert {slate.state for slate in evaluation_slates(session, round)} == {SlateState.RETIRED}
     with pytest.raises(NotPromotable, match="is rejected"):
         promote(session, project, candidate, account=admin, now=clock(session))

@@ -150,6 +150,42 @@ def test_a_failed_round_pauses_the_rule_until_an_admin_has_looked(
     assert told(session) == ["round_rule.write", "round_rule.pause", "round_rule.go_on"]
 
 
+def test_a_failure_pauses_the_rule_though_the_round_ran_already_when_the_rule_was_written(
+    session: Session, project: Project
+) -> None:
+    """Seen to fail while the rule took every last round for one that somebody had looked at."""
+    write(session, project)
+    look(session)
+    write(session, project)
+    fail(session)
+    assert look(session)
+    assert "round_rule.pause" in told(session)
+
+
+def test_a_round_that_was_seen_to_fail_and_fails_again_pauses_the_rule_again(
+    session: Session, project: Project, admin: Person
+) -> None:
+    write(session, project)
+    look(session)
+    fail(session)
+    look(session)
+    admin.post(f"{RULE}/go-on")
+    admin.post("/projects/everyday/rounds/1/resume")
+    session.expire_all()
+    fail(session)
+    assert look(session)
+    assert told(session).count("round_rule.pause") == 2
+
+
+def test_a_problem_is_no_news_once_somebody_started_a_round(session: Session, project: Project, admin: Person) -> None:
+    write(session, project, stages=["ppo"])
+    assert look(session)
+    assert "could start no round" in admin.get("/projects/everyday").text
+    assert admin.post("/api/v1/projects/everyday/rounds", json={"stages": ["reward"]}).status_code == 201
+    assert "could start no round" not in admin.get("/projects/everyday").text
+    assert "A round is due and could not start" not in admin.get(RULE).text
+
+
 def test_a_cancelled_round_does_not_start_again_by_itself(session: Session, project: Project) -> None:
     write(session, project)
     look(session)
