@@ -23,8 +23,8 @@ from sqlalchemy.orm import Session
 
 from app import serving
 from app.db import EVENTS_CHANNEL, SessionFactory, clock, notify
-from app.notifications.alarms import raise_alarm
-from app.notifications.models import AlarmKind, Delivery, DeliveryState, Notification, Webhook
+from app.notifications.alarms import clear, raise_alarm
+from app.notifications.models import Alarm, AlarmKind, Delivery, DeliveryState, Notification, Webhook
 from app.notifications.patrol import Patrol
 from app.notifications.sending import TIMEOUT_S, Answer, Network, NotSent, host_of, post
 from app.notifications.signing import message_id, signed_headers
@@ -126,7 +126,9 @@ def settle(session: Session, letter: Letter, outcome: Answer | NotSent, *, now: 
     is_delivered = isinstance(outcome, Answer) and outcome.is_success
     if delivery.num_attempts != letter.attempt and not is_delivered:
         return  # another attempt is under way, and says the rest
-    webhook = session.get_one(Webhook, delivery.webhook_id, with_for_update=True, populate_existing=True)
+    # Key share: an alarm put before this webhook meanwhile does not wait for us, so no two of us wait for each other.
+    locked = {"key_share": True}
+    webhook = session.get_one(Webhook, delivery.webhook_id, with_for_update=locked, populate_existing=True)
     delivery.claimed_until = None
     delivery.last_status, delivery.last_answer, delivery.last_error = None, None, None
     if isinstance(outcome, Answer):
@@ -168,14 +170,30 @@ def _switch_off(session: Session, webhook: Webhook, because: str, now: datetime)
         .execution_options(synchronize_session="fetch")
     )
     log.warning("webhook=%s switched off: %s", webhook.id, because)
-    raise_alarm(
-        session,
-        webhook.project_id,
-        AlarmKind.WEBHOOK_OFF,
-        f"The webhook to {host_of(webhook.url)} was switched off: {because}.",
-        now=now,
-        numbers={"webhook": webhook.id, "failures": webhook.num_failures},
+    _raise_anew(session, webhook, because, now)
+
+
+def _raise_anew(session: Session, webhook: Webhook, because: str, now: datetime) -> None:
+    """An alarm that names everything that is off takes the place of the last: each switching off is told of."""
+    others = (
+        select(Webhook.url)
+        .where(Webhook.project_id == webhook.project_id, Webhook.id != webhook.id)
+        .where(Webhook.disabled_at.is_not(None), Webhook.failing_since.is_not(None))  # an admin's own choice is no news
+        .order_by(Webhook.disabled_at, Webhook.id)
     )
+    raised = None
+    while raised is None:  # None: another courier has just switched one off, and its alarm does not name ours
+        clear(session, AlarmKind.WEBHOOK_OFF, now=now, where=Alarm.project_id == webhook.project_id)
+        hosts = [host_of(url) for url in session.scalars(others)]
+        also = f" Also off: {', '.join(hosts)}." if hosts else ""
+        raised = raise_alarm(
+            session,
+            webhook.project_id,
+            AlarmKind.WEBHOOK_OFF,
+            f"The webhook to {host_of(webhook.url)} was switched off: {because}.{also}",
+            now=now,
+            numbers={"webhook": webhook.id, "failures": webhook.num_failures},
+        )
 
 
 class Courier:
@@ -238,6 +256,9 @@ class Courier:
             outcome = await post(letter.url, letter.headers, letter.body, self.networks)
         except NotSent as problem:
             outcome = problem
+        except Exception as error:  # whatever it is, it is this delivery's alone: the others go on
+            log.exception("delivery=%s could not be sent; it counts as a failed attempt", letter.delivery_id)
+            outcome = NotSent(f"it could not be sent ({type(error).__name__})")
         with SessionFactory.begin() as session:
             settle(session, letter, outcome, now=clock(session))
         log.info("delivery=%s attempt=%s %s", letter.delivery_id, letter.attempt, _said(outcome))

@@ -33,13 +33,12 @@ class Patrol:
 
     def look_at_queues(self, session: Session, now: datetime) -> None:
         """Raise where no slate has been ready for EMPTY_FOR, though there are prompts and nobody paused the project."""
-        filled = []
+        empty = []
         for project in working_projects(session):
             seen = count_slates(session, project, now)
             if "rank" not in project.task_weights or seen.target == 0 or seen.ready > 0:
-                self._empty_since.pop(project.id, None)
-                filled.append(project.id)
                 continue
+            empty.append(project.id)
             since = self._empty_since.setdefault(project.id, now)
             if now - since >= EMPTY_FOR:
                 raise_alarm(
@@ -51,13 +50,9 @@ class Patrol:
                     now=now,
                     numbers={"sampling": seen.sampling, "held": seen.held},
                 )
-        paused = select(Project.id).where(Project.paused_at.is_not(None))
-        clear(
-            session,
-            AlarmKind.QUEUE_EMPTY,
-            now=now,
-            where=Alarm.project_id.in_(filled) | Alarm.project_id.in_(paused),
-        )
+        # Nothing is missed of a project that was paused or has no prompts left, and its ten minutes begin anew.
+        self._empty_since = {each: self._empty_since[each] for each in empty}
+        clear(session, AlarmKind.QUEUE_EMPTY, now=now, where=Alarm.project_id.not_in(empty))
 
 
 def look_for_trainers(session: Session, now: datetime) -> None:
@@ -95,7 +90,8 @@ def look_for_samplers(session: Session, now: datetime) -> None:
             session,
             project.id,
             AlarmKind.SAMPLER_SILENT,
-            f"{last_beat.owner} was last heard of at {clock_time(last_beat.beat_at)} ({last_beat.doing}).",
+            # Not what it was doing: that may name another project, and this one's people and receivers read it.
+            f"{last_beat.owner} was last heard of at {clock_time(last_beat.beat_at)}.",
             now=now,
         )
     ids = [project.id for project in working]

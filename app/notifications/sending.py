@@ -6,6 +6,7 @@ name that resolves otherwise a moment later (DNS rebinding), or a redirect, lead
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -24,6 +25,12 @@ LONGEST_URL = 2000
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 NAT64 = ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
+# All that IANA has given out for the internet. What lies outside is site-local, or leads to an IPv4 address by a
+# translator of somebody's own (64:ff9b:1::/48, ::ffff:0:0:0/96, ::/96), and Python 3.11 calls much of it global.
+PUBLIC_IPV6 = ip_network("2000::/3")
+
+LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")  # of a host's name; the resolver raises on others (RFC 1035, 2.3.4)
+LONGEST_HOST = 253
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,36 @@ def check_url(url: str) -> str:
     url = url.strip()
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+        host = parsed.host
+    except (httpx.InvalidURL, UnicodeError):
         raise BadWebhook("url", "This is no address; write one like https://hooks.example.org/podium.") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host or " " in url:
+    if parsed.scheme not in ("http", "https") or not host or " " in url:
         raise BadWebhook("url", "The address must begin with https:// (or http://) and name a host.")
+    if not _can_be_looked_up(ascii_host(parsed)):
+        raise BadWebhook(
+            "url",
+            f"{host} is no name of a host: between its dots stand 1 to 63 letters, digits or hyphens,"
+            f" at most {LONGEST_HOST} in all.",
+        )
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise BadWebhook("url", f"{parsed.port} is no port: they go from 1 to 65535.")
     if parsed.userinfo or parsed.fragment:
         raise BadWebhook("url", "The address must hold no user name, password or #: the signature says who sends.")
     if len(url) > LONGEST_URL:
         raise BadWebhook("url", f"The address is longer than {LONGEST_URL} letters.")
     return url
+
+
+def ascii_host(url: httpx.URL) -> str:
+    """The URL's host as it is looked up: xn--bcher-kva.example for bücher.example."""
+    return url.raw_host.decode("ascii")
+
+
+def _can_be_looked_up(host: str) -> bool:
+    if ":" in host:  # an IPv6 address, and httpx has read it
+        return "%" not in host  # a zone would name a link of this machine
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= LONGEST_HOST and all(LABEL.fullmatch(label) for label in labels)
 
 
 def host_of(url: str) -> str:
@@ -70,6 +98,8 @@ def is_allowed(address: Address, networks: Sequence[Network]) -> bool:
     inner = _inside(address)
     if any(inner.version == network.version and inner in network for network in networks):
         return True
+    if isinstance(inner, IPv6Address) and inner not in PUBLIC_IPV6:
+        return False
     return inner.is_global and not inner.is_multicast
 
 
@@ -110,7 +140,7 @@ async def _post(url: httpx.URL, headers: Mapping[str, str], body: bytes, network
                 url.copy_with(host=str(address)),
                 headers={**headers, "Host": url.netloc.decode(), "Accept-Encoding": "identity"},
                 content=body,
-                extensions={"sni_hostname": url.host},
+                extensions={"sni_hostname": ascii_host(url)},
             )
             try:
                 response = await client.send(request, stream=True)
@@ -126,7 +156,7 @@ async def _post(url: httpx.URL, headers: Mapping[str, str], body: bytes, network
 async def resolve(url: httpx.URL) -> list[Address]:
     """The addresses of the URL's host. Raises OSError."""
     port = url.port or (443 if url.scheme == "https" else 80)
-    found = await asyncio.get_running_loop().getaddrinfo(url.host, port, proto=6)  # 6: TCP
+    found = await asyncio.get_running_loop().getaddrinfo(ascii_host(url), port, proto=6)  # 6: TCP
     return list(dict.fromkeys(ip_address(str(place[4][0]).partition("%")[0]) for place in found))
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.notifications import courier as courier_module
 from app.notifications import sending
-from app.notifications.alarms import raise_alarm
+from app.notifications.alarms import acknowledge, raise_alarm
 from app.notifications.courier import CLAIM_DURATION, FAILS_FOR, PAUSES, Courier, claim, settle
 from app.notifications.models import Alarm, AlarmKind, Delivery, DeliveryState, EventType, Notification, Webhook
 from app.notifications.outbox import publish
@@ -24,12 +24,14 @@ from app.notifications.signing import secret_text
 from app.notifications.webhooks import add_webhook, rotate_secret, send_again, switch_off, switch_on
 from app.projects.models import Project
 from app.rounds import claims
-from app.rounds.service import cancel_round, end_comparison, resume_round
+from app.rounds.resuming import resume_round
+from app.rounds.service import cancel_round, end_comparison
 from app.settings import Settings
 from tests.app.conftest import Clock
 from tests.app.loop import compare, evaluation_slates, make_account, run_stage
 from tests.app.notifications.receiver import Receiver, is_signed, receiving
 from tests.app.rounds.stages import claimed, make_loop, start
+from tests.app.rounds.test_comparisons import wait_until_blocked
 
 ALL = ["round.finished", "round.needs_labels", "alarm.raised"]
 FAILURE = {"code": "killed", "message": "It ran out of memory", "advice": "lower it", "last_lines": ""}
@@ -153,6 +155,27 @@ def test_a_refused_connection_is_tried_again(
         clock_ahead.advance(PAUSES[0] * 1.2)
         assert deliver(courier)
         assert len(back.received) == 1
+
+
+@pytest.mark.parametrize("url", ["https://hooks..example.org/x", "http://127.0.0.1:99999/x"])
+def test_an_address_that_cannot_be_sent_to_fails_alone(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier, url: str
+) -> None:
+    """It was typed in before such addresses were refused."""
+    bad = add(session, loop, receiver.url)
+    bad.url = url
+    good = add(session, loop, receiver.url)
+    tell(session, loop)
+    assert deliver(courier)
+    by_webhook = {delivery.webhook_id: delivery for delivery in session.scalars(select(Delivery))}
+    failed, delivered = by_webhook[bad.id], by_webhook[good.id]
+    assert (delivered.state, len(receiver.received)) == (DeliveryState.DELIVERED, 1)
+    assert "could not be sent" in (failed.last_error or "")
+    assert (failed.state, failed.claimed_until) == (DeliveryState.WAITING, None)
+    assert failed.last_attempt_at is not None
+    assert failed.next_attempt_at >= failed.last_attempt_at + PAUSES[0]
+    session.refresh(bad)
+    assert (bad.num_failures, bad.failing_since is not None) == (1, True)
 
 
 def test_silence_is_a_failure_and_holds_no_transaction(
@@ -282,6 +305,68 @@ def test_a_receiver_that_answers_gone_is_left_alone_at_once(
     fail_at(session, clock(session), status=410)
     session.refresh(webhook)
     assert "410" in (webhook.disabled_because or "")
+
+
+def put_before(session: Session, webhook: Webhook) -> None:
+    """Something for this webhook alone."""
+    what = {"key": str(uuid4()), "text": "A test", "path": "", "data": {}}
+    publish(session, webhook.project_id, EventType.TEST, **what, now=clock(session), only=webhook)
+    session.commit()
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_second_webhook_that_is_switched_off_is_told_of_and_named_beside_the_first(
+    session: Session, loop: Project, is_read: bool
+) -> None:
+    account = make_account(session)
+    one = add(session, loop, "https://one.example.org/", ["round.finished"])
+    two = add(session, loop, "https://two.example.org/", ["round.finished"])
+    by_hand = add(session, loop, "https://three.example.org/")
+    switch_off(session, by_hand, account=account, now=clock(session))
+    add(session, loop, "https://living.example.org/", ["alarm.raised"])
+    put_before(session, one)
+    fail_at(session, clock(session), status=410)
+    first = session.scalars(select(Alarm)).one()
+    if is_read:
+        acknowledge(session, first, account=account, note="", now=clock(session))
+    session.execute(update(Delivery).values(next_attempt_at=clock(session) + FAILS_FOR))  # the first alarm's waits
+    put_before(session, two)
+    fail_at(session, clock(session), status=410)
+    second = session.scalars(select(Alarm).where(Alarm.id != first.id)).one()
+    session.refresh(first)
+    assert (first.is_open, second.is_open) == (False, True)
+    assert "to two.example.org was switched off" in second.evidence
+    assert second.evidence.endswith("Also off: one.example.org.")
+    told = session.scalars(select(Notification.data).where(Notification.type == EventType.ALARM_RAISED)).all()
+    assert {data["alarm"] for data in told} == {first.id, second.id}
+    switch_on(session, two, account=account, now=clock(session))
+    assert second.is_open  # the first is off still
+    switch_on(session, one, account=account, now=clock(session))
+    assert not second.is_open
+
+
+def test_of_two_that_are_switched_off_at_the_same_moment_one_alarm_names_both(
+    session: Session, loop: Project, engine: Engine
+) -> None:
+    for name in ("one", "two"):
+        put_before(session, add(session, loop, f"https://{name}.example.org/"))
+    now = clock(session)
+    first, second = claim(session, "https://p", now=now)
+    session.commit()
+
+    def settle_second() -> None:
+        with Session(engine) as other, other.begin():
+            settle(other, second, Answer(410, ""), now=now)
+
+    with ThreadPoolExecutor(1) as pool:
+        settle(session, first, Answer(410, ""), now=now)
+        done = pool.submit(settle_second)
+        wait_until_blocked(engine)
+        session.commit()
+        done.result(timeout=60)
+    alarm = session.scalars(select(Alarm).where(Alarm.cleared_at.is_(None))).one()
+    assert "to two.example.org was switched off" in alarm.evidence
+    assert alarm.evidence.endswith("Also off: one.example.org.")
 
 
 def test_what_waits_at_a_webhook_that_is_switched_off_by_hand_goes_out_when_it_is_on(

@@ -3,17 +3,18 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db import clock
-from app.notifications.models import Alarm, AlarmKind
+from app.notifications.models import Alarm, AlarmKind, Notification
 from app.notifications.patrol import EMPTY_FOR, Patrol, look_for_samplers, look_for_trainers
+from app.notifications.webhooks import add_webhook
 from app.projects.models import Project
-from app.prompts.models import Split
+from app.prompts.models import Prompt, Split
 from app.rounds.heart import beat, stop_beating
 from app.rounds.service import cancel_round
-from tests.app.loop import make_prompts, make_slate
+from tests.app.loop import make_account, make_prompts, make_slate
 from tests.app.rounds.stages import MINUTE, make_loop, start
 
 
@@ -87,6 +88,46 @@ def test_a_queue_that_stays_empty_raises_an_alarm_until_a_slate_is_ready(session
     patrol.look_at_queues(session, now + EMPTY_FOR + MINUTE)
     assert told(session) == [(AlarmKind.QUEUE_EMPTY, False)]
     session.commit()
+
+
+def test_the_minutes_of_an_empty_queue_begin_anew_after_a_pause(session: Session, loop: Project) -> None:
+    patrol, now = Patrol(), clock(session)
+    patrol.look_at_queues(session, now)
+    loop.paused_at = now + MINUTE
+    patrol.look_at_queues(session, now + MINUTE)
+    loop.paused_at = None
+    patrol.look_at_queues(session, now + 2 * EMPTY_FOR)
+    patrol.look_at_queues(session, now + 3 * EMPTY_FOR - MINUTE)
+    assert told(session) == []
+    patrol.look_at_queues(session, now + 3 * EMPTY_FOR)
+    assert told(session) == [(AlarmKind.QUEUE_EMPTY, True)]
+
+
+@pytest.mark.parametrize("why", ["paused", "without prompts"])
+def test_a_project_that_wants_no_slates_any_more_has_no_empty_queue(session: Session, loop: Project, why: str) -> None:
+    patrol, now = Patrol(), clock(session)
+    patrol.look_at_queues(session, now)
+    patrol.look_at_queues(session, now + EMPTY_FOR)
+    assert told(session) == [(AlarmKind.QUEUE_EMPTY, True)]
+    if why == "paused":
+        loop.paused_at = now
+    else:
+        session.execute(update(Prompt).values(set_aside_at=now, set_aside_reason="used up"))
+    patrol.look_at_queues(session, now + EMPTY_FOR + MINUTE)
+    assert told(session) == [(AlarmKind.QUEUE_EMPTY, False)]
+
+
+def test_an_alarm_does_not_say_what_the_sampler_did_elsewhere(session: Session, loop: Project) -> None:
+    now = clock(session)
+    beat(session, "sampler@here:1", "sampler", "secret-project: /srv/models/a is missing", now=now)
+    add_webhook(
+        session, loop, url="https://x.example.org/", events=["alarm.raised"], account=make_account(session), now=now
+    )
+    look_for_samplers(session, now + 3 * MINUTE)
+    alarm, notification = session.scalars(select(Alarm)).one(), session.scalars(select(Notification)).one()
+    assert alarm.evidence.startswith("sampler@here:1 was last heard of at ")
+    for said in (alarm.evidence, str(alarm.numbers), notification.text, str(notification.data)):
+        assert "secret-project" not in said
 
 
 def test_a_walk_looks_at_everything_and_commits(session: Session, loop: Project) -> None:

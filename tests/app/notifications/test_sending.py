@@ -51,9 +51,17 @@ def test_two_secrets_sign_side_by_side() -> None:
         "fe80::1",
         "fc00::1",
         "ff02::1",
+        "fec0::1",  # site-local, which is no more
         "::ffff:10.0.0.1",
+        "::ffff:0:10.0.0.1",  # translated: RFC 2765
+        "::ffff:0:93.184.215.14",
+        "::10.0.0.1",  # compatible: RFC 4291
+        "::127.0.0.1",
         "2002:a00:1::",
         "64:ff9b::a00:1",
+        "64:ff9b:1::a00:1",  # translated by the network's own: RFC 8215
+        "64:ff9b:1:a00:0:100::",
+        "5f00::1",
     ],
 )
 def test_private_addresses_are_refused(address: str) -> None:
@@ -85,11 +93,43 @@ def test_a_named_network_is_allowed_and_its_neighbour_is_not() -> None:
         "https://example.org/#top",
         "https://example.org/" + "x" * 2000,
         "http://[::1",
+        "http://[fe80::1%25eth0]/",
+        "https://hooks..example.org/x",
+        "https://.example.org/",
+        "https://./",
+        "https://" + "a" * 64 + ".org/",
+        "https://" + ".".join(["a" * 60] * 5) + "/",
+        "https://xn--zzzzzz99999.org/",
+        "https://exa%20mple.org/",
+        "https://example.org:99999/",
+        "https://example.org:0/",
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(BadWebhook):
         check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://" + "a" * 63 + ".org:65535/x?y=z",
+        "https://hooks.example.org.:443/",
+        "https://bücher.example/",
+        "http://podium_bot:8080/",
+        "http://192.168.1.7:1/",
+        "http://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]:8080/",
+    ],
+)
+def test_what_can_be_looked_up_is_an_address(url: str) -> None:
+    assert check_url(url) == url
+
+
+def test_a_refused_address_says_what_is_wrong_with_it() -> None:
+    with pytest.raises(BadWebhook, match=r"hooks\.\.example\.org is no name of a host"):
+        check_url("https://hooks..example.org/x")
+    with pytest.raises(BadWebhook, match="99999 is no port"):
+        check_url("https://example.org:99999/")
 
 
 def test_a_private_address_is_not_even_connected_to() -> None:
