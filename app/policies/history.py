@@ -4,10 +4,8 @@ Read from the audit log, which is written in the transaction of each change. The
 down at that moment: figures may move on afterwards, what a decision rested on does not.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -71,18 +69,20 @@ def change_of(event: AuditEvent, name: str | None, until: datetime | None) -> Ch
         how={PROMOTED: "promoted", ROLLED_BACK: "rolled back to", REJECTED: "rejected"}[event.action],
         at=event.at,
         until=until,
-        by=name or who_of(event.detail),
+        by=name or who_of(event),
         replaced=event.detail.get("replaced"),
         evidence=event.detail.get("evidence"),
         reason=event.detail.get("reason"),
     )
 
 
-def who_of(detail: Mapping[str, Any]) -> str:
+def who_of(event: AuditEvent) -> str:
     """Who decided where no account did."""
-    if (bound := detail.get("rule")) is not None:
+    if (bound := event.detail.get("rule")) is not None:
         return f"the project's rule: the interval's lower end above {percent(bound)}"
-    return "somebody on the command line"
+    if event.action != PROMOTED or event.detail.get("on_command_line"):  # the rule does nothing but promote
+        return "somebody on the command line"
+    return "the project's rule, or somebody on the command line"  # before either was written down
 
 
 def evidence_for(session: Session, version: PolicyVersion) -> str | None:

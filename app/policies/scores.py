@@ -77,9 +77,17 @@ def evaluations(session: Session, project: Project) -> list[Evaluation]:
 
 
 def points_of(session: Session, stage: Stage, versions: Mapping[int, PolicyVersion]) -> list[Point]:
-    """The SFT policy at KL 0, the version that was current if that is another, and the candidate."""
+    """The SFT policy at KL 0, the version that was current if that is another, and the candidate.
+
+    Where the candidate is the SFT policy, of a round of sft and evaluate, it is one point: the candidate's.
+    """
     round, figures = stage.round, stage.result or {}
-    points = [point(versions[round.sft_policy_id], "sft", {"sft_kl": 0.0, "sft_score": figures.get("reference_score")})]
+    score = figures.get("reference_score")
+    if round.candidate_id == round.sft_policy_id:
+        at_0 = figures | {"candidate_kl": 0.0, "candidate_score": score}
+        points = [point(versions[round.sft_policy_id], "candidate", at_0, win_rate(session, round))]
+    else:
+        points = [point(versions[round.sft_policy_id], "sft", {"sft_kl": 0.0, "sft_score": score})]
     if round.baseline_id != round.sft_policy_id:
         points.append(point(versions[round.baseline_id], "current", figures))
     if round.candidate_id is not None and round.candidate_id != round.sft_policy_id:

@@ -180,7 +180,12 @@ def promote(
         f"policy_version:{version.number}",
         project_id=project.id,
         replaced=old.number,
-        **said(evidence=evidence, reason=reason.strip(), rule=project.promotes_at_lower_bound if is_rule else None),
+        **said(
+            evidence=evidence,
+            reason=reason.strip(),
+            rule=project.promotes_at_lower_bound if is_rule else None,
+            on_command_line=on_command_line or None,
+        ),
     )
 
 

@@ -4,6 +4,7 @@ Time is that of the last run of the same recipe, scaled by the work that the set
 the policy's shape and the settings (trainer.memory), and held against the device of a trainer that is alive.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from app.projects.models import Project
 from app.rounds.heart import SILENT_AFTER
 from app.rounds.models import Heartbeat, Recipe, Round, Stage, StageState
 from app.rounds.needs import newest_reward_model
+from app.rounds.phases import worked_s
 from app.rounds.shapes import policy_shape
 from app.rounds.views import LabelsSoFar
 from app.settings import Settings
@@ -42,7 +44,7 @@ class PastRun:
     work: float
     round_number: int
     is_other_project: bool
-    num_examples: int | None  # that it learned from, where it was fitted to people's labels
+    num_examples: int | None  # demonstrations or slates that it learned from, where it says
     num_labels_then: int | None
 
 
@@ -80,7 +82,7 @@ def expectations(
     by_ensemble = is_ensemble(session, project, configurations)
     found = []
     for recipe, configuration in configurations.items():
-        past = past_run(session, project, policy, recipe)
+        past = past_run(session, project, policy, recipe, now)
         devices = [device.name] if device else ["cuda", "cpu"]
         needed = (
             {name: estimate(recipe, shape, configuration, device=name, by_ensemble=by_ensemble) for name in devices}
@@ -127,7 +129,9 @@ def is_ensemble(session: Session, project: Project, configurations: Mapping[Reci
     return newest is not None and newest.figures.get("num_members", 1) > 1
 
 
-def past_run(session: Session, project: Project, policy: PolicyVersion, recipe: Recipe) -> PastRun | None:
+def past_run(
+    session: Session, project: Project, policy: PolicyVersion, recipe: Recipe, now: datetime
+) -> PastRun | None:
     """The recipe's last run to its end on a policy of this size, of this project rather than of another."""
     is_own = Round.project_id == project.id
     found = session.execute(
@@ -147,16 +151,17 @@ def past_run(session: Session, project: Project, policy: PolicyVersion, recipe: 
         return None
     stage, round, snapshot = found
     result = stage.result or {}
-    of_labels = {Recipe.SFT: "num_demonstrations", Recipe.REWARD: "num_train_rankings"}
+    # A reward model reads a slate once, whatever rankings it has. Older results do not say how many there were.
+    of_labels = {Recipe.SFT: "num_demonstrations", Recipe.REWARD: "num_train_slates"}
     num_examples = result.get(of_labels.get(recipe, ""))
     num_labels = None
     if snapshot is not None:
         num_labels = snapshot.num_demonstrations if recipe == Recipe.SFT else snapshot.num_rankings
-    assert stage.started_at is not None
-    assert stage.finished_at is not None
+    seconds = worked_s(session, stage, now)
+    assert seconds is not None
     work = work_of(recipe, stage.configuration, num_steps=result.get("num_steps"), num_examples=num_examples)
     return PastRun(
-        seconds=(stage.finished_at - stage.started_at).total_seconds(),
+        seconds=seconds,
         work=work,
         round_number=round.number,
         is_other_project=round.project_id != project.id,
@@ -170,8 +175,8 @@ def work_of(
 ) -> float:
     """What the time of a stage goes with: tokens sampled and learned from, or examples read.
 
-    num_steps: those that were done; None: all that the settings allow.  num_examples: labels that are learned from;
-    None where they are not known, and a pass over them is the unit.
+    num_steps: those that were done; None: all that the settings allow.  num_examples: demonstrations or slates that are
+    learned from; None where they are not known, and a pass over them is the unit.
     """
     get = configuration.get
     if recipe in (Recipe.PPO, Recipe.GRPO):
@@ -182,12 +187,13 @@ def work_of(
     if recipe == Recipe.EVALUATE:
         return float(get("num_prompts", 1) * get("max_completion_tokens", 1))
     if num_steps is not None and num_examples is not None:
-        return float(max(1, num_steps) * get("batch_size", 1))
+        steps_per_pass = math.ceil(num_examples / get("batch_size", 1))  # the last batch of a pass may be a small one
+        return max(1, num_steps) * num_examples / max(1, steps_per_pass)
     return float(get("num_epochs", 1)) * (num_examples or 1)
 
 
 def growth(past: PastRun | None, recipe: Recipe, labels: LabelsSoFar) -> float:
-    """How many times as many labels there are now as when the past run was started."""
+    """How many times as many labels there are as when the past run was started. labels: what the stage learns from."""
     if past is None or not past.num_labels_then or past.is_other_project:
         return 1.0
     now = labels.num_demonstrations if recipe == Recipe.SFT else labels.num_rankings

@@ -26,6 +26,8 @@ PARTS = {
     "save_s": "saved checkpoints",
 }
 
+WORK = (Phase.PREPARING, Phase.COMPUTING, Phase.STORING)
+
 
 @dataclass(frozen=True)
 class PhaseTime:
@@ -75,6 +77,28 @@ def times_of(
         for phase in LABELS
         if phase in seconds
     ]
+
+
+def worked_s(session: Session, stage: Stage, now: datetime) -> float | None:
+    """Seconds that a trainer worked on the stage, all attempts together since it last began anew; None: not yet begun.
+
+    What lies between a failure and a resume is no work. A stage of before phases were written down took what lies
+    between its start and its end.
+    """
+    if stage.started_at is None:
+        return None
+    spans = [
+        (phase, at)
+        for phase, at in session.execute(
+            select(StageEvent.phase, StageEvent.at)
+            .where(StageEvent.stage_id == stage.id, StageEvent.at >= stage.started_at)
+            .order_by(StageEvent.id)
+        )
+        if phase is not None
+    ]
+    if not spans:
+        return ((stage.finished_at or now) - stage.started_at).total_seconds()
+    return sum(each.seconds for each in times_of(spans, now, []) if each.phase in WORK)
 
 
 def parts_of(session: Session, round: Round) -> dict[int, list[tuple[str, float]]]:

@@ -117,7 +117,7 @@ def expected_of(
         access.project,
         session.get_one(PolicyVersion, round.sft_policy_id),
         {stage.recipe: changes[stage.id].configuration for stage in stages},
-        views.labels_so_far(session, access.project),
+        views.labels_of(session, round),
         clock(session),
     )
     return {each.recipe: each for each in found}

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, selectinload
 
+from app.datasets.models import Snapshot
 from app.labeling.models import Demonstration, Slate, SlateKind, SlateState
 from app.policies.evaluation import WinRate, rule_for, win_rate
 from app.policies.length_control import EqualLength, equal_length_of
@@ -32,7 +33,7 @@ from app.rounds.models import (
     StageTry,
 )
 from app.rounds.needs import fitting_rankings, num_new_rankings
-from app.rounds.phases import PhaseTime, phase_before_the_end, phases_of
+from app.rounds.phases import PhaseTime, phase_before_the_end, phases_of, worked_s
 from app.rounds.remedies import Remedy, remedies
 
 EVENTS_SHOWN = 40
@@ -83,7 +84,7 @@ class StageView:
     samples: list[StageSample]
     samples_step: int | None
     expected_s: float | None  # what the same recipe took the last time, in seconds
-    elapsed_s: float | None
+    elapsed_s: float | None  # seconds that a trainer worked on it
     phases: list[PhaseTime]
     tries: list[StageTry]  # before it began anew
 
@@ -231,8 +232,8 @@ def stage_view(session: Session, stage: Stage, now: datetime, phases: list[Phase
         num_steps=stage.configuration.get(setting) if setting else None,
         samples=samples_at(session, stage, samples_step),
         samples_step=samples_step,
-        expected_s=expected_duration_s(session, stage),
-        elapsed_s=elapsed_s(stage, now),
+        expected_s=expected_duration_s(session, stage, now),
+        elapsed_s=worked_s(session, stage, now),
         phases=phases,
         tries=list(
             session.scalars(select(StageTry).where(StageTry.stage_id == stage.id).order_by(StageTry.number.desc()))
@@ -302,28 +303,21 @@ def samples_at(session: Session, stage: Stage, step: int | None) -> list[StageSa
     )
 
 
-def expected_duration_s(session: Session, stage: Stage) -> float | None:
+def expected_duration_s(session: Session, stage: Stage, now: datetime) -> float | None:
     """Seconds that this recipe took in the project's last round that finished it; an estimate of this one."""
-    return last_duration_s(session, stage.round.project_id, stage.recipe, before=stage.id)
-
-
-def last_duration_s(session: Session, project_id: int, recipe: Recipe, *, before: int | None = None) -> float | None:
-    query = (
-        select(Stage.started_at, Stage.finished_at)
+    last = session.scalar(
+        select(Stage)
         .join(Round)
-        .where(Round.project_id == project_id, Stage.recipe == recipe, Stage.state == StageState.SUCCEEDED)
+        .where(
+            Round.project_id == stage.round.project_id,
+            Stage.recipe == stage.recipe,
+            Stage.state == StageState.SUCCEEDED,
+            Stage.id < stage.id,
+        )
         .order_by(Stage.id.desc())
         .limit(1)
     )
-    found = session.execute(query if before is None else query.where(Stage.id < before)).first()
-    return None if found is None else (found.finished_at - found.started_at).total_seconds()
-
-
-def elapsed_s(stage: Stage, now: datetime) -> float | None:
-    """Seconds from the stage's start to its end, or to now."""
-    if stage.started_at is None:
-        return None
-    return ((stage.finished_at or now) - stage.started_at).total_seconds()
+    return None if last is None else worked_s(session, last, now)
 
 
 def story(session: Session, round: Round) -> list[tuple[StageEvent, Stage]]:
@@ -371,7 +365,7 @@ def previous_stage(session: Session, project: Project, recipe: Recipe) -> Stage 
 
 @dataclass(frozen=True)
 class LabelsSoFar:
-    """What a round that is started now would learn from."""
+    """What a round that is started now would learn from, or one that was started learns from."""
 
     num_rankings: int
     num_new_rankings: int  # since the last round was started
@@ -390,3 +384,11 @@ def labels_so_far(session: Session, project: Project) -> LabelsSoFar:
             .where(Prompt.project_id == project.id, Demonstration.retracted_at.is_(None))
         ).one(),
     )
+
+
+def labels_of(session: Session, round: Round) -> LabelsSoFar:
+    """Counts of what the round learns from whenever it goes on: the labels that were frozen as it was started."""
+    if round.snapshot_id is None:
+        return LabelsSoFar(0, 0, 0)
+    snapshot = session.get_one(Snapshot, round.snapshot_id)
+    return LabelsSoFar(snapshot.num_rankings, 0, snapshot.num_demonstrations)

@@ -102,6 +102,7 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
                     "best_step": fitted.best_step if validation else fitted.step,
                     "num_steps": fitted.step,
                     "num_members": len(members.models),
+                    "num_train_slates": len(train),
                     "num_train_rankings": sum(len(slate.rankings) for slate in train),
                     "num_all_ties": data.num_all_ties,
                     "num_too_long": data.num_too_long,

@@ -85,6 +85,15 @@ def test_a_rule_and_the_command_line_are_told_apart(session: Session, judged: Pr
     assert by_hand.by == "somebody on the command line"
 
 
+def test_what_was_promoted_before_either_was_written_down_may_have_been_both(session: Session, judged: Project) -> None:
+    promote(session, judged, get_version(session, judged, 2), account=None, now=clock(session))
+    roll_back(session, judged, account=None, now=clock(session))
+    session.commit()
+    back, promoted, _ = history(session, judged)
+    assert promoted.by == "the project's rule, or somebody on the command line"
+    assert back.by == "somebody on the command line"
+
+
 def test_a_rejected_version_was_never_current(admin: Person, session: Session, judged: Project) -> None:
     admin.post(f"{POLICIES}/2/reject", data={"reason": "Too terse."})
     rejected, began = history(session, judged)

@@ -8,13 +8,15 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.db import clock
+from app.labeling.models import Demonstration
 from app.policies.scores import evaluations
 from app.policies.service import get_version, promote
 from app.projects.models import Project
+from app.prompts.models import Split
 from app.rounds.models import RoundState
 from app.rounds.service import start_round
 from tests.app.conftest import Person
-from tests.app.loop import compare, evaluation_slates, make_what_a_round_needs, run_stage
+from tests.app.loop import compare, evaluation_slates, make_prompts, make_what_a_round_needs, run_stage
 
 SCORES = "/projects/everyday/policies/score-and-kl"
 FIRST = {"reference_score": 0.0, "candidate_kl": 4.0, "candidate_score": 0.5, "candidate_tokens": 30.0}
@@ -77,6 +79,37 @@ def test_an_evaluation_without_a_kl_is_left_out(session: Session, evaluated: Pro
     evaluations(session, evaluated)[0].round.stages[-1].result = {"candidate_score": 0.5}
     session.flush()
     assert [each.round.number for each in evaluations(session, evaluated)] == [2]
+
+
+def test_a_candidate_that_is_the_sft_policy_stands_at_kl_0_with_what_people_said(
+    session: Session, project: Project
+) -> None:
+    make_what_a_round_needs(session, project)
+    start_round(session, project, stages=["reward", "ppo"], overrides={}, account=None, now=clock(session))
+    run_stage(session)
+    run_stage(session)
+    for split in (Split.TRAIN, Split.VALIDATION):
+        for prompt in make_prompts(session, project, split):
+            session.add(Demonstration(prompt_id=prompt.id, text="Written by a person"))
+    session.flush()
+    round = start_round(
+        session,
+        project,
+        stages=["sft", "evaluate"],
+        overrides={},
+        account=None,
+        now=clock(session),
+        evaluation_comparisons=1,
+    )
+    run_stage(session)
+    run_stage(session, num_pairs=1)
+    round.stages[-1].result = {**SECOND, "candidate_kl": 0.02, "candidate_tokens": 30.0}
+    compare(session, round, evaluation_slates(session, round)[0], "win")
+    (found,) = evaluations(session, project)
+    first, second = found.points
+    assert (first.version.number, first.role, first.kl, first.score, first.tokens) == (3, "candidate", 0.0, 0.1, 30.0)
+    assert first.win_rate is not None
+    assert (second.version.number, second.role, second.win_rate) == (1, "current", None)
 
 
 def test_the_picture_its_table_and_its_file_tell_the_same(researcher: Person, evaluated: Project) -> None:

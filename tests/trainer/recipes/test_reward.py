@@ -129,6 +129,16 @@ def test_a_ranking_that_is_all_ties_is_left_out_and_counted(reward_folder):
     assert (figures["num_all_ties"], figures["num_train_rankings"]) == (1, 17)
 
 
+def test_completions_that_two_people_ranked_are_one_slate_and_two_rankings(reward_folder):
+    folder = reward_folder(24, num_epochs=1)
+    rows = folder.read_rankings()
+    again = [dataclasses.replace(row, labeler="labeler-9") for row in rows]
+    folder.write_rankings(rows + again)
+    run(folder)
+    figures = result_of(folder)["figures"]
+    assert (figures["num_train_slates"], figures["num_train_rankings"]) == (18, 36)
+
+
 def test_a_ranking_longer_than_the_context_is_left_out_and_counted(reward_folder):
     folder = reward_folder(24, num_epochs=1)
     rows = folder.read_rankings()
