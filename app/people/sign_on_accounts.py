@@ -143,18 +143,24 @@ def _check_free(session: Session, account: Account, person: Person) -> None:
 
 
 def _is_vouched_for(session: Session, account: Account) -> bool:
-    """Whether an admin wrote the account's address into the invitation that it came by."""
-    named = select(Invitation.id).where(Invitation.accepted_by == account.id, Invitation.email == account.email)
-    return account.is_site_admin or session.scalar(named.limit(1)) is not None
+    """Whether a site admin or the command line wrote its address into the invitation that it came by.
+
+    The first site admin's link counts too: whoever runs the server holds it.
+    A project's admin vouches for nobody: the link goes to them, not to the mailbox, so they can follow it themselves.
+    """
+    named = (Invitation.email == account.email) | Invitation.makes_site_admin
+    vouched = select(Invitation.id).where(Invitation.accepted_by == account.id, named, service.by_the_installation())
+    return session.scalar(vouched.limit(1)) is not None
 
 
 def _end_what_others_may_hold(session: Session, account: Account, *, now: datetime) -> None:
-    """Whoever followed an open link may have typed somebody else's address: its owner, now proven, starts alone.
+    """Whoever got in first may have been another than the address's owner, who is proven now and starts alone.
 
     Else that other would go on in the owner's account (Sudhodanan and Paverd 2022, "Pre-hijacked accounts").
     """
     account.password_hash = None
     service.end_sessions(session, account, now=now)
+    service.revoke_reset_links(session, account, now=now)
     session.execute(
         update(APIKey).where(APIKey.account_id == account.id, APIKey.revoked_at.is_(None)).values(revoked_at=now)
     )

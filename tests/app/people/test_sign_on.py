@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 
 from app import db
 from app.main import create_app
-from app.people import service, sign_on_accounts
+from app.people import accounts, service, sign_on_accounts
 from app.people.models import (
     Account,
     APIKey,
@@ -145,23 +145,47 @@ def test_an_account_by_an_open_link_starts_alone_once_its_owner_comes(app, label
     assert session.scalars(select(APIKey.revoked_at)).one() is not None
 
 
-def test_an_account_whose_address_an_admin_wrote_keeps_password_and_keys(
-    app,
-    visitor,
-    admin,
-    session,
-    identity_provider,
+@pytest.mark.parametrize(("inviter", "keeps_them"), [("site_admin", True), ("command line", True), ("admin", False)])
+def test_only_who_runs_the_installation_vouches_for_an_address(
+    request, app, visitor, admin, session, project, identity_provider, inviter, keeps_them
 ):
-    page = admin.post("/projects/everyday/people/invitations", data={"role": "labeler", "email": "nina@example.org"})
-    path = page.text.split('id="invitation-link">http://testserver')[1].split("<")[0]
-    visitor.get(path)
-    visitor.post(path, data={"name": "Nina", "password": PASSWORD})
+    """The link goes to whoever made it: a project's admin could have followed it, and waited for the owner."""
+    by = None if inviter == "command line" else request.getfixturevalue(inviter).account.id
+    now = db.clock(session)
+    token = service.invite(
+        session, project=project, role=Role.LABELER, email="nina@example.org", created_by=by, now=now
+    )
+    session.commit()
+    visitor.get(f"/invitations/{token}")
+    visitor.post(f"/invitations/{token}", data={"name": "Nina", "password": PASSWORD})
+    nina = session.scalars(select(Account).where(Account.email == "nina@example.org")).one()
+    reset = accounts.make_reset_link(session, nina, by=session.merge(admin.account), now=now)
+    service.create_key(session, nina, "script")
+    session.commit()
     identity_provider.person["email"] = "nina@example.org"
     assert visit(Person(app)).status_code == 303
-    assert visitor.get("/account").status_code == 200
+    assert (visitor.get("/account").status_code == 200) is keeps_them
+    assert (Person(app).get(f"/reset/{reset}").status_code == 200) is keeps_them
+    assert (session.scalars(select(APIKey.revoked_at)).one() is None) is keeps_them
     again = Person(app)
     again.get("/sign-in")
-    assert again.post("/sign-in", data={"email": "nina@example.org", "password": PASSWORD}).status_code == 303
+    signed_in = again.post("/sign-in", data={"email": "nina@example.org", "password": PASSWORD})
+    assert (signed_in.status_code == 303) is keeps_them
+
+
+def test_the_first_site_admin_keeps_their_password_and_one_made_later_does_not(
+    app, visitor, labeler, project, session, identity_provider
+):
+    path = service.first_admin_link(session, "", now=db.clock(session))
+    session.commit()
+    visitor.get(path)
+    visitor.post(path, data={"name": "Nina", "email": "nina@example.org", "password": PASSWORD})
+    visitor.post(f"/people/{labeler.account.id}/make-site-admin")
+    visit(Person(app))  # Lena, whose address somebody may have typed
+    assert labeler.get("/account").status_code == 303
+    identity_provider.person |= {"sub": "subject-2", "email": "nina@example.org"}
+    assert visit(Person(app)).status_code == 303
+    assert visitor.get("/account").status_code == 200
 
 
 def test_who_is_not_invited_is_told_whom_to_ask(visitor, project, session):
@@ -385,10 +409,11 @@ def test_forged_ends_of_visits_are_slowed_down_and_good_ones_are_not(visitor, ap
     for _ in range(3):
         assert visit(Person(app)).status_code == 303  # an office at nine: none of these counts
     assert session.scalar(select(func.count()).select_from(SignInAttempt)) == 0
+    address = way_back(Person(app))
     visitor.get("/sign-in")
     for _ in range(service.MOST_ATTEMPTS_BY_PLACE):
-        assert visitor.get("/sign-in/sso/return?state=forged&code=forged").status_code == 403
-    refused = visitor.get("/sign-in/sso/return?state=forged&code=forged")
+        assert visitor.get(address).status_code == 403
+    refused = visitor.get(address)
     assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
     assert len(reasons(session)) == service.MOST_ATTEMPTS_BY_PLACE  # the log cannot be filled either
 
