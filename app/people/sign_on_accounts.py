@@ -15,6 +15,7 @@ from app.people.sign_on_errors import (
     AccountDisabled,
     AddressNotVerified,
     AddressOfAnother,
+    NoSuchVisit,
     NotInvited,
     SignOnExpired,
     SignOnRefused,
@@ -73,10 +74,12 @@ class Visit:
 def end(session: Session, *, state: str, browser: str, now: datetime) -> Visit:
     """Take the ticket that the state belongs to; nobody can take it again.
 
-    Raises SignOnUnknown, SignOnReplayed, SignOnExpired.
+    Raises NoSuchVisit, SignOnUnknown, SignOnReplayed, SignOnExpired.
     """
     kept = session.get(SignOnTicket, token_hash(state), with_for_update=True)
-    if kept is None or kept.browser_hash != token_hash(browser):
+    if kept is None:
+        raise NoSuchVisit
+    if kept.browser_hash != token_hash(browser):
         raise SignOnUnknown
     if kept.used_at is not None:
         raise SignOnReplayed
@@ -219,6 +222,8 @@ def unlink(session: Session, account: Account, *, by: Account) -> None:
 
 def write_down(session: Session, refused: SignOnRefused, *, place: str, now: datetime) -> None:
     """Keep a visit that did not end in a sign-in; forged ones count against where they came from."""
+    if not refused.is_kept:
+        return
     service.audit(session, None, "sign_on.refuse", "sign-on", reason=refused.code, place=place, said=str(refused))
     if refused.looks_forged:
         session.add(SignInAttempt(email=SIGN_ON, address=place, at=now))

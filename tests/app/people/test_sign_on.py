@@ -332,7 +332,7 @@ def test_a_visit_that_another_browser_began_signs_nobody_in(visitor, app, labele
         assert (refused.status_code, "not begun in this browser" in refused.text) == (403, True)
         browser.get("/sign-in")  # has a secret of its own from now on
         assert browser.get(address).status_code == 403
-    assert reasons(session) == ["sign_on_unknown"] * 4
+    assert reasons(session) == ["sign_on_unknown"] * 2
 
 
 def test_a_visit_is_good_for_ten_minutes(visitor, labeler, session):
@@ -418,6 +418,22 @@ def test_forged_ends_of_visits_are_slowed_down_and_good_ones_are_not(visitor, ap
     assert len(reasons(session)) == service.MOST_ATTEMPTS_BY_PLACE  # the log cannot be filled either
 
 
+@pytest.mark.parametrize("has_cookie", [True, False])
+def test_ends_of_visits_that_any_website_could_cause_lock_nobody_out(
+    visitor, app, labeler, session, monkeypatch, has_cookie
+):
+    """A picture on any page sends a browser here, without our cookies; a link, with them."""
+    monkeypatch.setattr(service, "MOST_ATTEMPTS_BY_PLACE", 3)
+    address = "/sign-in/sso/return?state=forged&code=forged" if has_cookie else way_back(Person(app))
+    for _ in range(service.MOST_ATTEMPTS_BY_PLACE + 1):
+        browser = Person(app)
+        if has_cookie:
+            browser.get("/sign-in")
+        assert browser.get(address).status_code == 403
+    assert reasons(session) == []  # and fill no log
+    assert visit(visitor).status_code == 303
+
+
 def test_visits_that_are_begun_and_never_ended_are_slowed_down(visitor, session, monkeypatch):
     monkeypatch.setattr(sign_on_accounts, "MOST_VISITS_BY_PLACE", 2)
     assert [visitor.get("/sign-in/sso").status_code for _ in range(3)] == [303, 303, 429]
@@ -442,6 +458,18 @@ def test_signing_out_offers_to_sign_out_at_the_provider_too(visitor, labeler, id
         "client_id": [CLIENT_ID],
         "post_logout_redirect_uri": ["http://testserver/sign-in"],
     }
+
+
+def test_signing_out_at_a_provider_in_trouble_is_no_refused_sign_in(visitor, session, identity_provider):
+    identity_provider.status_of["/.well-known/openid-configuration"] = 500
+    assert visitor.get("/sign-in/sso/sign-out").status_code == 503
+    assert reasons(session) == []
+
+
+def test_who_must_wait_has_nobody_asked_where_to_sign_out(visitor, session, identity_provider, monkeypatch):
+    monkeypatch.setattr(service, "MOST_ATTEMPTS_BY_PLACE", 0)
+    assert visitor.get("/sign-in/sso/sign-out").status_code == 429
+    assert identity_provider.asked == []
 
 
 @pytest.mark.parametrize("next", ["//evil.example", "https://evil.example"])
