@@ -107,7 +107,7 @@ def reopen(session: SessionDep, account: BrowserAccount, managed: Managed) -> Re
 @router.post("/people/{account_id}/make-site-admin", dependencies=[OnlySiteAdmins])
 def make_site_admin(session: SessionDep, account: BrowserAccount, managed: Managed) -> Response:
     """Let somebody run the installation."""
-    accounts.make_site_admin(session, managed, by=account)
+    accounts.make_site_admin(session, managed, by=account, now=clock(session))
     return _back(managed)
 
 

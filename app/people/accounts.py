@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.people import members, service, sign_on_accounts
@@ -65,7 +65,7 @@ def managed(session: Session, account_id: int, *, by: Account) -> Account:
 def make_reset_link(session: Session, account: Account, *, by: Account | None, now: datetime) -> str:
     """The token of a link by which the account sets a new password; links made before stop working."""
     session.refresh(account, with_for_update={"key_share": True})  # of two made at once, one works
-    _revoke_reset_links(session, account, now=now)
+    service.revoke_reset_links(session, account, now=now)
     token = new_token()
     by_id = by.id if by else None
     session.add(
@@ -79,15 +79,6 @@ def make_reset_link(session: Session, account: Account, *, by: Account | None, n
     )
     service.audit(session, by_id, "account.reset_link", f"account:{account.id}")
     return token
-
-
-def _revoke_reset_links(session: Session, account: Account, *, now: datetime) -> None:
-    session.execute(
-        update(PasswordReset)
-        .where(PasswordReset.account_id == account.id, PasswordReset.used_at.is_(None))
-        .where(PasswordReset.revoked_at.is_(None))
-        .values(revoked_at=now)
-    )
 
 
 def account_of_reset_link(session: Session, token: str, *, now: datetime) -> Account:
@@ -167,7 +158,7 @@ def close(session: Session, account: Account, *, by: Account, now: datetime) -> 
         members.keep_an_admin(session, project, account.id)
     account.disabled_at = now
     service.end_sessions(session, account, now=now)
-    _revoke_reset_links(session, account, now=now)
+    service.revoke_reset_links(session, account, now=now)
     service.audit(session, by.id, "account.close", f"account:{account.id}")
 
 
@@ -178,10 +169,11 @@ def reopen(session: Session, account: Account, *, by: Account) -> None:
         service.audit(session, by.id, "account.reopen", f"account:{account.id}")
 
 
-def make_site_admin(session: Session, account: Account, *, by: Account) -> None:
+def make_site_admin(session: Session, account: Account, *, by: Account, now: datetime) -> None:
     """Let the account run the installation."""
     if not account.is_site_admin:
         account.is_site_admin = True
+        service.revoke_reset_links(session, account, now=now)  # a project's admin may have made one
         service.audit(session, by.id, "account.site_admin", f"account:{account.id}", to=True)
 
 

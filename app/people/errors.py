@@ -97,7 +97,7 @@ class EmailTaken(PeopleError):
     code = "email_taken"
 
     def __init__(self, email: str) -> None:
-        super().__init__(f"There is an account for {email} already: sign in with it.")
+        super().__init__(f"There is an account for {email} already: sign in with it first.")
 
 
 class InvalidPerson(PeopleError):

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -25,9 +25,11 @@ from app.people.models import (
     AuditEvent,
     Invitation,
     Membership,
+    PasswordReset,
     Role,
     SignInAttempt,
     SignInSession,
+    SignOnIdentity,
 )
 from app.people.passwords import check_password, hash_password, is_password, needs_rehash, new_token, token_hash
 from app.projects.models import Project
@@ -202,6 +204,16 @@ def end_sessions(
     session.execute(query.values(revoked_at=now))
 
 
+def revoke_reset_links(session: Session, account: Account, *, now: datetime) -> None:
+    """End the account's open links for a new password: who made them might not be allowed to make them now."""
+    session.execute(
+        update(PasswordReset)
+        .where(PasswordReset.account_id == account.id, PasswordReset.used_at.is_(None))
+        .where(PasswordReset.revoked_at.is_(None))
+        .values(revoked_at=now)
+    )
+
+
 # Invitations
 
 
@@ -286,16 +298,35 @@ def account_for_invitation(
 ) -> Account:
     """The new account of someone who follows a link without being signed in.
 
-    Whoever was given an account without a password gets one here, if the link was made for their address.
-    Raises InvalidPerson, WeakPassword, EmailTaken.
+    Whoever was given an account without a password gets one here, if whoever runs the installation made the link
+    for their address.  Raises InvalidPerson, WeakPassword, EmailTaken.
     """
     email = normal_email(invitation.email or email)
     existing = find_by_email(session, email)
-    if existing is None or existing.password_hash is not None or invitation.email is None:
+    if existing is None:
         return create_account(session, email=email, name=name, password=password)
+    session.refresh(existing, with_for_update={"key_share": True})  # their first single sign-on may come just now
+    if not _may_set_password(session, invitation, existing):
+        raise EmailTaken(email)
     check_password(password, email)
     existing.name, existing.password_hash = normal_name(name), hash_password(password)
+    audit(session, existing.id, "account.password", f"account:{existing.id}", invitation=invitation.id)
     return existing
+
+
+def _may_set_password(session: Session, invitation: Invitation, account: Account) -> bool:
+    # The link goes to whoever made it: were a project's admin enough, they could take any account that has no password.
+    if invitation.email is None or account.password_hash is not None or account.is_site_admin:
+        return False
+    is_theirs = select(Invitation.id).where(Invitation.id == invitation.id, by_the_installation())
+    has_sign_on = select(SignOnIdentity.id).where(SignOnIdentity.account_id == account.id).limit(1)
+    return session.scalar(is_theirs) is not None and session.scalar(has_sign_on) is None
+
+
+def by_the_installation() -> ColumnElement[bool]:
+    """Whether an invitation was made by someone who may act as anyone anyway: a site admin, or at the command line."""
+    site_admins = select(Account.id).where(Account.is_site_admin, Account.disabled_at.is_(None))
+    return Invitation.created_by.is_(None) | Invitation.created_by.in_(site_admins)
 
 
 def accept_invitation(session: Session, token: str, account: Account, *, now: datetime) -> Invitation:
@@ -316,18 +347,22 @@ def take_invitation(session: Session, invitation: Invitation, account: Account, 
     invitation.accepted_at, invitation.accepted_by = now, account.id
     if invitation.makes_site_admin:
         account.is_site_admin = True
+        revoke_reset_links(session, account, now=now)
     if invitation.project_id is not None and invitation.role is not None:
-        _join(session, account, invitation.project_id, invitation.role)
+        _join(session, account, invitation.project_id, invitation.role, now=now)
     audit(session, account.id, "invitation.accept", f"invitation:{invitation.id}", invitation.project_id)
     session.flush()
 
 
-def _join(session: Session, account: Account, project_id: int, role: Role) -> None:
+def _join(session: Session, account: Account, project_id: int, role: Role, *, now: datetime) -> None:
     membership = session.get(Membership, (account.id, project_id), with_for_update=True)
     if membership is None:
         session.add(Membership(account_id=account.id, project_id=project_id, role=role))
     elif RANK_OF_ROLE[membership.role] < RANK_OF_ROLE[role]:
         membership.role = role
+    else:
+        return
+    revoke_reset_links(session, account, now=now)
 
 
 def revoke_invitation(session: Session, project: Project, invitation_id: int, *, by: Account, now: datetime) -> None:

@@ -15,6 +15,7 @@ from app.people.sign_on_errors import (
     AccountDisabled,
     AddressNotVerified,
     AddressOfAnother,
+    NoSuchVisit,
     NotInvited,
     SignOnExpired,
     SignOnRefused,
@@ -73,10 +74,12 @@ class Visit:
 def end(session: Session, *, state: str, browser: str, now: datetime) -> Visit:
     """Take the ticket that the state belongs to; nobody can take it again.
 
-    Raises SignOnUnknown, SignOnReplayed, SignOnExpired.
+    Raises NoSuchVisit, SignOnUnknown, SignOnReplayed, SignOnExpired.
     """
     kept = session.get(SignOnTicket, token_hash(state), with_for_update=True)
-    if kept is None or kept.browser_hash != token_hash(browser):
+    if kept is None:
+        raise NoSuchVisit
+    if kept.browser_hash != token_hash(browser):
         raise SignOnUnknown
     if kept.used_at is not None:
         raise SignOnReplayed
@@ -143,18 +146,24 @@ def _check_free(session: Session, account: Account, person: Person) -> None:
 
 
 def _is_vouched_for(session: Session, account: Account) -> bool:
-    """Whether an admin wrote the account's address into the invitation that it came by."""
-    named = select(Invitation.id).where(Invitation.accepted_by == account.id, Invitation.email == account.email)
-    return account.is_site_admin or session.scalar(named.limit(1)) is not None
+    """Whether a site admin or the command line wrote its address into the invitation that it came by.
+
+    The first site admin's link counts too: whoever runs the server holds it.
+    A project's admin vouches for nobody: the link goes to them, not to the mailbox, so they can follow it themselves.
+    """
+    named = (Invitation.email == account.email) | Invitation.makes_site_admin
+    vouched = select(Invitation.id).where(Invitation.accepted_by == account.id, named, service.by_the_installation())
+    return session.scalar(vouched.limit(1)) is not None
 
 
 def _end_what_others_may_hold(session: Session, account: Account, *, now: datetime) -> None:
-    """Whoever followed an open link may have typed somebody else's address: its owner, now proven, starts alone.
+    """Whoever got in first may have been another than the address's owner, who is proven now and starts alone.
 
     Else that other would go on in the owner's account (Sudhodanan and Paverd 2022, "Pre-hijacked accounts").
     """
     account.password_hash = None
     service.end_sessions(session, account, now=now)
+    service.revoke_reset_links(session, account, now=now)
     session.execute(
         update(APIKey).where(APIKey.account_id == account.id, APIKey.revoked_at.is_(None)).values(revoked_at=now)
     )
@@ -213,6 +222,8 @@ def unlink(session: Session, account: Account, *, by: Account) -> None:
 
 def write_down(session: Session, refused: SignOnRefused, *, place: str, now: datetime) -> None:
     """Keep a visit that did not end in a sign-in; forged ones count against where they came from."""
+    if not refused.is_kept:
+        return
     service.audit(session, None, "sign_on.refuse", "sign-on", reason=refused.code, place=place, said=str(refused))
     if refused.looks_forged:
         session.add(SignInAttempt(email=SIGN_ON, address=place, at=now))

@@ -11,11 +11,13 @@ class SignOnRefused(PeopleError):
     """The visit to the provider did not end in a sign-in.
 
     looks_forged: counts against the rate limit of where it came from; somebody else's trouble does not.
+    is_kept: stands in the audit log.
     """
 
     code = "sign_on_refused"
     status: ClassVar[int] = 403
     looks_forged: ClassVar[bool] = False
+    is_kept: ClassVar[bool] = True
 
 
 class ProviderUnreachable(SignOnRefused):
@@ -45,6 +47,16 @@ class SignOnUnknown(SignOnRefused):
 
     def __init__(self) -> None:
         super().__init__("This sign-in was not begun in this browser. Nothing was changed; begin it again here.")
+
+
+class NoSuchVisit(SignOnUnknown):
+    """The browser brings no cookie of ours, or a state that we never gave: any page of the web can send it here so.
+
+    Were it counted, such a page could lock an office out; were it kept, fill the audit log.
+    """
+
+    looks_forged = False
+    is_kept = False
 
 
 class SignOnExpired(SignOnRefused):

@@ -31,7 +31,7 @@ from app.people.sign_on import (
     readable,
 )
 from app.people.sign_on_accounts import Visit
-from app.people.sign_on_errors import ProviderDeclined, SignOnRefused, SignOnUnknown, TokenNotTrusted
+from app.people.sign_on_errors import NoSuchVisit, ProviderDeclined, SignOnRefused, TokenNotTrusted
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ async def come_back_from_the_provider(
         now, browser = clock(session), security.browser_secret(request)
         sign_on_accounts.check_place(session, _place(request), now=now)
         if browser is None:
-            raise SignOnUnknown
+            raise NoSuchVisit
         return sign_on_accounts.end(session, state=state, browser=browser, now=now), now
 
     try:
@@ -98,10 +98,12 @@ async def come_back_from_the_provider(
 @router.get("/sign-out")
 async def leave_the_provider_too(request: Request) -> Response:
     """After signing out here: end the provider's own session, else its button would let anyone at this desk in."""
+    provider = _provider(request)
     try:
-        address = await address_of_sign_out(_provider(request), f"{base_url(request)}/sign-in")
-    except SignOnRefused as error:
-        return await _refuse(request, error, "/")
+        await in_transaction(lambda session: sign_on_accounts.check_place(session, _place(request), now=clock(session)))
+        address = await address_of_sign_out(provider, f"{base_url(request)}/sign-in")
+    except (SignOnRefused, TooManyAttempts) as error:
+        return await _refuse(request, error, "/", is_kept=False)  # nobody wanted in
     if address is None:
         problem = "The sign-in of your organisation has no address to sign out at: sign out on its own pages."
         return await in_transaction(lambda session: sign_in_form(request, session, "/", problem=problem))
@@ -114,14 +116,17 @@ def _open(request: Request, session: Session, person: Person, next: str) -> str:
     return service.open_session(session, account, user_agent=request.headers.get("user-agent"), now=now)
 
 
-async def _refuse(request: Request, error: SignOnRefused | TooManyAttempts, next: str) -> Response:
+async def _refuse(
+    request: Request, error: SignOnRefused | TooManyAttempts, next: str, *, is_kept: bool = True
+) -> Response:
     """The sign-in page with the reason on it; a transaction of its own keeps what happened."""
     status = error.status if isinstance(error, SignOnRefused) else 429
 
     def answer(session: Session) -> Response:
         if isinstance(error, SignOnRefused):
             log.warning("single sign-on refused: reason=%s cause=%s", error.code, type(error.__cause__).__name__)
-            sign_on_accounts.write_down(session, error, place=_place(request), now=clock(session))
+            if is_kept:
+                sign_on_accounts.write_down(session, error, place=_place(request), now=clock(session))
         return sign_in_form(request, session, next, problem=str(error), status=status)
 
     page = await in_transaction(answer)

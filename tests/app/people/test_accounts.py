@@ -172,6 +172,27 @@ def test_the_database_keeps_no_reset_link_that_could_be_used(admin, labeler, ses
     assert token not in str(session.scalars(select(AuditEvent.detail)).all())
 
 
+@pytest.mark.parametrize("role", list(Role))
+def test_a_reset_link_ends_when_a_role_is_new_or_higher(admin, labeler, visitor, session, other_project, role):
+    """Whoever made it might not be allowed to make it now."""
+    paths = []
+    for project_id in (1, other_project.id):
+        paths.append(reset_link(admin, labeler))
+        project = session.get_one(Project, project_id)
+        now = db.clock(session)
+        token = service.invite(session, project=project, role=role, email=None, created_by=None, now=now)
+        session.commit()
+        assert labeler.post(f"/invitations/{token}").status_code == 303
+        is_the_role_they_have = (project_id, role) == (1, Role.LABELER)
+        assert visitor.get(paths[-1]).status_code == (200 if is_the_role_they_have else 404)
+
+
+def test_a_reset_link_sets_no_site_admins_password(admin, site_admin, labeler, visitor):
+    path = reset_link(admin, labeler)
+    site_admin.post(f"/people/{labeler.account.id}/make-site-admin")
+    assert visitor.get(path).status_code == 404
+
+
 def test_a_password_by_link_keeps_the_rules_of_passwords(session, labeler, admin):
     token = reset_link(admin, labeler).removeprefix("/reset/")
     with pytest.raises(WeakPassword):

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from app import db
 from app.people import service
 from app.people.errors import InvitationNotFound
-from app.people.models import Account, AuditEvent, Invitation, Membership, Role
+from app.people.models import Account, AuditEvent, Invitation, Membership, Role, SignOnIdentity
 from app.people.pseudonyms import new_pseudonym
 from tests.app.conftest import Person
 
@@ -21,8 +21,8 @@ NEW = {"name": "Nina New", "email": "Nina@Example.org", "password": "a few words
 def link(admin):
     """Makes a link on the people page, as an admin does."""
 
-    def link(role: str = "labeler", email: str = "") -> str:
-        page = admin.post("/projects/everyday/people/invitations", data={"role": role, "email": email})
+    def link(role: str = "labeler", email: str = "", by: Person = admin) -> str:
+        page = by.post("/projects/everyday/people/invitations", data={"role": role, "email": email})
         assert page.status_code == 200
         return re.search(r'id="invitation-link">http://testserver(/invitations/[\w-]+)<', page.text)[1]
 
@@ -130,13 +130,50 @@ def test_an_address_that_has_an_account_is_asked_to_sign_in(link, visitor, outsi
     assert f"/sign-in?next={path}" in response.text
 
 
-def test_an_account_without_a_password_gets_one_only_by_a_link_for_its_address(link, visitor, session):
-    service.create_account(session, email="nina@example.org", name="Nina", password=None)
+@pytest.fixture
+def nina(session, project) -> Account:
+    """Has an account without a password."""
+    account = service.create_account(session, email="nina@example.org", name="Nina", password=None)
     session.commit()
-    open_to_all, for_nina = link(), link("labeler", "nina@example.org")
-    visitor.get(open_to_all)
-    assert visitor.post(open_to_all, data=NEW).status_code == 422
-    assert visitor.post(for_nina, data=NEW).status_code == 303
+    return account
+
+
+def test_an_account_without_a_password_gets_one_only_by_a_site_admins_link_for_its_address(
+    link, nina, site_admin, visitor, session
+):
+    refused = (link(by=site_admin), link("labeler", nina.email))  # an admin could follow the link themselves
+    visitor.get(refused[0])
+    for path in refused:
+        assert visitor.post(path, data=NEW).status_code == 422
+    assert visitor.post(link("labeler", nina.email, site_admin), data=NEW).status_code == 303
+    events = session.scalars(select(AuditEvent).where(AuditEvent.action == "account.password"))
+    assert [(event.account_id, event.subject) for event in events] == [(nina.id, f"account:{nina.id}")]
+
+
+def test_an_account_without_a_password_gets_one_by_a_link_of_the_command_line(nina, project, visitor, session):
+    token = service.invite(
+        session, project=project, role=Role.LABELER, email=nina.email, created_by=None, now=db.clock(session)
+    )
+    session.commit()
+    visitor.get(f"/invitations/{token}")
+    assert visitor.post(f"/invitations/{token}", data=NEW).status_code == 303
+
+
+@pytest.mark.parametrize("has", ["single sign-on", "the installation"])
+def test_no_link_sets_the_password_of_who_gets_in_otherwise_or_runs_the_installation(
+    link, nina, site_admin, visitor, session, has
+):
+    path = link("labeler", nina.email, site_admin)
+    if has == "single sign-on":
+        session.add(SignOnIdentity(account_id=nina.id, issuer="https://id.example", subject="1"))
+    else:
+        nina.is_site_admin = True
+    session.commit()
+    visitor.get(path)
+    refused = visitor.post(path, data=NEW)
+    assert (refused.status_code, "sign in with it first" in refused.text) == (422, True)
+    session.rollback()
+    assert session.get_one(Account, nina.id).password_hash is None
 
 
 def test_the_database_keeps_no_link_that_could_be_used(link, session):

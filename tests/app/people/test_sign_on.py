@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 
 from app import db
 from app.main import create_app
-from app.people import service, sign_on_accounts
+from app.people import accounts, service, sign_on_accounts
 from app.people.models import (
     Account,
     APIKey,
@@ -145,23 +145,47 @@ def test_an_account_by_an_open_link_starts_alone_once_its_owner_comes(app, label
     assert session.scalars(select(APIKey.revoked_at)).one() is not None
 
 
-def test_an_account_whose_address_an_admin_wrote_keeps_password_and_keys(
-    app,
-    visitor,
-    admin,
-    session,
-    identity_provider,
+@pytest.mark.parametrize(("inviter", "keeps_them"), [("site_admin", True), ("command line", True), ("admin", False)])
+def test_only_who_runs_the_installation_vouches_for_an_address(
+    request, app, visitor, admin, session, project, identity_provider, inviter, keeps_them
 ):
-    page = admin.post("/projects/everyday/people/invitations", data={"role": "labeler", "email": "nina@example.org"})
-    path = page.text.split('id="invitation-link">http://testserver')[1].split("<")[0]
-    visitor.get(path)
-    visitor.post(path, data={"name": "Nina", "password": PASSWORD})
+    """The link goes to whoever made it: a project's admin could have followed it, and waited for the owner."""
+    by = None if inviter == "command line" else request.getfixturevalue(inviter).account.id
+    now = db.clock(session)
+    token = service.invite(
+        session, project=project, role=Role.LABELER, email="nina@example.org", created_by=by, now=now
+    )
+    session.commit()
+    visitor.get(f"/invitations/{token}")
+    visitor.post(f"/invitations/{token}", data={"name": "Nina", "password": PASSWORD})
+    nina = session.scalars(select(Account).where(Account.email == "nina@example.org")).one()
+    reset = accounts.make_reset_link(session, nina, by=session.merge(admin.account), now=now)
+    service.create_key(session, nina, "script")
+    session.commit()
     identity_provider.person["email"] = "nina@example.org"
     assert visit(Person(app)).status_code == 303
-    assert visitor.get("/account").status_code == 200
+    assert (visitor.get("/account").status_code == 200) is keeps_them
+    assert (Person(app).get(f"/reset/{reset}").status_code == 200) is keeps_them
+    assert (session.scalars(select(APIKey.revoked_at)).one() is None) is keeps_them
     again = Person(app)
     again.get("/sign-in")
-    assert again.post("/sign-in", data={"email": "nina@example.org", "password": PASSWORD}).status_code == 303
+    signed_in = again.post("/sign-in", data={"email": "nina@example.org", "password": PASSWORD})
+    assert (signed_in.status_code == 303) is keeps_them
+
+
+def test_the_first_site_admin_keeps_their_password_and_one_made_later_does_not(
+    app, visitor, labeler, project, session, identity_provider
+):
+    path = service.first_admin_link(session, "", now=db.clock(session))
+    session.commit()
+    visitor.get(path)
+    visitor.post(path, data={"name": "Nina", "email": "nina@example.org", "password": PASSWORD})
+    visitor.post(f"/people/{labeler.account.id}/make-site-admin")
+    visit(Person(app))  # Lena, whose address somebody may have typed
+    assert labeler.get("/account").status_code == 303
+    identity_provider.person |= {"sub": "subject-2", "email": "nina@example.org"}
+    assert visit(Person(app)).status_code == 303
+    assert visitor.get("/account").status_code == 200
 
 
 def test_who_is_not_invited_is_told_whom_to_ask(visitor, project, session):
@@ -308,7 +332,7 @@ def test_a_visit_that_another_browser_began_signs_nobody_in(visitor, app, labele
         assert (refused.status_code, "not begun in this browser" in refused.text) == (403, True)
         browser.get("/sign-in")  # has a secret of its own from now on
         assert browser.get(address).status_code == 403
-    assert reasons(session) == ["sign_on_unknown"] * 4
+    assert reasons(session) == ["sign_on_unknown"] * 2
 
 
 def test_a_visit_is_good_for_ten_minutes(visitor, labeler, session):
@@ -385,12 +409,29 @@ def test_forged_ends_of_visits_are_slowed_down_and_good_ones_are_not(visitor, ap
     for _ in range(3):
         assert visit(Person(app)).status_code == 303  # an office at nine: none of these counts
     assert session.scalar(select(func.count()).select_from(SignInAttempt)) == 0
+    address = way_back(Person(app))
     visitor.get("/sign-in")
     for _ in range(service.MOST_ATTEMPTS_BY_PLACE):
-        assert visitor.get("/sign-in/sso/return?state=forged&code=forged").status_code == 403
-    refused = visitor.get("/sign-in/sso/return?state=forged&code=forged")
+        assert visitor.get(address).status_code == 403
+    refused = visitor.get(address)
     assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
     assert len(reasons(session)) == service.MOST_ATTEMPTS_BY_PLACE  # the log cannot be filled either
+
+
+@pytest.mark.parametrize("has_cookie", [True, False])
+def test_ends_of_visits_that_any_website_could_cause_lock_nobody_out(
+    visitor, app, labeler, session, monkeypatch, has_cookie
+):
+    """A picture on any page sends a browser here, without our cookies; a link, with them."""
+    monkeypatch.setattr(service, "MOST_ATTEMPTS_BY_PLACE", 3)
+    address = "/sign-in/sso/return?state=forged&code=forged" if has_cookie else way_back(Person(app))
+    for _ in range(service.MOST_ATTEMPTS_BY_PLACE + 1):
+        browser = Person(app)
+        if has_cookie:
+            browser.get("/sign-in")
+        assert browser.get(address).status_code == 403
+    assert reasons(session) == []  # and fill no log
+    assert visit(visitor).status_code == 303
 
 
 def test_visits_that_are_begun_and_never_ended_are_slowed_down(visitor, session, monkeypatch):
@@ -417,6 +458,18 @@ def test_signing_out_offers_to_sign_out_at_the_provider_too(visitor, labeler, id
         "client_id": [CLIENT_ID],
         "post_logout_redirect_uri": ["http://testserver/sign-in"],
     }
+
+
+def test_signing_out_at_a_provider_in_trouble_is_no_refused_sign_in(visitor, session, identity_provider):
+    identity_provider.status_of["/.well-known/openid-configuration"] = 500
+    assert visitor.get("/sign-in/sso/sign-out").status_code == 503
+    assert reasons(session) == []
+
+
+def test_who_must_wait_has_nobody_asked_where_to_sign_out(visitor, session, identity_provider, monkeypatch):
+    monkeypatch.setattr(service, "MOST_ATTEMPTS_BY_PLACE", 0)
+    assert visitor.get("/sign-in/sso/sign-out").status_code == 429
+    assert identity_provider.asked == []
 
 
 @pytest.mark.parametrize("next", ["//evil.example", "https://evil.example"])
