@@ -1,14 +1,18 @@
 """A real HTTP server that receives notifications, and checks signatures by an implementation of its own."""
 
+import asyncio
 import base64
 import hmac
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -87,3 +91,9 @@ def is_signed(headers: Mapping[str, str], body: bytes, secret: str) -> bool:
     content = b".".join([headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body])
     expected = base64.b64encode(hmac.digest(key, content, "sha256")).decode()
     return f"v1,{expected}" in headers["webhook-signature"].split(" ")
+
+
+def run(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    """In a thread of its own: this one has a loop already when a test before used a browser."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()

@@ -1,6 +1,5 @@
 """What happens is sent to a real server, at least once and with one id, through refusals, silence and kills."""
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ from app.rounds.service import cancel_round, end_comparison
 from app.settings import Settings
 from tests.app.conftest import Clock
 from tests.app.loop import compare, evaluation_slates, make_account, run_stage
-from tests.app.notifications.receiver import Receiver, is_signed, receiving
+from tests.app.notifications.receiver import Receiver, is_signed, receiving, run
 from tests.app.rounds.stages import claimed, make_loop, start
 from tests.app.rounds.test_comparisons import wait_until_blocked
 
@@ -77,7 +76,7 @@ def tell(session: Session, loop: Project) -> None:
 
 
 def deliver(courier: Courier) -> bool:
-    return asyncio.run(courier.deliver())
+    return run(courier.deliver())
 
 
 def the_delivery(session: Session) -> Delivery:

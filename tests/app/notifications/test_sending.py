@@ -1,6 +1,5 @@
 """Where a webhook may go, how it is signed, and what is kept of an answer."""
 
-import asyncio
 import socket
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -11,7 +10,7 @@ from app.notifications import sending
 from app.notifications.errors import BadWebhook
 from app.notifications.sending import NotSent, check_url, is_allowed, post
 from app.notifications.signing import secret_text, signed_headers
-from tests.app.notifications.receiver import is_signed, receiving
+from tests.app.notifications.receiver import is_signed, receiving, run
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
 
@@ -135,7 +134,7 @@ def test_a_refused_address_says_what_is_wrong_with_it() -> None:
 def test_a_private_address_is_not_even_connected_to() -> None:
     with receiving() as receiver:
         with pytest.raises(NotSent, match=r"127\.0\.0\.1 is a private address"):
-            asyncio.run(post(receiver.url, {}, b"{}", []))
+            run(post(receiver.url, {}, b"{}", []))
         assert receiver.received == []
 
 
@@ -151,7 +150,7 @@ def test_the_connection_goes_to_the_address_that_was_looked_at(monkeypatch: pyte
 
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
         url = f"http://rebinding.example:{receiver.port}/hook"
-        assert asyncio.run(post(url, {}, b"{}", LOOPBACK)).status == 200
+        assert run(post(url, {}, b"{}", LOOPBACK)).status == 200
         assert asked == ["rebinding.example"]
         assert receiver.received[0].headers["host"] == f"rebinding.example:{receiver.port}"
 
@@ -160,20 +159,20 @@ def test_a_name_that_resolves_to_a_private_address_is_refused(monkeypatch: pytes
     place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: [place])
     with pytest.raises(NotSent, match=r"harmless\.example is a private address"):
-        asyncio.run(post("http://harmless.example/", {}, b"{}", []))
+        run(post("http://harmless.example/", {}, b"{}", []))
 
 
 def test_redirects_are_not_followed() -> None:
     with receiving() as elsewhere, receiving() as receiver:
         receiver.statuses, receiver.location = [307], elsewhere.url
-        answer = asyncio.run(post(receiver.url, {}, b"{}", LOOPBACK))
+        answer = run(post(receiver.url, {}, b"{}", LOOPBACK))
         assert (answer.status, answer.is_success, elsewhere.received) == (307, False, [])
 
 
 def test_of_a_long_answer_the_first_letters_are_kept_and_nothing_that_controls_a_terminal() -> None:
     with receiving() as receiver:
         receiver.answer = b"\x1b[31m" + b"x" * 100_000
-        text = asyncio.run(post(receiver.url, {}, b"{}", LOOPBACK)).text
+        text = run(post(receiver.url, {}, b"{}", LOOPBACK)).text
         assert text == "[31m" + "x" * 195
 
 
@@ -182,10 +181,10 @@ def test_a_receiver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and says nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         with pytest.raises(NotSent, match="no answer within"):
-            asyncio.run(post(url, {}, b"{}", LOOPBACK))
+            run(post(url, {}, b"{}", LOOPBACK))
 
 
 def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9/")
     with receiving() as receiver:
-        assert asyncio.run(post(receiver.url, {}, b"{}", LOOPBACK)).is_success
+        assert run(post(receiver.url, {}, b"{}", LOOPBACK)).is_success
