@@ -188,7 +188,7 @@ def work_of(
         return float(get("num_prompts", 1) * get("max_completion_tokens", 1))
     if num_steps is not None and num_examples is not None:
         steps_per_pass = math.ceil(num_examples / get("batch_size", 1))  # the last batch of a pass may be a small one
-        return max(1, num_steps) * num_examples / max(1, steps_per_pass)
+        return float(max(1, num_steps) * num_examples / max(1, steps_per_pass))
     return float(get("num_epochs", 1)) * (num_examples or 1)
 
 
