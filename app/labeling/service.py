@@ -105,7 +105,7 @@ def submit_ranking(
     if compared_in is not None:
         from app.rounds.service import conclude_if_compared, moment_of_comparison
 
-        now = moment_of_comparison(session, compared_in)
+        now = moment_of_comparison(session, compared_in, now)
     ranking = {
         "id": ranking_id,
         "project_id": lease.project_id,

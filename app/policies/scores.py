@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from app.policies.evaluation import WinRate, win_rate
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
-from app.rounds.charts import colours, short, svg_of
+from app.rounds.charts import LEGEND_COLUMNS, colours, short, svg_of
 from app.rounds.models import Recipe, Round, Stage, StageState
 
 WIDTH, HEIGHT = 560, 340
@@ -116,7 +116,7 @@ def draw(evaluations: Sequence[Evaluation]) -> bytes:
         style=Style(font_family="system-ui, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif", transition="none"),
         show_legend=1 < len(evaluations) <= MOST_IN_LEGEND,
         legend_at_bottom=True,
-        legend_at_bottom_columns=3,
+        legend_at_bottom_columns=LEGEND_COLUMNS.get(len(evaluations), 1),
         legend_box_size=10,
         x_title="√KL to the SFT policy, √nats",
         y_title="score",

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db import EVENTS_CHANNEL, SAMPLER_CHANNEL, clock, notify
+from app.db import EVENTS_CHANNEL, SAMPLER_CHANNEL, notify
 from app.labeling.queue import retire_unstarted
 from app.people.models import Account
 from app.people.service import audit
@@ -263,11 +263,13 @@ def reject(
     if compared_in is not None:
         retire_evaluation_slates(session, compared_in, now)
         settle_verdict(session, compared_in)
-        compared_in.state, compared_in.finished_at = RoundState.SUCCEEDED, clock(session)
+        from app.rounds.service import after_the_last  # which knows policies
+
+        compared_in.state, compared_in.finished_at = RoundState.SUCCEEDED, after_the_last(session, compared_in, now)
     session.flush()
     notify(session, EVENTS_CHANNEL, f"project:{project.id}")
     if compared_in is not None:
-        from app.rounds.service import announce  # which knows policies
+        from app.rounds.service import announce
 
         announce(session, compared_in)
     audit(

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, clock, notify
+from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.notifications.watching import watch_metrics
 from app.policies.evaluation import make_evaluation_slates
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
@@ -164,7 +164,7 @@ def _end_round(session: Session, last: Stage, result: StageResult, now: datetime
     round.state = RoundState.AWAITING_LABELS
     session.flush()
     # Those of a comparison that was called off may decide already.
-    conclude_if_compared(session, round.id, clock(session))
+    conclude_if_compared(session, round.id, now)
 
 
 def _is_number(value: object) -> bool:

@@ -7,7 +7,7 @@ How a round that stopped goes on: app.rounds.resuming.
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain, count
 from typing import Any
 
@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from app.datasets.errors import NothingSelected
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot
-from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, clock, notify
+from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
+from app.labeling.models import Ranking, Slate, SlateKind
 from app.notifications.watching import round_changed
 from app.people.models import Account
 from app.people.service import audit
@@ -265,13 +266,24 @@ def conclude_if_compared(session: Session, round_id: int, now: datetime) -> None
         notify(session, EVENTS_CHANNEL, f"round:{round.id}")  # the page counts what is in
 
 
-def moment_of_comparison(session: Session, round_id: int) -> datetime:
-    """When a comparison that is about to be stored came in, read under the round's lock.
+def moment_of_comparison(session: Session, round_id: int, now: datetime) -> datetime:
+    """When a comparison that is about to be stored came in: now, after all that came in before and after the end.
 
-    So the times of comparisons and of the round's end are in the order in which the rule saw them.
+    The round is locked from here on, so the times are in the order in which the rule sees the comparisons.
     """
-    locked_round(session, round_id)
-    return clock(session)
+    round = locked_round(session, round_id)
+    moment = after_the_last(session, round, now)
+    return moment if round.finished_at is None else max(moment, round.finished_at + timedelta(microseconds=1))
+
+
+def after_the_last(session: Session, round: Round, now: datetime) -> datetime:
+    """now, or when the round's last comparison came in, if that is later: its submit waited for the lock less long."""
+    last = session.scalar(
+        select(func.max(Ranking.submitted_at))
+        .join(Slate, Slate.id == Ranking.slate_id)
+        .where(Slate.round_id == round.id, Slate.kind == SlateKind.EVALUATION)
+    )
+    return now if last is None else max(now, last)
 
 
 def locked_round(session: Session, round_id: int) -> Round:
@@ -284,14 +296,14 @@ def end_comparison(session: Session, round: Round, *, account: Account, now: dat
     lock(session, round)
     if round.state != RoundState.AWAITING_LABELS:
         raise NotAwaitingLabels(round.number)
-    conclude(session, round, clock(session))  # not before a comparison that came in while we waited
+    conclude(session, round, now)
     record(session, round, account, "round.end_comparison")
 
 
 def conclude(session: Session, round: Round, now: datetime) -> None:
     retire_evaluation_slates(session, round, now)
     settle_verdict(session, round)
-    round.state, round.finished_at = RoundState.SUCCEEDED, now
+    round.state, round.finished_at = RoundState.SUCCEEDED, after_the_last(session, round, now)
     session.flush()
     if (verdict := win_rate(session, round)) is not None:
         last = round.stages[-1]

@@ -12,7 +12,7 @@ from app.policies.models import PolicyVersion
 from app.projects.starter import inspect_starter
 from app.prompts.models import Prompt, Split
 from app.rounds import claims, inputs, results
-from app.rounds.models import Recipe, Round
+from app.rounds.models import Phase, Recipe, Round
 from app.simulation.crowd import shown_text
 from app.simulation.gold import gold_utility
 from app.simulation.story import files, numbers
@@ -41,6 +41,9 @@ class Trainer:
             self.scene.settings, inputs.stage_inputs(self.scene.session, self.scene.settings, claim)
         )
         inputs.record_versions(self.scene.session, claim, {"code": "story"})
+        self.scene.now += MINUTE
+        claims.report(self.scene.session, claim, "The recipe starts.", Phase.COMPUTING)
+        self.scene.session.flush()
         return claim
 
     def train(self, round: Round, *, until: Recipe | None = None) -> None:
@@ -62,6 +65,10 @@ class Trainer:
                 tokenizer_sha256=starter.tokenizer_sha256,
                 completions=answers,
             )
+            claims.report(
+                self.scene.session, claim, "The recipe has ended; its result is checked and stored.", Phase.STORING
+            )
+            self.scene.session.flush()
             self.scene.now += 2 * MINUTE
             results.complete_stage(self.scene.session, claim, result, now=self.scene.now)
             self.scene.catch_up()
