@@ -298,6 +298,13 @@ def test_an_answer_about_another_policy_is_none(site_admin: Person, sampler: lis
     assert num_made(session) == 0
 
 
+def test_a_policy_that_nobody_can_look_at_any_more_is_said_where_slates_are_asked(site_admin: Person) -> None:
+    page = send(site_admin, at(site_admin, "slates"), policy="other", source="good/policy", max_completion_tokens="40")
+    assert (page.status_code, step_of(page)) == (422, "slates")
+    assert "sampler" in problem_of(page)
+    assert fields_of(page)["max_completion_tokens"] == "40"
+
+
 def test_a_slow_look_can_be_left_and_taken_up(
     site_admin: Person, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
