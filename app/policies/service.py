@@ -261,17 +261,15 @@ def reject(
     evidence = evidence_for(session, version)
     version.state = PolicyState.REJECTED
     if compared_in is not None:
+        from app.rounds.service import after_the_last, announce  # which knows policies
+
         retire_evaluation_slates(session, compared_in, now)
         settle_verdict(session, compared_in)
-        from app.rounds.service import after_the_last  # which knows policies
-
         compared_in.state, compared_in.finished_at = RoundState.SUCCEEDED, after_the_last(session, compared_in, now)
+        session.flush()
+        announce(session, compared_in)
     session.flush()
     notify(session, EVENTS_CHANNEL, f"project:{project.id}")
-    if compared_in is not None:
-        from app.rounds.service import announce
-
-        announce(session, compared_in)
     audit(
         session,
         account.id,
