@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import PodiumError
 from app.labeling.models import Slate
+from app.notifications.models import Alarm
 from app.people.models import Account
 from app.policies.evaluation import WinRate, win_rate
 from app.policies.models import PolicyVersion
@@ -82,7 +83,7 @@ class Scene:
     def catch_up(self) -> None:
         """The same for what statements wrote past the session. Everything is read anew afterwards."""
         self.session.flush()
-        for column in (Prompt.created_at, Slate.retired_at):
+        for column in (Prompt.created_at, Slate.retired_at, Alarm.raised_at):
             self.session.execute(
                 update(column.class_)
                 .where(column.class_.project_id == self.project.id, column > self.now)

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db import clock
+from app.notifications.models import Alarm
 from app.people.models import AuditEvent
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.projects.models import Project
@@ -91,6 +92,10 @@ def check_what_is_stored(session: Session, settings: Settings, started: datetime
         if table is AuditEvent:
             late = late.where(AuditEvent.project_id.is_not(None))
         assert session.scalar(late) == 0, column
+    failed_at, raised_at = session.execute(
+        select(Round.finished_at, Alarm.raised_at).join(Alarm, Alarm.round_id == Round.id)
+    ).one()
+    assert raised_at == failed_at
     by_hand = session.scalars(
         select(AuditEvent.action).where(AuditEvent.action.startswith("policy"), AuditEvent.account_id.is_not(None))
     )
