@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people import accounts, service
+from app.people import accounts, reset_links, service
 from app.people.access import Anyone, SiteAdmin, site_admin
 from app.people.account_routes import BrowserAccount
 from app.people.devices import device_of
@@ -55,7 +55,7 @@ def access_page(request: Request, session: SessionDep, account: BrowserAccount, 
 @router.post("/people/{account_id}/reset")
 def make_reset_link(request: Request, session: SessionDep, account: BrowserAccount, managed: Managed) -> Response:
     """Make a link for a new password; the page shows it once."""
-    token = accounts.make_reset_link(session, managed, by=account, now=clock(session))
+    token = reset_links.make_reset_link(session, managed, by=account, now=clock(session))
     return _page(request, session, managed, link=f"{base_url(request)}/reset/{token}")
 
 
@@ -121,7 +121,7 @@ def take_site_admin(session: SessionDep, account: BrowserAccount, managed: Manag
 @router.get("/reset/{token}", dependencies=[Anyone])
 def reset_page(request: Request, session: SessionDep, token: str) -> Response:
     """The form for a new password."""
-    account = accounts.account_of_reset_link(session, token, now=clock(session))
+    account = reset_links.account_of_reset_link(session, token, now=clock(session))
     return render(request, "people/reset.html", email=account.email, problem=None)
 
 
@@ -132,9 +132,9 @@ def reset_password(
     """Set it, and sign this browser in."""
     now = clock(session)
     try:
-        account = accounts.reset_password(session, token, password, now=now)
+        account = reset_links.reset_password(session, token, password, now=now)
     except WeakPassword as error:
-        email = accounts.account_of_reset_link(session, token, now=now).email
+        email = reset_links.account_of_reset_link(session, token, now=now).email
         return render(request, "people/reset.html", status_code=422, email=email, problem=str(error))
     response = RedirectResponse("/", status_code=303)
     remember(request, response, session, account)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app import db
-from app.people import accounts, members, service
+from app.people import accounts, invitations, members, reset_links, service, sessions
 from app.people.devices import device_of
 from app.people.errors import LastAdmin, LastSiteAdmin, ResetLinkNotFound, WeakPassword
 from app.people.models import (
@@ -157,7 +157,7 @@ def test_of_two_who_use_one_link_at_once_one_sets_the_password(admin, labeler, e
     def use(number: int) -> bool:
         try:
             with db.SessionFactory.begin() as session:
-                accounts.reset_password(session, token, f"{NEW} {number}", now=db.clock(session))
+                reset_links.reset_password(session, token, f"{NEW} {number}", now=db.clock(session))
         except ResetLinkNotFound:
             return False
         return True
@@ -180,7 +180,7 @@ def test_a_reset_link_ends_when_a_role_is_new_or_higher(admin, labeler, visitor,
         paths.append(reset_link(admin, labeler))
         project = session.get_one(Project, project_id)
         now = db.clock(session)
-        token = service.invite(session, project=project, role=role, email=None, created_by=None, now=now)
+        token = invitations.invite(session, project=project, role=role, email=None, created_by=None, now=now)
         session.commit()
         assert labeler.post(f"/invitations/{token}").status_code == 303
         is_the_role_they_have = (project_id, role) == (1, Role.LABELER)
@@ -196,7 +196,7 @@ def test_a_reset_link_sets_no_site_admins_password(admin, site_admin, labeler, v
 def test_a_password_by_link_keeps_the_rules_of_passwords(session, labeler, admin):
     token = reset_link(admin, labeler).removeprefix("/reset/")
     with pytest.raises(WeakPassword):
-        accounts.reset_password(session, token, labeler.account.email, now=db.clock(session))
+        reset_links.reset_password(session, token, labeler.account.email, now=db.clock(session))
 
 
 # Sessions and keys
@@ -204,7 +204,7 @@ def test_a_password_by_link_keeps_the_rules_of_passwords(session, labeler, admin
 
 def test_an_admin_signs_somebody_out_everywhere_and_in_one_browser(app, admin, labeler, other_labeler, session):
     phone = Person(
-        app, labeler.account, service.open_session(session, labeler.account, user_agent="phone", now=db.clock(session))
+        app, labeler.account, sessions.open_session(session, labeler.account, user_agent="phone", now=db.clock(session))
     )
     session.commit()
     phone_id = session.scalars(select(SignInSession.id).where(SignInSession.user_agent == "phone")).one()
@@ -221,7 +221,7 @@ def test_an_admin_signs_somebody_out_everywhere_and_in_one_browser(app, admin, l
 
 def test_signing_out_everywhere_else_oneself_is_written_down(app, labeler, session):
     elsewhere = Person(
-        app, labeler.account, service.open_session(session, labeler.account, user_agent=None, now=db.clock(session))
+        app, labeler.account, sessions.open_session(session, labeler.account, user_agent=None, now=db.clock(session))
     )
     session.commit()
     labeler.post("/account/sessions/revoke")
