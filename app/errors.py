@@ -27,6 +27,7 @@ HTTP_STATUS = {
     "project_not_found": 404,
     "invitation_not_found": 404,
     "reset_link_not_found": 404,
+    "reset_link_withdrawn": 403,
     "import_not_found": 404,
     "lease_not_found": 404,
     "prompt_not_found": 404,

@@ -1,52 +1,17 @@
-"""What admins may do to accounts: signing out, closing, site admins (and reset_links.py). Never commits.
-
-Site admins manage every account. A project's admin manages those who are in no project that they do not run: whoever
-could set somebody's password could otherwise take the roles that person has elsewhere.
-"""
+"""What admins may do to the accounts that they manage: signing out, closing, site admins. Never commits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select, tuple_
+from sqlalchemy import exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.people import members, reset_links, service, sessions, sign_on_accounts
-from app.people.errors import LastSiteAdmin, NotManaged, PersonNotFound
+from app.people.errors import LastSiteAdmin
 from app.people.models import Account, APIKey, Membership, Role, SignInSession, SignOnIdentity
 from app.projects.models import Project
-
-
-def managed_by(account: Account) -> Select[int]:
-    """The ids of the accounts that the account manages."""
-    if account.is_site_admin:
-        return select(Account.id)
-    run_by_them = select(Membership.project_id).where(
-        Membership.account_id == account.id, Membership.role == Role.ADMIN, Membership.paused_at.is_(None)
-    )
-    theirs: ColumnElement[bool] = Membership.account_id == Account.id
-    return select(Account.id).where(
-        Account.is_site_admin.is_(False),
-        Account.id != account.id,
-        exists().where(theirs),
-        ~exists().where(theirs, Membership.project_id.not_in(run_by_them)),
-    )
-
-
-def managed(session: Session, account_id: int, *, by: Account) -> Account:
-    """The account, if `by` manages it.  Raises PersonNotFound, NotManaged."""
-    account = session.scalar(select(Account).where(Account.id == account_id, Account.id.in_(managed_by(by))))
-    if account is not None:
-        return account
-    is_in_a_project_of_theirs = exists().where(
-        Membership.account_id == account_id,
-        Membership.project_id.in_(select(Membership.project_id).where(Membership.account_id == by.id)),
-    )
-    if session.scalar(select(is_in_a_project_of_theirs)):
-        raise NotManaged
-    raise PersonNotFound("There is no such account, or you do not manage it.")
-
 
 # Sessions, keys, identities
 

@@ -133,6 +133,8 @@ def accept_invitation(session: Session, token: str, account: Account, *, now: da
 
     Raises InvitationNotFound, InvitedSomeoneElse.
     """
+    # Whoever manages the account waits until it has joined, and then looks again whether they still do (managing.py).
+    session.execute(select(Account.id).where(Account.id == account.id).with_for_update(key_share=True))
     session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": FIRST_ADMIN_LOCK})
     invitation = open_invitation(session, token, now=now, lock=True)  # of two who follow one link, one gets in
     if invitation.email is not None and invitation.email != account.email:

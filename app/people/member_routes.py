@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people import accounts, invitations, members
+from app.people import invitations, managing, members
 from app.people.access import Access, AdminAccess
 from app.people.errors import InvalidPerson, PersonNotFound
 from app.people.models import Account, Role
@@ -130,7 +130,7 @@ def _page(
 ) -> Response:
     now = clock(session)
     found = members.members_of(session, access.project, now=now)
-    managed = accounts.managed_by(access.account).where(Account.id.in_([member.account_id for member in found]))
+    managed = managing.managed_by(access.account).where(Account.id.in_([member.account_id for member in found]))
     return render(
         request,
         "people/people.html",

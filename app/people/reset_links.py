@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.people import service, sessions
-from app.people.errors import ResetLinkNotFound
+from app.people import managing, service, sessions
+from app.people.errors import ResetLinkNotFound, ResetLinkWithdrawn
 from app.people.models import Account, PasswordReset
 from app.people.passwords import check_password, hash_password, new_token, token_hash
 
@@ -33,8 +33,34 @@ def make_reset_link(session: Session, account: Account, *, by: Account | None, n
 
 
 def account_of_reset_link(session: Session, token: str, *, now: datetime) -> Account:
-    """Whose password the link sets.  Raises ResetLinkNotFound."""
-    return session.get_one(Account, _open_link(session, token, now=now).account_id)
+    """Whose password the link sets.  Raises ResetLinkNotFound, ResetLinkWithdrawn."""
+    link = _open_link(session, token, now=now)
+    _check_maker(session, link)
+    return session.get_one(Account, link.account_id)
+
+
+def reset_password(session: Session, token: str, password: str, *, now: datetime) -> Account:
+    """Set a new password by a link, once; every browser is signed out.
+
+    Raises ResetLinkNotFound, ResetLinkWithdrawn, WeakPassword.
+    """
+    account_id = _open_link(session, token, now=now).account_id
+    # The account before the link, as whoever ends its links locks them; and nobody joins a project meanwhile.
+    account = session.get_one(Account, account_id, with_for_update={"key_share": True}, populate_existing=True)
+    link = _open_link(session, token, now=now, lock=True)
+    _check_maker(session, link)
+    check_password(password, account.email)
+    account.password_hash, link.used_at = hash_password(password), now
+    sessions.end_sessions(session, account, now=now)
+    service.audit(session, account.id, "account.password_reset", f"account:{account.id}")
+    return account
+
+
+def withdraw(session: Session, token: str, *, now: datetime) -> None:
+    """End a link whose maker lost the right to make it, and write down that it was tried.  Raises ResetLinkNotFound."""
+    link = _open_link(session, token, now=now, lock=True)
+    link.revoked_at = now
+    service.audit(session, None, "account.reset_link_withdrawn", f"account:{link.account_id}", made_by=link.created_by)
 
 
 def _open_link(session: Session, token: str, *, now: datetime, lock: bool = False) -> PasswordReset:
@@ -44,21 +70,21 @@ def _open_link(session: Session, token: str, *, now: datetime, lock: bool = Fals
         .where(PasswordReset.token_hash == token_hash(token), PasswordReset.expires_at > now)
         .where(PasswordReset.used_at.is_(None), PasswordReset.revoked_at.is_(None), Account.disabled_at.is_(None))
     )
-    link = session.scalar(query.with_for_update(of=PasswordReset) if lock else query)
+    if lock:
+        query = query.with_for_update(of=PasswordReset).execution_options(populate_existing=True)
+    link = session.scalar(query)
     if link is None:
         raise ResetLinkNotFound
     return link
 
 
-def reset_password(session: Session, token: str, password: str, *, now: datetime) -> Account:
-    """Set a new password by a link, once; every browser is signed out.  Raises ResetLinkNotFound, WeakPassword."""
-    link = _open_link(session, token, now=now, lock=True)
-    account = session.get_one(Account, link.account_id)
-    check_password(password, account.email)
-    account.password_hash, link.used_at = hash_password(password), now
-    sessions.end_sessions(session, account, now=now)
-    service.audit(session, account.id, "account.password_reset", f"account:{account.id}")
-    return account
+def _check_maker(session: Session, link: PasswordReset) -> None:
+    """A link is as good as its maker's right is now, not as it was then. The command line's needs none."""
+    if link.created_by is None:
+        return
+    maker = session.get_one(Account, link.created_by, populate_existing=True)
+    if maker.disabled_at is not None or not managing.manages(session, maker, link.account_id):
+        raise ResetLinkWithdrawn
 
 
 def revoke_reset_links(session: Session, account: Account, *, now: datetime) -> None:

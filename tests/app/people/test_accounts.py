@@ -24,6 +24,7 @@ from app.people.models import (
 )
 from app.projects.models import Project
 from tests.app.conftest import PASSWORD, Person
+from tests.app.locks import wait_until_blocked
 
 NEW = "some other words together"
 
@@ -197,6 +198,61 @@ def test_a_password_by_link_keeps_the_rules_of_passwords(session, labeler, admin
     token = reset_link(admin, labeler).removeprefix("/reset/")
     with pytest.raises(WeakPassword):
         reset_links.reset_password(session, token, labeler.account.email, now=db.clock(session))
+
+
+@pytest.mark.parametrize("how", ["demoted", "paused", "closed"])
+def test_a_reset_link_ends_with_its_makers_right_to_make_it(admin, labeler, researcher, visitor, session, how):
+    path = reset_link(admin, labeler)
+    maker = session.get(Membership, (admin.account.id, 1))
+    if how == "demoted":
+        maker.role = Role.RESEARCHER
+    elif how == "paused":
+        maker.paused_at = db.clock(session)
+    else:
+        session.get(Account, admin.account.id).disabled_at = db.clock(session)
+    session.commit()
+    visitor.get("/sign-in")
+    refused = visitor.post(path, data={"password": NEW})
+    assert (refused.status_code, "may not set your password any more" in refused.text) == (403, True)
+    assert visitor.get(path).status_code == 404  # for good: its maker may get the role back
+    credentials = {"email": labeler.account.email, "password": PASSWORD}
+    assert visitor.post("/sign-in", data=credentials).status_code == 303
+    assert audited(session, "account.reset_link_withdrawn") == [(None, f"account:{labeler.account.id}")]
+    assert audited(session, "account.password_reset") == []
+
+
+def test_the_page_of_a_withdrawn_reset_link_says_so_and_is_written_down(site_admin, labeler, visitor, session):
+    path = reset_link(site_admin, labeler)
+    session.get(Account, site_admin.account.id).is_site_admin = False
+    session.commit()
+    page = visitor.get(path)
+    assert (page.status_code, "ask an admin for a new link" in page.text) == (403, True)
+    assert audited(session, "account.reset_link_withdrawn") == [(None, f"account:{labeler.account.id}")]
+
+
+def test_a_reset_link_of_the_command_line_needs_no_makers_right(labeler, visitor, session):
+    token = reset_links.make_reset_link(session, session.merge(labeler.account), by=None, now=db.clock(session))
+    session.commit()
+    visitor.get(f"/reset/{token}")
+    assert visitor.post(f"/reset/{token}", data={"password": NEW}).status_code == 303
+
+
+@pytest.mark.parametrize("act", ["reset", "separate", "sessions/revoke"])
+def test_nothing_is_done_to_somebody_who_joins_another_project_meanwhile(
+    admin, labeler, session, other_project, engine, act
+):
+    now = db.clock(session)
+    token = invitations.invite(session, project=other_project, role=Role.ADMIN, email=None, created_by=None, now=now)
+    session.commit()
+    joining = session.get_one(Account, labeler.account.id)
+    invitations.accept_invitation(session, token, joining, now=now)  # and has not committed
+    with ThreadPoolExecutor(1) as thread:
+        acting = thread.submit(admin.post, f"/people/{labeler.account.id}/{act}")
+        wait_until_blocked(engine)
+        session.commit()
+        assert acting.result().status_code == 403
+    assert labeler.get("/account").status_code == 200
+    assert session.scalar(select(func.count()).select_from(PasswordReset)) == 0
 
 
 # Sessions and keys

@@ -8,7 +8,7 @@ from sqlalchemy import func, select, text, update
 
 from app import db
 from app.people import passwords, service, sessions
-from app.people.errors import WeakPassword
+from app.people.errors import TooManyAttempts, WeakPassword
 from app.people.models import Account, SignInAttempt, SignInSession
 from tests.app.conftest import PASSWORD, Person
 
@@ -120,7 +120,7 @@ def test_parallel_guesses_are_counted_one_by_one(engine, labeler):
                     address="198.51.100.7",
                     now=db.clock(session),
                 )
-        except service.TooManyAttempts:
+        except TooManyAttempts:
             return False
         return True
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from app.db import SessionFactory, clock
@@ -17,6 +17,7 @@ from app.rounds.models import Round, RoundState
 from app.rounds.service import conclude_if_compared, start_round
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import ids, submit, take
+from tests.app.locks import wait_until_blocked
 from tests.app.loop import compare, evaluation_slates, make_prompts, make_what_a_round_needs, run_stage
 
 
@@ -152,18 +153,6 @@ def test_comparisons_that_decided_before_a_round_was_called_off_end_it_when_it_i
     answer = admin.get(api).json()
     assert (answer["state"], answer["win_rate"]["decision"], answer["win_rate"]["wins"]) == ("succeeded", "better", 11)
     assert 0.5 < answer["win_rate"]["low"] < answer["win_rate"]["wilson_low"]
-
-
-def wait_until_blocked(engine: Engine) -> None:
-    """Until a connection waits for a lock that another one holds."""
-    blocked = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for _ in range(10_000):
-            if connection.scalar(blocked):
-                return
-    raise AssertionError("nothing waited")
 
 
 def test_the_way_to_the_decision_is_told_look_by_look(
