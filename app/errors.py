@@ -65,6 +65,7 @@ HTTP_STATUS = {
     "round_not_found": 404,
     "stage_not_found": 404,
     "chart_not_found": 404,
+    "try_not_found": 404,
     "policy_version_not_found": 404,
     "label_source_not_found": 404,
     "slate_not_found": 404,
