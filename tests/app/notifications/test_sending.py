@@ -72,6 +72,17 @@ def test_public_addresses_are_allowed(address: str) -> None:
     assert is_allowed(ip_address(address), [])
 
 
+def test_a_refused_network_is_not_reached_but_where_it_is_named() -> None:
+    """2001:db8 is for documents, and private: a translator's own prefix is of the operator's public addresses."""
+    translator, of_the_office = ip_network("2606:2800:64::/96"), ip_network("93.184.216.0/24")
+    refused = [translator, of_the_office]
+    assert is_allowed(ip_address("2606:2800:64::a00:1"), [])
+    for address in ("2606:2800:64::a00:1", "2606:2800:64::5db8:d70e", "93.184.216.34", "::ffff:93.184.216.34"):
+        assert not is_allowed(ip_address(address), [], refused)
+    assert is_allowed(ip_address("2606:2800:65::1"), [], refused)
+    assert is_allowed(ip_address("2606:2800:64::5db8:d70e"), [ip_network("2606:2800:64::5db8:d70e/128")], refused)
+
+
 def test_a_named_network_is_allowed_and_its_neighbour_is_not() -> None:
     networks = [ip_network("10.20.0.0/16"), ip_network("fd00::/8")]
     assert is_allowed(ip_address("10.20.3.4"), networks)
