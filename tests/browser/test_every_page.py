@@ -127,6 +127,7 @@ def fail_again(session: Session, settings: Settings, stage_id: int, error: dict[
     resume_round(session, stage.round, account=None, now=clock(session), overrides={"ppo": {"kl_coef": "0.31"}})
     claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
     assert claim is not None
+    results.record_metrics(session, claim, [{"step": step, "at": 0, "kl": 0.25 * step} for step in (1, 2)])
     claims.fail_stage(session, claim, error, now=clock(session))
 
 
