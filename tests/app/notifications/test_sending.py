@@ -5,11 +5,13 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.notifications import sending
 from app.notifications.errors import BadWebhook
 from app.notifications.sending import NotSent, check_url, is_allowed, post
 from app.notifications.signing import secret_text, signed_headers
+from app.settings import Settings
 from tests.app.notifications.receiver import is_signed, receiving, run
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
@@ -81,6 +83,12 @@ def test_a_refused_network_is_not_reached_but_where_it_is_named() -> None:
         assert not is_allowed(ip_address(address), [], refused)
     assert is_allowed(ip_address("2606:2800:65::1"), [], refused)
     assert is_allowed(ip_address("2606:2800:64::5db8:d70e"), [ip_network("2606:2800:64::5db8:d70e/128")], refused)
+
+
+@pytest.mark.parametrize("setting", ["webhook_networks", "webhook_refused"])
+def test_what_is_no_network_is_said_at_the_start_and_not_when_a_webhook_is_sent(setting: str) -> None:
+    with pytest.raises(ValidationError, match=setting):
+        Settings(**{setting: "10.20.0.300/16"})
 
 
 def test_a_named_network_is_allowed_and_its_neighbour_is_not() -> None:
