@@ -82,6 +82,7 @@ def test_a_refused_network_is_not_reached_but_where_it_is_named() -> None:
     for address in ("2606:2800:64::a00:1", "2606:2800:64::5db8:d70e", "93.184.216.34", "::ffff:93.184.216.34"):
         assert not is_allowed(ip_address(address), [], refused)
     assert is_allowed(ip_address("2606:2800:65::1"), [], refused)
+    assert not is_allowed(ip_address("64:ff9b::5db8:d70e"), [], [ip_network("64:ff9b::/96")])  # as it stands, too
     assert is_allowed(ip_address("2606:2800:64::5db8:d70e"), [ip_network("2606:2800:64::5db8:d70e/128")], refused)
 
 
