@@ -16,7 +16,7 @@ from app import db, embedded_postgres, migrate, serving, terminal
 from app.datasets import commands as datasets
 from app.errors import PodiumError
 from app.people import commands as people
-from app.people.service import first_admin_link
+from app.people.invitations import first_admin_link
 from app.policies import commands as policies
 from app.projects import commands as projects
 from app.projects.starter import ensure_starter_project

@@ -39,6 +39,7 @@ TITLES = {
 TITLES_OF_STATES = {
     "project_paused": "This project is paused",
     "membership_paused": "You are paused in this project",
+    "reset_link_withdrawn": "This link has ended",
     "policy_store_away": "The artifact store cannot be reached",
 }
 RETRY_AFTER_S = 5

@@ -58,9 +58,14 @@ class Settings(BaseSettings):
         default="",
         description="Private networks that webhooks may reach beside public addresses: 10.20.0.0/16, 192.168.1.7/32.",
     )
+    webhook_refused: str = Field(
+        default="",
+        description="Public addresses that webhooks must not reach all the same, such as the prefix of a NAT64 of your"
+        " own: 2001:db8:64::/96.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
-    @field_validator("webhook_networks")
+    @field_validator("webhook_networks", "webhook_refused")
     @classmethod
     def _are_networks(cls, text: str) -> str:
         networks_of(text)

@@ -17,7 +17,7 @@ import fasteners
 from app import db, embedded_postgres, migrate, serving, terminal
 from app.artifact_errors import ArtifactError
 from app.artifacts import open_store
-from app.people.service import first_admin_link
+from app.people.invitations import first_admin_link
 from app.projects.starter import ensure_starter_project
 from app.settings import Settings
 from app.supervision import STOP_TIMEOUT_S, Child

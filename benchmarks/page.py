@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, sync_
 from sqlalchemy import select, text
 
 from app import db, security
-from app.people import service
+from app.people import sessions
 from app.people.models import Account
 from app.projects.models import Guidelines, Project
 from app.quality.entry_models import GuidelinesAcceptance
@@ -114,7 +114,7 @@ def prepare(server: Server) -> str:
         session.flush()
         session.add(GuidelinesAcceptance(account_id=account.id, guidelines_id=guidelines.id, accepted_at=now))
         session.execute(text("UPDATE completion SET text = format(:text, position)"), {"text": sql_format(COMPLETION)})
-        token = service.open_session(session, account, user_agent="benchmark", now=now)
+        token = sessions.open_session(session, account, user_agent="benchmark", now=now)
     engine.dispose()
     return token
 

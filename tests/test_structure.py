@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_PACKAGES = {"sqlalchemy", "psycopg", "alembic"}
 # The two processes of trainer/, and what the worker writes into a folder: they may touch the database.
-SHELLS = {"trainer.worker", "trainer.sampler", "trainer.stage_tables"}
+SHELLS = {"trainer.worker", "trainer.sampler", "trainer.stage_folder", "trainer.stage_tables"}
 PURE = {"trainer.losses": {"torch"}, "trainer.advantages": {"torch"}, "trainer.kl": {"torch"}}
 ON_ANY_GPU_MACHINE = {
     *("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "huggingface_hub", "trainer")

@@ -1,11 +1,10 @@
 """The trainer's worker: claims one stage at a time, writes its folder, runs its recipe, registers the result.
 
-One of the three modules here that touch the database. A recipe is a process of its own, and its crash is an event to
+One of the modules here that touch the database. A recipe is a process of its own, and its crash is an event to
 report. The claim (attempt, owner, deadline) is committed before work starts and renewed by a heartbeat; a worker that
 is killed leaves a recipe that dies by its pipe, and another worker goes on from the last checkpoint.
 """
 
-import dataclasses
 import logging
 import math
 import os
@@ -15,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import FrameType
 from typing import Any, TypeVar
@@ -31,8 +30,7 @@ from app.rounds import claims, devices, results, rules
 from app.rounds.claims import ClaimLost, StageClaim
 from app.rounds.heart import BEAT_S, Heart, new_owner
 from app.rounds.inputs import MissingParent, StageInputs, record_versions, stage_inputs
-from app.rounds.models import Phase, Recipe
-from app.rounds.results import StageResult
+from app.rounds.models import Phase
 from app.rounds.stage_copies import StageCopies
 from app.settings import Settings, get_settings
 from app.supervision import end_with_parent
@@ -40,7 +38,6 @@ from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer.devices import available_device, memory_gb
 from trainer.errors import StageError
-from trainer.inspect_policy import describe_policy
 from trainer.recipe_process import (
     EXIT_LOCKED,
     Positions,
@@ -50,16 +47,10 @@ from trainer.recipe_process import (
     is_worth_another_try,
 )
 from trainer.round_folder import (
-    MANIFEST,
     RoundFolder,
-    file_sha256,
-    read_result,
-    read_table,
 )
-from trainer.round_folder import Stage as StageFile
-from trainer.settings import SAME_RESULT, recipe_config
+from trainer.stage_folder import read_stage_result, stage_file, take_over
 from trainer.stage_tables import write_data
-from trainer.versions import code_version, library_versions
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +70,6 @@ Answer = TypeVar("Answer")
 
 class Stopping(Exception):
     """The worker was told to stop while the database was away."""
-
-
-class OtherSettings(StageError):
-    """The stage's folder holds what was computed with other settings."""
-
-    code = "other_settings"
-
-    def __init__(self, folder: str, names: Collection[str]) -> None:
-        super().__init__(
-            f"{folder} holds checkpoints made with other settings ({', '.join(sorted(names))})",
-            advice="retry the stage with changed settings and let it begin anew: that has a folder of its own",
-        )
 
 
 class Worker:
@@ -261,23 +240,12 @@ class Worker:
     def _write_folder(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder) -> None:
         """Write the recipe's inputs, stage.json last. A folder that has it is whole: an earlier attempt wrote it."""
         if (folder.path / "stage.json").exists():
-            self._take_over(claim, inputs, folder)
+            if story := take_over(folder, inputs, device=self.device):
+                self._transact(lambda session: claims.report(session, claim, story))
             return
         folder.path.mkdir(parents=True, exist_ok=True)
         notes = self._transact(lambda session: write_data(session, inputs, folder, self.settings))
-        stage = StageFile(
-            recipe=inputs.recipe.value,
-            config=recipe_config(inputs.recipe.value, inputs.preset, inputs.configuration),
-            preset=inputs.preset,
-            seed=inputs.seed,
-            num_threads=self.settings.threads or os.cpu_count() or 1,
-            device=self.device,
-            models=inputs.models,
-            parents=inputs.parents,
-            snapshot_sha256=inputs.snapshot_sha256,
-            code_version=code_version(),
-            library_versions=library_versions(),
-        )
+        stage = stage_file(inputs, device=self.device, num_threads=self.settings.threads or os.cpu_count() or 1)
         folder.write_stage(stage)
         versions = {"code": stage.code_version, **stage.library_versions}
 
@@ -287,24 +255,6 @@ class Worker:
                 claims.report(session, claim, note)
 
         self._transact(describe)
-
-    def _take_over(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder) -> None:
-        """Go on with what an earlier attempt began, on what this machine has: numbers may differ in their last bits.
-
-        Settings may differ where a checkpoint stays what it is. Raises OtherSettings where it does not.
-        """
-        stage = folder.read_stage()
-        config = recipe_config(inputs.recipe.value, inputs.preset, inputs.configuration)
-        before, after = dataclasses.asdict(stage.config), dataclasses.asdict(config)
-        changed = {name for name, value in after.items() if value != before[name]}
-        if others := changed - SAME_RESULT:
-            raise OtherSettings(inputs.folder, others)
-        if stage.device == self.device and not changed:
-            return
-        folder.write_stage(dataclasses.replace(stage, device=self.device, config=config))
-        if stage.device != self.device:
-            story = f"Goes on on {self.device}; it was begun on {stage.device}."
-            self._transact(lambda session: claims.report(session, claim, story))
 
     # The recipe
 
@@ -441,26 +391,6 @@ class Worker:
                 log.warning("the database went away, trying again in %s s: %s", RETRY_S, first_line)
             if self.stopping.wait(RETRY_S):
                 raise Stopping
-
-
-def read_stage_result(recipe: Recipe, folder: RoundFolder) -> StageResult:
-    """What a finished recipe left, its files compared with their manifest. Raises BrokenRoundFolder."""
-    result = read_result(folder.result)
-    figures = {**result.pop("figures"), **result}
-    manifest_sha256 = file_sha256(folder.result / MANIFEST)
-    if recipe == Recipe.EVALUATE:
-        completions = read_table(folder.result / "completions.parquet")
-        return StageResult(figures=figures, manifest_sha256=manifest_sha256, completions=completions)
-    if recipe == Recipe.REWARD:
-        return StageResult(figures=figures, manifest_sha256=manifest_sha256)
-    policy = describe_policy(folder.result)
-    return StageResult(
-        figures=figures,
-        manifest_sha256=manifest_sha256,
-        num_parameters=policy.num_parameters,
-        context_tokens=policy.context_tokens,
-        tokenizer_sha256=policy.tokenizer_sha256,
-    )
 
 
 def missing_parent(error: MissingParent) -> dict[str, Any]:

@@ -157,6 +157,8 @@ class Slate(Base):
             "for_labeler_id",
             postgresql_where=sql("state = 'ready' AND for_labeler_id IS NOT NULL"),
         ),
+        # The list of slates, and how many there are: each state and kind has a stretch of its own, newest at its end.
+        Index("ix_slate_list", "project_id", "state", "kind", "created_at", "id"),
         Index("ix_slate_round", "round_id", postgresql_where=sql("round_id IS NOT NULL")),
     )
 
@@ -194,7 +196,7 @@ class Completion(Base):
             name="sampled_ones_have_provenance",
         ),
         CheckConstraint("finish_reason IN ('stop', 'length')", name="finish_reason"),
-        Index("ix_completion_policy_version", "policy_version_id"),
+        Index("ix_completion_version_slate", "policy_version_id", "slate_id"),  # which slates a version wrote
     )
 
 

@@ -202,6 +202,7 @@ class Courier:
     def __init__(self, settings: Settings) -> None:
         self.address = serving.public_address(settings)
         self.networks: Sequence[Network] = networks_of(settings.webhook_networks)
+        self.refused: Sequence[Network] = networks_of(settings.webhook_refused)
         self.patrol = Patrol()
         self._is_ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
@@ -253,7 +254,7 @@ class Courier:
     async def _send(self, letter: Letter) -> None:
         outcome: Answer | NotSent
         try:
-            outcome = await post(letter.url, letter.headers, letter.body, self.networks)
+            outcome = await post(letter.url, letter.headers, letter.body, self.networks, self.refused)
         except NotSent as problem:
             outcome = problem
         except Exception as error:  # whatever it is, it is this delivery's alone: the others go on

@@ -93,14 +93,24 @@ def host_of(url: str) -> str:
     return httpx.URL(url).host
 
 
-def is_allowed(address: Address, networks: Sequence[Network]) -> bool:
-    """Whether a webhook may reach the address: a public one, or one of the networks that the installation allows."""
+def is_allowed(address: Address, networks: Sequence[Network], refused: Sequence[Network] = ()) -> bool:
+    """Whether a webhook may reach the address: a public one, or one of the networks that the installation allows.
+
+    refused: public networks of which only what `networks` names may be reached. Nobody but the installation knows the
+    prefix of its own NAT64 (RFC 6052, 2.2): an address there looks public, and leads to any IPv4 one.
+    """
     inner = _inside(address)
-    if any(inner.version == network.version and inner in network for network in networks):
+    if _lies_in(inner, networks):
         return True
+    if _lies_in(inner, refused) or _lies_in(address, refused):
+        return False
     if isinstance(inner, IPv6Address) and inner not in PUBLIC_IPV6:
         return False
     return inner.is_global and not inner.is_multicast
+
+
+def _lies_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)
 
 
 def _inside(address: Address) -> Address:
@@ -115,22 +125,31 @@ def _inside(address: Address) -> Address:
     return address
 
 
-async def post(url: str, headers: Mapping[str, str], body: bytes, networks: Sequence[Network]) -> Answer:
+async def post(
+    url: str, headers: Mapping[str, str], body: bytes, networks: Sequence[Network], refused: Sequence[Network] = ()
+) -> Answer:
     """Send it once. Follows no redirect and uses no proxy. Raises NotSent."""
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return await _post(httpx.URL(url), headers, body, networks)
+            return await _post(httpx.URL(url), headers, body, networks, refused)
     except TimeoutError:
         raise NotSent(f"no answer within {TIMEOUT_S:.0f} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise NotSent(_reason(error)) from error
 
 
-async def _post(url: httpx.URL, headers: Mapping[str, str], body: bytes, networks: Sequence[Network]) -> Answer:
-    addresses = [address for address in await resolve(url) if is_allowed(address, networks)]
+async def _post(
+    url: httpx.URL,
+    headers: Mapping[str, str],
+    body: bytes,
+    networks: Sequence[Network],
+    refused: Sequence[Network],
+) -> Answer:
+    addresses = [address for address in await resolve(url) if is_allowed(address, networks, refused)]
     if not addresses:
         raise NotSent(
-            f"{url.host} is a private address, and PODIUM_WEBHOOK_NETWORKS does not name its network; nothing was sent"
+            f"{url.host} is a private address or one refused here, and PODIUM_WEBHOOK_NETWORKS does not name it;"
+            " nothing was sent"
         )
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
     async with httpx.AsyncClient(verify=tls(), trust_env=False, timeout=TIMEOUT_S, limits=limits) as client:

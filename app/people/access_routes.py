@@ -8,12 +8,14 @@ from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
+from app.error_answers import answer
+from app.errors import status_of
 from app.pages import render
-from app.people import accounts, service
+from app.people import accounts, managing, reset_links, service
 from app.people.access import Anyone, SiteAdmin, site_admin
 from app.people.account_routes import BrowserAccount
 from app.people.devices import device_of
-from app.people.errors import WeakPassword
+from app.people.errors import ResetLinkWithdrawn, WeakPassword
 from app.people.member_routes import base_url
 from app.people.models import Account
 from app.people.sign_in_routes import remember
@@ -38,9 +40,9 @@ def accounts_page(
     )
 
 
-def managed_account(session: SessionDep, account_id: int, account: BrowserAccount) -> Account:
-    """The account of the address, if whoever asks manages it."""
-    return accounts.managed(session, account_id, by=account)
+def managed_account(request: Request, session: SessionDep, account_id: int, account: BrowserAccount) -> Account:
+    """The account of the address, if whoever asks manages it; for an act, locked so that they still do at its end."""
+    return managing.managed(session, account_id, by=account, lock=request.method != "GET")
 
 
 Managed = Annotated[Account, Depends(managed_account)]
@@ -55,7 +57,7 @@ def access_page(request: Request, session: SessionDep, account: BrowserAccount, 
 @router.post("/people/{account_id}/reset")
 def make_reset_link(request: Request, session: SessionDep, account: BrowserAccount, managed: Managed) -> Response:
     """Make a link for a new password; the page shows it once."""
-    token = accounts.make_reset_link(session, managed, by=account, now=clock(session))
+    token = reset_links.make_reset_link(session, managed, by=account, now=clock(session))
     return _page(request, session, managed, link=f"{base_url(request)}/reset/{token}")
 
 
@@ -121,7 +123,10 @@ def take_site_admin(session: SessionDep, account: BrowserAccount, managed: Manag
 @router.get("/reset/{token}", dependencies=[Anyone])
 def reset_page(request: Request, session: SessionDep, token: str) -> Response:
     """The form for a new password."""
-    account = accounts.account_of_reset_link(session, token, now=clock(session))
+    try:
+        account = reset_links.account_of_reset_link(session, token, now=clock(session))
+    except ResetLinkWithdrawn as error:
+        return _withdrawn(request, session, token, error)
     return render(request, "people/reset.html", email=account.email, problem=None)
 
 
@@ -132,13 +137,21 @@ def reset_password(
     """Set it, and sign this browser in."""
     now = clock(session)
     try:
-        account = accounts.reset_password(session, token, password, now=now)
+        account = reset_links.reset_password(session, token, password, now=now)
+    except ResetLinkWithdrawn as error:
+        return _withdrawn(request, session, token, error)
     except WeakPassword as error:
-        email = accounts.account_of_reset_link(session, token, now=now).email
+        email = reset_links.account_of_reset_link(session, token, now=now).email
         return render(request, "people/reset.html", status_code=422, email=email, problem=str(error))
     response = RedirectResponse("/", status_code=303)
     remember(request, response, session, account)
     return response
+
+
+def _withdrawn(request: Request, session: Session, token: str, error: ResetLinkWithdrawn) -> Response:
+    """The error's page, rendered and not raised: that the link has ended and was tried is to be stored."""
+    reset_links.withdraw(session, token, now=clock(session))
+    return answer(request, status_of(error), error.code, str(error))
 
 
 def _back(managed: Account) -> Response:

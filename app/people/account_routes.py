@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app import security
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people import accounts, service
+from app.people import accounts, service, sessions
 from app.people.access import CurrentAccount, projects_of
 from app.people.devices import device_of
 from app.people.errors import InvalidPerson, NotSignedIn, WeakPassword
@@ -56,7 +56,7 @@ def change_password(
 ) -> Response:
     """Set a new password; every other browser is signed out."""
     try:
-        is_changed = service.change_password(
+        is_changed = sessions.change_password(
             session, account, old=old, new=new, keep=_token(request), now=clock(session)
         )
     except WeakPassword as error:
@@ -93,7 +93,7 @@ def revoke_key(session: SessionDep, account: BrowserAccount, key_id: int) -> Res
 @router.post("/sessions/revoke")
 def revoke_other_sessions(request: Request, session: SessionDep, account: BrowserAccount) -> Response:
     """Sign out everywhere else."""
-    service.end_sessions(session, account, keep=_token(request), now=clock(session))
+    sessions.end_sessions(session, account, keep=_token(request), now=clock(session))
     service.audit(session, account.id, "account.sign_out", f"account:{account.id}")
     return RedirectResponse("/account#sessions", status_code=303)
 

@@ -1,127 +1,30 @@
-"""What admins may do to accounts: a link for a new password, signing out, closing, site admins. Never commits.
-
-Site admins manage every account. A project's admin manages those who are in no project that they do not run: whoever
-could set somebody's password could otherwise take the roles that person has elsewhere.
-"""
+"""What admins may do to the accounts that they manage: signing out, closing, site admins. Never commits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select, tuple_
+from sqlalchemy import exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from app.people import members, service, sign_on_accounts
-from app.people.errors import LastSiteAdmin, NotManaged, PersonNotFound, ResetLinkNotFound
-from app.people.models import (
-    Account,
-    APIKey,
-    Membership,
-    PasswordReset,
-    Role,
-    SignInSession,
-    SignOnIdentity,
-)
-from app.people.passwords import check_password, hash_password, new_token, token_hash
+from app.people import members, reset_links, service, sessions, sign_on_accounts
+from app.people.errors import LastSiteAdmin
+from app.people.models import Account, APIKey, Membership, Role, SignInSession, SignOnIdentity
 from app.projects.models import Project
-
-RESET_DURATION = timedelta(days=1)
-
-
-def managed_by(account: Account) -> Select[int]:
-    """The ids of the accounts that the account manages."""
-    if account.is_site_admin:
-        return select(Account.id)
-    run_by_them = select(Membership.project_id).where(
-        Membership.account_id == account.id, Membership.role == Role.ADMIN, Membership.paused_at.is_(None)
-    )
-    theirs: ColumnElement[bool] = Membership.account_id == Account.id
-    return select(Account.id).where(
-        Account.is_site_admin.is_(False),
-        Account.id != account.id,
-        exists().where(theirs),
-        ~exists().where(theirs, Membership.project_id.not_in(run_by_them)),
-    )
-
-
-def managed(session: Session, account_id: int, *, by: Account) -> Account:
-    """The account, if `by` manages it.  Raises PersonNotFound, NotManaged."""
-    account = session.scalar(select(Account).where(Account.id == account_id, Account.id.in_(managed_by(by))))
-    if account is not None:
-        return account
-    is_in_a_project_of_theirs = exists().where(
-        Membership.account_id == account_id,
-        Membership.project_id.in_(select(Membership.project_id).where(Membership.account_id == by.id)),
-    )
-    if session.scalar(select(is_in_a_project_of_theirs)):
-        raise NotManaged
-    raise PersonNotFound("There is no such account, or you do not manage it.")
-
-
-# A new password
-
-
-def make_reset_link(session: Session, account: Account, *, by: Account | None, now: datetime) -> str:
-    """The token of a link by which the account sets a new password; links made before stop working."""
-    session.refresh(account, with_for_update={"key_share": True})  # of two made at once, one works
-    service.revoke_reset_links(session, account, now=now)
-    token = new_token()
-    by_id = by.id if by else None
-    session.add(
-        PasswordReset(
-            token_hash=token_hash(token),
-            account_id=account.id,
-            created_by=by_id,
-            created_at=now,
-            expires_at=now + RESET_DURATION,
-        )
-    )
-    service.audit(session, by_id, "account.reset_link", f"account:{account.id}")
-    return token
-
-
-def account_of_reset_link(session: Session, token: str, *, now: datetime) -> Account:
-    """Whose password the link sets.  Raises ResetLinkNotFound."""
-    return session.get_one(Account, _open_link(session, token, now=now).account_id)
-
-
-def _open_link(session: Session, token: str, *, now: datetime, lock: bool = False) -> PasswordReset:
-    query = (
-        select(PasswordReset)
-        .join(Account, Account.id == PasswordReset.account_id)
-        .where(PasswordReset.token_hash == token_hash(token), PasswordReset.expires_at > now)
-        .where(PasswordReset.used_at.is_(None), PasswordReset.revoked_at.is_(None), Account.disabled_at.is_(None))
-    )
-    link = session.scalar(query.with_for_update(of=PasswordReset) if lock else query)
-    if link is None:
-        raise ResetLinkNotFound
-    return link
-
-
-def reset_password(session: Session, token: str, password: str, *, now: datetime) -> Account:
-    """Set a new password by a link, once; every browser is signed out.  Raises ResetLinkNotFound, WeakPassword."""
-    link = _open_link(session, token, now=now, lock=True)
-    account = session.get_one(Account, link.account_id)
-    check_password(password, account.email)
-    account.password_hash, link.used_at = hash_password(password), now
-    service.end_sessions(session, account, now=now)
-    service.audit(session, account.id, "account.password_reset", f"account:{account.id}")
-    return account
-
 
 # Sessions, keys, identities
 
 
 def sign_out_everywhere(session: Session, account: Account, *, by: Account, now: datetime) -> None:
     """End every session of the account. Its keys go on: programs are not browsers."""
-    service.end_sessions(session, account, now=now)
+    sessions.end_sessions(session, account, now=now)
     service.audit(session, by.id, "account.sign_out", f"account:{account.id}")
 
 
 def sign_out(session: Session, account: Account, session_id: UUID, *, by: Account, now: datetime) -> None:
     """End one session of the account."""
-    service.end_sessions(session, account, only=session_id, now=now)
+    sessions.end_sessions(session, account, only=session_id, now=now)
     service.audit(session, by.id, "account.sign_out", f"account:{account.id}", which=str(session_id))
 
 
@@ -157,8 +60,8 @@ def close(session: Session, account: Account, *, by: Account, now: datetime) -> 
     for project in _projects_run_by(session, account):
         members.keep_an_admin(session, project, account.id)
     account.disabled_at = now
-    service.end_sessions(session, account, now=now)
-    service.revoke_reset_links(session, account, now=now)
+    sessions.end_sessions(session, account, now=now)
+    reset_links.revoke_reset_links(session, account, now=now)
     service.audit(session, by.id, "account.close", f"account:{account.id}")
 
 
@@ -173,7 +76,7 @@ def make_site_admin(session: Session, account: Account, *, by: Account, now: dat
     """Let the account run the installation."""
     if not account.is_site_admin:
         account.is_site_admin = True
-        service.revoke_reset_links(session, account, now=now)  # a project's admin may have made one
+        reset_links.revoke_reset_links(session, account, now=now)  # a project's admin may have made one
         service.audit(session, by.id, "account.site_admin", f"account:{account.id}", to=True)
 
 

@@ -7,7 +7,7 @@ import typer
 from sqlalchemy import select
 
 from app.db import clock
-from app.people import accounts, service
+from app.people import invitations, reset_links, service
 from app.people.errors import PersonNotFound, ProjectNotFound
 from app.people.models import Role
 from app.projects.models import Project
@@ -48,7 +48,7 @@ def invite(
         found = session.scalar(select(Project).where(Project.slug == project))
         if found is None:
             raise ProjectNotFound(project)
-        token = service.invite(session, project=found, role=role, email=email, created_by=None, now=clock(session))
+        token = invitations.invite(session, project=found, role=role, email=email, created_by=None, now=clock(session))
     say(f"{public_address(get_settings())}/invitations/{token}")
 
 
@@ -59,7 +59,7 @@ def reset(email: Annotated[str, typer.Argument(help="Whose password it sets.")])
         account = service.find_by_email(session, email)
         if account is None:
             raise PersonNotFound(f"There is no account for {email}.")
-        token = accounts.make_reset_link(session, account, by=None, now=clock(session))
+        token = reset_links.make_reset_link(session, account, by=None, now=clock(session))
     say(f"{public_address(get_settings())}/reset/{token}")
 
 

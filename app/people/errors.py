@@ -150,6 +150,18 @@ class ResetLinkNotFound(PeopleError):
         super().__init__("This link is unknown, used or too old: ask an admin for a new one.")
 
 
+class ResetLinkWithdrawn(PeopleError):
+    """Whoever made the link may not set this account's password any more: they lost their role, or were closed."""
+
+    code = "reset_link_withdrawn"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever made this link may not set your password any more. Your old one is as it was: sign in with it, or"
+            " ask an admin for a new link."
+        )
+
+
 class BadAuditFilter(PeopleError):
     """The audit log is asked for something that it cannot look for."""
 

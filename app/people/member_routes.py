@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people import accounts, members, service
+from app.people import invitations, managing, members
 from app.people.access import Access, AdminAccess
 from app.people.errors import InvalidPerson, PersonNotFound
 from app.people.models import Account, Role
@@ -43,7 +43,7 @@ def invite(
 @router.post("/projects/{slug}/people/invitations/{invitation_id}/revoke")
 def revoke_invitation(session: SessionDep, access: AdminAccess, invitation_id: int) -> Response:
     """Make a link useless."""
-    service.revoke_invitation(session, access.project, invitation_id, by=access.account, now=clock(session))
+    invitations.revoke_invitation(session, access.project, invitation_id, by=access.account, now=clock(session))
     return _back(access)
 
 
@@ -106,10 +106,12 @@ def base_url(request: Request) -> str:
 
 def _invite(request: Request, session: Session, access: Access, form: InvitationIn) -> InvitationOut:
     now = clock(session)
-    token = service.invite(
+    token = invitations.invite(
         session, project=access.project, role=form.role, email=form.email, created_by=access.account.id, now=now
     )
-    return InvitationOut(url=f"{base_url(request)}/invitations/{token}", expires_at=now + service.INVITATION_DURATION)
+    return InvitationOut(
+        url=f"{base_url(request)}/invitations/{token}", expires_at=now + invitations.INVITATION_DURATION
+    )
 
 
 def _back(access: Access) -> Response:
@@ -128,7 +130,7 @@ def _page(
 ) -> Response:
     now = clock(session)
     found = members.members_of(session, access.project, now=now)
-    managed = accounts.managed_by(access.account).where(Account.id.in_([member.account_id for member in found]))
+    managed = managing.managed_by(access.account).where(Account.id.in_([member.account_id for member in found]))
     return render(
         request,
         "people/people.html",

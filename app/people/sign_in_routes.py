@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app import security
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people import service
+from app.people import invitations, sessions
 from app.people.access import SESSION_DURATION, Anyone, find_account, show_navigation
 from app.people.errors import EmailTaken, InvalidPerson, TooManyAttempts, WeakPassword
 from app.people.models import Account, Invitation, Role
@@ -42,7 +42,7 @@ def sign_in(
     now = clock(session)
     address = request.client.host if request.client else "unknown"
     try:
-        account = service.authenticate(session, email=email, password=password, address=address, now=now)
+        account = sessions.authenticate(session, email=email, password=password, address=address, now=now)
     except TooManyAttempts as error:
         page = sign_in_form(request, session, next, email, str(error), status=429)
         page.headers["Retry-After"] = str(error.members["retry_after_s"])
@@ -60,7 +60,7 @@ def sign_out(request: Request, session: SessionDep) -> Response:
     """End this browser's session, whether it is still good or not."""
     token = request.cookies.get(security.session_cookie(request))
     if token is not None:
-        service.close_session(session, token, now=clock(session))
+        sessions.close_session(session, token, now=clock(session))
     has_sign_on = bool(request.app.state.settings.oidc_issuer)  # there they may still be signed in
     response = RedirectResponse("/sign-in?after=sign-out" if has_sign_on else "/sign-in", status_code=303)
     response.delete_cookie(
@@ -72,7 +72,7 @@ def sign_out(request: Request, session: SessionDep) -> Response:
 @router.get("/invitations/{token}", dependencies=[Anyone])
 def invitation_page(request: Request, session: SessionDep, token: str) -> Response:
     """What the link offers, and the form to take it."""
-    invitation = service.open_invitation(session, token, now=clock(session))
+    invitation = invitations.open_invitation(session, token, now=clock(session))
     account = find_account(request, session)
     if account is not None:
         show_navigation(request, session, account)
@@ -90,15 +90,15 @@ def accept_invitation(
 ) -> Response:
     """Join with the account that is signed in, or with a new one."""
     now = clock(session)
-    invitation = service.open_invitation(session, token, now=now)
+    invitation = invitations.open_invitation(session, token, now=now)
     account = find_account(request, session)
     is_new_here = account is None
     if account is None:
         try:
-            account = service.account_for_invitation(session, invitation, email=email, name=name, password=password)
+            account = invitations.account_for_invitation(session, invitation, email=email, name=name, password=password)
         except (InvalidPerson, WeakPassword, EmailTaken) as error:
             return _invitation_form(request, session, invitation, name=name, email=email, problem=error)
-    service.accept_invitation(session, token, account, now=now)
+    invitations.accept_invitation(session, token, account, now=now)
     response = RedirectResponse(_first_page(session, invitation), status_code=303)
     if is_new_here:
         remember(request, response, session, account)
@@ -124,7 +124,7 @@ def sign_in_form(
         next=local(next),
         email=email,
         problem=problem,
-        has_site_admin=service.has_site_admin(session),
+        has_site_admin=invitations.has_site_admin(session),
         sign_on=settings.oidc_name if settings.oidc_issuer else None,
         is_signed_out=is_signed_out,
     )
@@ -169,7 +169,7 @@ def _first_page(session: Session, invitation: Invitation) -> str:
 def remember(request: Request, response: Response, session: Session, account: Account) -> None:
     """Open a session of the account in the browser that gets the response."""
     user_agent = request.headers.get("user-agent")
-    set_session(request, response, service.open_session(session, account, user_agent=user_agent, now=clock(session)))
+    set_session(request, response, sessions.open_session(session, account, user_agent=user_agent, now=clock(session)))
 
 
 def set_session(request: Request, response: Response, token: str) -> None:

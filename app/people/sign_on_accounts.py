@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
-from app.people import service
+from app.people import invitations, reset_links, service, sessions
 from app.people.errors import InvalidPerson, InvitationNotFound, TooManyAttempts
 from app.people.models import Account, APIKey, Invitation, SignInAttempt, SignOnIdentity, SignOnTicket
 from app.people.passwords import new_token, token_hash
@@ -51,16 +51,16 @@ def begin(session: Session, *, browser: str, place: str, next: str, now: datetim
 
 def check_place(session: Session, place: str, *, now: datetime) -> None:
     """Forged ends of visits count with wrong passwords.  Raises TooManyAttempts."""
-    since = now - service.ATTEMPTS_WINDOW
+    since = now - sessions.ATTEMPTS_WINDOW
     failed = select(func.count()).where(SignInAttempt.address == place, SignInAttempt.at > since)
     begun = select(func.count()).where(
         SignOnTicket.place == place, SignOnTicket.created_at > since, SignOnTicket.used_at.is_(None)
     )
     if (
-        session.scalars(failed).one() >= service.MOST_ATTEMPTS_BY_PLACE
+        session.scalars(failed).one() >= sessions.MOST_ATTEMPTS_BY_PLACE
         or session.scalars(begun).one() >= MOST_VISITS_BY_PLACE
     ):
-        raise TooManyAttempts(int(service.ATTEMPTS_WINDOW.total_seconds()))
+        raise TooManyAttempts(int(sessions.ATTEMPTS_WINDOW.total_seconds()))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,9 @@ def _is_vouched_for(session: Session, account: Account) -> bool:
     A project's admin vouches for nobody: the link goes to them, not to the mailbox, so they can follow it themselves.
     """
     named = (Invitation.email == account.email) | Invitation.makes_site_admin
-    vouched = select(Invitation.id).where(Invitation.accepted_by == account.id, named, service.by_the_installation())
+    vouched = select(Invitation.id).where(
+        Invitation.accepted_by == account.id, named, invitations.by_the_installation()
+    )
     return session.scalar(vouched.limit(1)) is not None
 
 
@@ -162,8 +164,8 @@ def _end_what_others_may_hold(session: Session, account: Account, *, now: dateti
     Else that other would go on in the owner's account (Sudhodanan and Paverd 2022, "Pre-hijacked accounts").
     """
     account.password_hash = None
-    service.end_sessions(session, account, now=now)
-    service.revoke_reset_links(session, account, now=now)
+    sessions.end_sessions(session, account, now=now)
+    reset_links.revoke_reset_links(session, account, now=now)
     session.execute(
         update(APIKey).where(APIKey.account_id == account.id, APIKey.revoked_at.is_(None)).values(revoked_at=now)
     )
@@ -174,12 +176,12 @@ def _new_account(
     session: Session, person: Person, email: str, *, next: str, domains: frozenset[str], now: datetime
 ) -> Account:
     """Raises NotInvited."""
-    invitations = _invitations_for(session, email, now=now)
-    if not invitations and email.rpartition("@")[2] not in domains and not _holds_invitation(session, email, next, now):
+    offered = _invitations_for(session, email, now=now)
+    if not offered and email.rpartition("@")[2] not in domains and not _holds_invitation(session, email, next, now):
         raise NotInvited(email)
     account = service.create_account(session, email=email, name=_name(person, email), password=None)
-    for invitation in invitations:
-        service.take_invitation(session, invitation, account, now=now)
+    for invitation in offered:
+        invitations.take_invitation(session, invitation, account, now=now)
     return account
 
 
@@ -200,7 +202,7 @@ def _holds_invitation(session: Session, email: str, next: str, now: datetime) ->
     if before or not token:
         return False
     try:
-        return service.open_invitation(session, token, now=now).email in (None, email)
+        return invitations.open_invitation(session, token, now=now).email in (None, email)
     except InvitationNotFound:
         return False
 

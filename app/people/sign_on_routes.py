@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app import security
 from app.db import LoopSessionFactory, clock
 from app.greenlets import without_a_thread
-from app.people import service, sign_on_accounts
+from app.people import sessions, sign_on_accounts
 from app.people.access import Anyone, find_account
 from app.people.errors import PersonNotFound, TooManyAttempts
 from app.people.member_routes import base_url
@@ -113,7 +113,7 @@ async def leave_the_provider_too(request: Request) -> Response:
 def _open(request: Request, session: Session, person: Person, next: str) -> str:
     now = clock(session)
     account = sign_on_accounts.account_of(session, person, next=next, domains=_domains(request), now=now)
-    return service.open_session(session, account, user_agent=request.headers.get("user-agent"), now=now)
+    return sessions.open_session(session, account, user_agent=request.headers.get("user-agent"), now=now)
 
 
 async def _refuse(
@@ -158,4 +158,4 @@ def _domains(request: Request) -> frozenset[str]:
 
 
 def _place(request: Request) -> str:
-    return service.place_of(request.client.host if request.client else "unknown")
+    return sessions.place_of(request.client.host if request.client else "unknown")

@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from app.datasets.breakdowns import Content, Counts
+from app.labeling.models import SlateKind, SlateState
 from app.policies.labels import Source
 from app.policies.models import PolicyState
+from app.policies.slate_queue import SlateLine
 from app.prompts.models import Split
 
 
@@ -88,3 +90,37 @@ class ReachedOut(BaseModel):
     version: int
     reward_model: int | None
     from_version: int | None
+
+
+class SlateLineOut(BaseModel):
+    """A slate in the list. versions: the numbers of those that wrote it; null while people judge it blind."""
+
+    id: UUID
+    kind: SlateKind
+    state: SlateState
+    k: int
+    overlap: int
+    num_rankings: int
+    versions: list[int] | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, line: SlateLine) -> Self:
+        slate = line.slate
+        return cls(
+            id=slate.id,
+            kind=slate.kind,
+            state=slate.state,
+            k=slate.k,
+            overlap=slate.overlap,
+            num_rankings=line.num_rankings,
+            versions=None if line.versions is None else list(line.versions),
+            created_at=slate.created_at,
+        )
+
+
+class SlatesOut(BaseModel):
+    """A page of slates, the newest first. next: what `before` is for the page after it; null on the last one."""
+
+    slates: list[SlateLineOut]
+    next: UUID | None

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, one_of
@@ -57,6 +57,12 @@ class Prompt(Base):
     __table_args__ = (
         UniqueConstraint("project_id", "text_hash"),
         Index("ix_prompt_project_split", "project_id", "split", "use"),
+        Index(
+            "ix_prompt_set_aside",
+            "project_id",
+            "set_aside_reason",
+            postgresql_where=text("set_aside_at IS NOT NULL"),
+        ),
         Index("ix_prompt_group", "project_id", "group_key"),
         CheckConstraint("jsonb_array_length(messages) > 0", name="has_messages"),
         CheckConstraint("(set_aside_at IS NULL) = (set_aside_reason IS NULL)", name="set_aside_says_why"),

@@ -61,7 +61,9 @@ def chart_page(request: Request, round: FoundRound, stage: FoundStage, key: str,
     """The chart with its table."""
     chart = found_chart(session, stage, key)
     columns, rows = views.table_of(chart, views.series_of(session, stage, list(chart.series)))
-    return render(request, "rounds/chart.html", round=round, stage=stage, chart=chart, columns=columns, rows=rows)
+    return render(
+        request, "rounds/chart.html", round=round, stage=stage, kept=None, chart=chart, columns=columns, rows=rows
+    )
 
 
 @router.get("/{number}/{recipe}/samples")

@@ -11,10 +11,13 @@ from typing import Any
 from xml.etree import ElementTree  # to write, never to read
 
 import pygal
+from pygal.etree import etree
 from pygal.style import Style
 
 # pygal leaves an import hook of Python 2's kind behind, which makes every later failed import of the process a warning.
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "PluginImportFixer"]
+# It builds its charts with lxml where some other package has brought that, and we write them with the standard library.
+etree.to_etree()
 
 Series = Sequence[tuple[int, float]]  # (step, value), by step
 

@@ -15,10 +15,13 @@ from app.projects.service import get_project
 from app.rounds import service
 from app.rounds.models import ACTIVE_ROUND_STATES, Recipe, Round, RoundState, StageState
 from app.rounds.resuming import resume_round
+from app.rounds.rule_commands import rule
 from app.rounds.service import DEFAULT_STAGES
 from trainer.settings import parse_assignments
 
 round_commands = typer.Typer(help="Rounds of a project.", no_args_is_help=True, rich_markup_mode=None)
+
+round_commands.command("rule")(rule)
 
 POLL_S = 1.0
 ProjectSlug = Annotated[str, typer.Argument(help="The project's slug.")]

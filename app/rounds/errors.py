@@ -152,6 +152,15 @@ class StageNotFound(RoundError):
         super().__init__(f"Round {number} has no stage {recipe!r}; go back to the round and choose one of its stages.")
 
 
+class TryNotFound(RoundError):
+    """The stage has not been begun anew that often."""
+
+    code = "try_not_found"
+
+    def __init__(self, recipe: str, number: int) -> None:
+        super().__init__(f"The stage {recipe} has no earlier try {number}; go back to the round and choose one it has.")
+
+
 class ChartNotFound(RoundError):
     """The stage has reported none of the chart's numbers."""
 

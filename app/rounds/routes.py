@@ -17,11 +17,13 @@ from app.rounds import (
     chart_routes,
     resuming,
     retry_routes,
+    rule_api,
     rule_routes,
     rules,
     service,
     side_by_side_routes,
     start_routes,
+    try_routes,
     views,
 )
 from app.rounds.addresses import FoundRound, back_to
@@ -30,9 +32,10 @@ from app.rounds.models import Round
 from app.rounds.schemas import RoundOut, RoundResume, RoundStart, round_out
 
 router = APIRouter(prefix="/projects/{slug}/rounds")
-for part in (start_routes, rule_routes, side_by_side_routes, retry_routes, chart_routes):  # before /{number}
+# Before /{number}.
+for part in (start_routes, rule_routes, side_by_side_routes, retry_routes, chart_routes, try_routes):
     router.include_router(part.router)
-api = APIRouter(prefix="/projects/{slug}/rounds", tags=["rounds"])
+of_rounds = APIRouter(prefix="/projects/{slug}/rounds", tags=["rounds"])
 
 
 @router.get("")
@@ -91,13 +94,13 @@ def end_comparison(access: AdminAccess, round: FoundRound, session: SessionDep) 
 # The API
 
 
-@api.get("")
+@of_rounds.get("")
 def rounds_out(access: ResearcherAccess, session: SessionDep) -> list[RoundOut]:
     """Every round of the project, the newest first."""
     return [out(session, round) for round in service.rounds_of(session, access.project)]
 
 
-@api.post("", status_code=201)
+@of_rounds.post("", status_code=201)
 def start_round_out(start: RoundStart, access: AdminAccess, session: SessionDep) -> RoundOut:
     """Start a round."""
     round = service.start_round(
@@ -113,20 +116,20 @@ def start_round_out(start: RoundStart, access: AdminAccess, session: SessionDep)
     return out(session, round)
 
 
-@api.get("/{number}")
+@of_rounds.get("/{number}")
 def get_round_out(round: FoundRound, session: SessionDep) -> RoundOut:
     """One round."""
     return out(session, round)
 
 
-@api.post("/{number}/cancel")
+@of_rounds.post("/{number}/cancel")
 def cancel_round_out(access: AdminAccess, round: FoundRound, session: SessionDep) -> RoundOut:
     """Call the round off."""
     service.cancel_round(session, round, account=access.account, now=clock(session))
     return out(session, round)
 
 
-@api.post("/{number}/resume")
+@of_rounds.post("/{number}/resume")
 def resume_round_out(
     access: AdminAccess, round: FoundRound, session: SessionDep, how: RoundResume | None = None
 ) -> RoundOut:
@@ -147,3 +150,8 @@ def out(session: Session, round: Round) -> RoundOut:
     baseline = session.get_one(PolicyVersion, round.baseline_id)
     candidate = session.get(PolicyVersion, round.candidate_id) if round.candidate_id else None
     return round_out(round, baseline.number, candidate.number if candidate else None, win_rate(session, round))
+
+
+api = APIRouter()
+api.include_router(of_rounds)
+api.include_router(rule_api.api)

@@ -19,7 +19,11 @@ from app.rounds.start_routes import preset_now, problems_of, read_form, wanted
 
 router = APIRouter()
 
-DEFAULTS = {"num_rankings": "500", "least_hours": "24", "evaluation_comparisons": ""}
+DEFAULTS = {
+    "num_rankings": str(rules.DEFAULT_RANKINGS),
+    "least_hours": str(rules.DEFAULT_HOURS),
+    "evaluation_comparisons": "",
+}
 
 
 @router.get("/rule")

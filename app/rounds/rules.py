@@ -26,6 +26,7 @@ from app.rounds.rule_models import RoundRule
 from app.rounds.service import check_stages, start_round, wanted_comparisons
 
 TRIED_AGAIN_AFTER = timedelta(hours=1)
+DEFAULT_RANKINGS, DEFAULT_HOURS = 500, 24
 MOST_RANKINGS, MOST_HOURS = 1_000_000, 24 * 365
 SUBJECT = "round_rule"
 
@@ -52,10 +53,10 @@ def write_rule(
     stages: list[str],
     overrides: Overrides,
     evaluation_comparisons: int | None,
-    account: Account,
+    account: Account | None,
     now: datetime,
 ) -> RoundRule:
-    """Make the rule, or make it another one; it is on from now.
+    """Make the rule, or make it another one; it is on from now. account: None on the command line.
 
     Raises BadRule, BadStages, BadRoundSetting for what could never start a round. Missing labels may still come.
     """
@@ -73,14 +74,14 @@ def write_rule(
     rule.num_rankings, rule.least_hours = num_rankings, least_hours
     rule.stages, rule.overrides = [recipe.value for recipe in recipes], {k: dict(v) for k, v in overrides.items()}
     rule.evaluation_comparisons = evaluation_comparisons
-    rule.updated_at, rule.updated_by = now, account.id
+    rule.updated_at, rule.updated_by = now, account.id if account else None
     session.add(rule)
     let_go_on(session, project, rule)
     note(session, project, account, "write", **described(rule))
     return rule
 
 
-def pause_rule(session: Session, project: Project, *, account: Account, now: datetime) -> None:
+def pause_rule(session: Session, project: Project, *, account: Account | None, now: datetime) -> None:
     """Start no round by the rule until somebody lets it go on. Raises NoRule."""
     rule = locked_rule(session, project)
     if rule.paused_at is None:
@@ -88,7 +89,7 @@ def pause_rule(session: Session, project: Project, *, account: Account, now: dat
         note(session, project, account, "pause")
 
 
-def unpause_rule(session: Session, project: Project, *, account: Account) -> None:
+def unpause_rule(session: Session, project: Project, *, account: Account | None) -> None:
     """Let the rule go on: whoever does has looked at what failed. What kept it is tried again. Raises NoRule."""
     rule = locked_rule(session, project)
     let_go_on(session, project, rule)
@@ -195,7 +196,7 @@ def last_round(session: Session, project_id: int) -> Round | None:
 
 
 def history(session: Session, project: Project, limit: int = 50) -> list[tuple[AuditEvent, str | None]]:
-    """What became of the rule, the newest first, with who did it; None: the rule itself."""
+    """What became of the rule, the newest first, with who did it; None: the rule itself, or the command line."""
     rows = session.execute(
         select(AuditEvent, Account.name)
         .outerjoin(Account, Account.id == AuditEvent.account_id)

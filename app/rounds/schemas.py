@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.policies.evaluation import WinRate
 from app.policies.sequential import Decision
 from app.rounds.models import Recipe, Round, RoundState, StageState
+from app.rounds.rule_models import RoundRule
+from app.rounds.rules import DEFAULT_HOURS, DEFAULT_RANKINGS, Standing, described
 from app.rounds.service import DEFAULT_STAGES
 
 
@@ -30,6 +32,56 @@ class RoundResume(BaseModel):
 
     overrides: dict[str, dict[str, int | float | bool | str]] = {}
     begin_anew: list[Recipe] = []
+
+
+class RuleIn(BaseModel):
+    """The rule for rounds that start by themselves, whole: what is left out takes its default.
+
+    num_rankings: new since the last round.  least_hours: between the starts of two rounds.  overrides: {"ppo":
+    {"kl_coef": 0.02}}.  evaluation_comparisons: null takes the project's.  is_paused: start none until it is false.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_rankings: int = DEFAULT_RANKINGS
+    least_hours: float = DEFAULT_HOURS
+    stages: list[str] = Field(default_factory=lambda: [recipe.value for recipe in DEFAULT_STAGES])
+    overrides: dict[str, dict[str, int | float | bool | str]] = {}
+    evaluation_comparisons: int | None = None
+    is_paused: bool = False
+
+
+class RuleOut(BaseModel):
+    """The rule, and how far it is from its next round. waits_for: in words, empty when a round is due.
+
+    paused_because: what failed; null when an admin paused it.  problem: {"code", "message"} of what kept the last
+    round from starting.
+    """
+
+    num_rankings: int
+    least_hours: float
+    stages: list[str]
+    overrides: dict[str, dict[str, Any]]
+    evaluation_comparisons: int | None
+    is_paused: bool
+    paused_because: str | None
+    problem: dict[str, Any] | None
+    num_new_rankings: int
+    waits_for: list[str]
+    updated_at: datetime
+
+
+def rule_out(rule: RoundRule, standing: Standing) -> RuleOut:
+    """The rule as the API and the command line answer it."""
+    return RuleOut(
+        **described(rule),
+        is_paused=rule.paused_at is not None,
+        paused_because=rule.paused_because,
+        problem=rule.problem,
+        num_new_rankings=standing.num_new,
+        waits_for=standing.waits_for,
+        updated_at=rule.updated_at,
+    )
 
 
 class StageOut(BaseModel):

@@ -5,19 +5,15 @@ How a round that stopped goes on: app.rounds.resuming.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from itertools import chain, count
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.datasets.errors import NothingSelected
-from app.datasets.models import Snapshot
-from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.labeling.models import Ranking, Slate, SlateKind
 from app.notifications.watching import round_changed
@@ -37,17 +33,16 @@ from app.policies.sequential import Decision
 from app.policies.service import current_version, promote, sft_policy_of
 from app.projects.models import Project
 from app.projects.settings import SETTINGS
-from app.prompts.models import Split
 from app.rounds.configuration import Overrides, configure, preset_of
 from app.rounds.errors import (
     BadRoundSetting,
     BadStages,
-    NoDemonstrations,
     NotAwaitingLabels,
     RoundIsActive,
     RoundIsOver,
     RoundNotFound,
 )
+from app.rounds.frozen_labels import freeze_labels
 from app.rounds.models import (
     ACTIVE_ROUND_STATES,
     POLICY_RECIPES,
@@ -101,20 +96,45 @@ def start_round(
     baseline = current_version(session, project)
     if saw_current is not None and saw_current != baseline.number:
         raise CurrentPolicyChanged(baseline.number)
+    configurations = configure(project, recipes, preset_of(sft_policy_of(session, baseline)), overrides)
+    check_what_settings_need(session, project, configurations)
+    num_comparisons = wanted_comparisons(project, recipes, evaluation_comparisons)
+    round = written_down(session, project, recipes, configurations, baseline, account=account, now=now, seed=seed)
+    round.evaluation_comparisons, round.by_rule = num_comparisons, by_rule
+    session.add(round)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise RoundIsActive(round.number) from error
+    notify(session, TRAINER_CHANNEL)
+    announce(session, round)
+    origin = {"by_rule": True} if by_rule else {"like": like} if like is not None else {}
+    record(session, round, account, "round.start", stages=recipes, overrides=overrides, **origin)
+    return round
+
+
+def written_down(
+    session: Session,
+    project: Project,
+    recipes: Sequence[Recipe],
+    configurations: Mapping[Recipe, dict[str, Any]],
+    baseline: PolicyVersion,
+    *,
+    account: Account | None,
+    now: datetime,
+    seed: int | None,
+) -> Round:
+    """The project's next round with every setting of its stages, and the labels that it learns from frozen."""
+    number = 1 + (session.scalar(select(func.max(Round.number)).where(Round.project_id == project.id)) or 0)
     sft_policy = sft_policy_of(session, baseline)
     preset = preset_of(sft_policy)
-    configurations = configure(project, recipes, preset, overrides)
-    check_what_settings_need(session, project, configurations)
-    number = 1 + (session.scalar(select(func.max(Round.number)).where(Round.project_id == project.id)) or 0)
     round = Round(
         project_id=project.id,
         number=number,
         seed=derived_seed(project, number) if seed is None else seed,
         sft_policy_id=sft_policy.id,
         baseline_id=baseline.id,
-        evaluation_comparisons=wanted_comparisons(project, recipes, evaluation_comparisons),
         requested_by=account.id if account else None,
-        by_rule=by_rule,
         created_at=now,
     )
     if {Recipe.SFT, Recipe.REWARD} & set(recipes) or mixes_demonstrations(session, project, configurations):
@@ -123,45 +143,7 @@ def start_round(
         Stage(position=position, recipe=recipe, preset=preset, configuration=configurations[recipe], seed=round.seed)
         for position, recipe in enumerate(recipes, start=1)
     ]
-    session.add(round)
-    try:
-        session.flush()
-    except IntegrityError as error:
-        raise RoundIsActive(number) from error
-    notify(session, TRAINER_CHANNEL)
-    announce(session, round)
-    origin = {"by_rule": True} if by_rule else {"like": like} if like is not None else {}
-    record(session, round, account, "round.start", stages=recipes, overrides=overrides, **origin)
     return round
-
-
-def freeze_labels(
-    session: Session, project: Project, recipes: Sequence[Recipe], number: int, account: Account | None, now: datetime
-) -> Snapshot:
-    """What the round learns from, for good: from here on none of it can be taken back.
-
-    Raises NoDemonstrations if those there were have just been taken back.
-    """
-    contents = tuple(Content) if Recipe.REWARD in recipes else (Content.DEMONSTRATIONS,)
-    name, chosen = snapshot_name(session, project, number), SnapshotFilter(contents=contents)
-    try:
-        snapshot = create_snapshot(session, project, name=name, filter=chosen, account=account, now=now)
-    except NothingSelected as error:
-        raise NoDemonstrations(Split.TRAIN) from error
-    if Recipe.SFT in recipes:
-        for split in (Split.TRAIN, Split.VALIDATION):
-            if not snapshot.counts["demonstration_split"].get(split.value):
-                raise NoDemonstrations(split)
-    return snapshot
-
-
-def snapshot_name(session: Session, project: Project, number: int) -> str:
-    """What a round's snapshot is called; somebody may have used the plain name for one of their own."""
-    plain = f"round-{number:04}"
-    taken = set(
-        session.scalars(select(Snapshot.name).where(Snapshot.project_id == project.id, Snapshot.name.startswith(plain)))
-    )
-    return next(name for name in chain([plain], (f"{plain}-{i}" for i in count(2))) if name not in taken)
 
 
 def check_stages(stages: Sequence[str]) -> list[Recipe]:

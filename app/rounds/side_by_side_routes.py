@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db import SessionDep
 from app.pages import render
 from app.people.access import ResearcherAccess
-from app.rounds import side_by_side, views
+from app.rounds import figures, side_by_side, views
 from app.rounds.chart_routes import PICTURE_HEADERS, file_of
 from app.rounds.charts import Chart, Series, draw
 from app.rounds.errors import ChartNotFound
@@ -34,7 +34,14 @@ FoundRounds = Annotated[list[Round], Depends(found_rounds)]
 def compare_rounds(request: Request, session: SessionDep, rounds: FoundRounds) -> Response:
     """Two to four rounds side by side."""
     view = side_by_side.compared(session, rounds)
-    return render(request, "rounds/side_by_side.html", view=view, rounds=rounds, chart_of=side_by_side.overlaid)
+    return render(
+        request,
+        "rounds/side_by_side.html",
+        view=view,
+        rounds=rounds,
+        chart_of=side_by_side.overlaid,
+        figures=figures,
+    )
 
 
 def found_chart(session: Session, rounds: list[Round], recipe: Recipe, metric: str) -> tuple[Chart, dict[str, Series]]:

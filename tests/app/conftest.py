@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app import db, security
 from app.main import create_app
-from app.people import caller, service
+from app.people import caller, service, sessions
 from app.people.models import Account, Membership, Role
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
@@ -103,7 +103,7 @@ def person(app: FastAPI, session: Session) -> Iterator[Callable[..., Person]]:
         if project is not None and role is not None:
             session.add(Membership(account_id=account.id, project_id=project.id, role=role))
             accept_guidelines(session, account)
-        token = service.open_session(session, account, user_agent="tests", now=db.clock(session))
+        token = sessions.open_session(session, account, user_agent="tests", now=db.clock(session))
         session.commit()
         people.append(Person(app, account, token))
         return people[-1]

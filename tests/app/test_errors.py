@@ -75,9 +75,9 @@ def test_a_key_that_is_wrong_says_how_to_come_in(visitor):
 
 
 def test_a_form_sent_after_the_session_ended_is_not_lost(labeler, session):
-    from app.people import service
+    from app.people import sessions
 
-    service.end_sessions(session, labeler.account, now=db.clock(session))
+    sessions.end_sessions(session, labeler.account, now=db.clock(session))
     session.commit()
     response = labeler.post("/account/keys", data={"name": "mine"})
     assert response.status_code == 401

@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - fixtures are found by name
 """The admin's pages in a real browser: start a round, watch it live, judge, promote."""
 
 from collections.abc import Callable
@@ -13,16 +14,9 @@ from app.rounds import claims, heart, results
 from app.rounds.models import Round
 from app.rounds.service import conclude_if_compared
 from tests.app.conftest import Person
-from tests.app.loop import HOUR, compare, evaluation_slates, make_what_a_round_needs, run_stage
+from tests.app.loop import HOUR, compare, evaluation_slates, run_stage
 from tests.browser.conftest import PHONE
-
-
-@pytest.fixture
-def project(project: Project, session: Session) -> Project:
-    """The project with all that a round needs."""
-    make_what_a_round_needs(session, project)
-    session.commit()
-    return project
+from tests.browser.ready import project  # noqa: F401
 
 
 @pytest.fixture

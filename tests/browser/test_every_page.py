@@ -20,6 +20,8 @@ from app.projects.models import Project
 from app.prompts.models import Prompt, Use
 from app.rounds import claims, results
 from app.rounds.models import Stage
+from app.rounds.resuming import resume_round
+from app.settings import Settings
 from tests.app.conftest import Person, accept_guidelines
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
 from tests.app.loop import HOUR, compare, evaluation_slates, make_what_a_round_needs, run_stage
@@ -60,6 +62,7 @@ def everything(
     other_labeler: Person,
     site_admin: Person,
     make_slate: MakeSlate,
+    settings: Settings,
 ) -> None:
     """A project in which a bit of everything has happened."""
     make_what_a_round_needs(session, project)
@@ -89,6 +92,7 @@ def everything(
         results.record_samples(session, claim, [sample])
         if error is not None:
             claims.fail_stage(session, claim, error, now=clock(session))
+            fail_again(session, settings, claim.stage_id, error)
         else:
             claims.release_stage(session, claim, "The trainer was stopped.")
         session.commit()
@@ -111,6 +115,20 @@ def everything(
     session.commit()
     sent = {"url": "https://hooks.invalid/services/T0", "events": ["alarm.raised"]}
     assert site_admin.post(f"{ROOT}/settings/webhooks", data=sent).status_code == 200
+
+
+def fail_again(session: Session, settings: Settings, stage_id: int, error: dict[str, str]) -> None:
+    """The stage is begun anew with another setting, and fails once more: it has an earlier try, with charts."""
+    stage = session.get_one(Stage, stage_id)
+    assert stage.folder is not None
+    metrics = settings.artifacts / stage.folder / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"step": 1, "at": 0, "kl": 0.5}\n{"step": 2, "at": 1, "kl": 1.0}\n', encoding="utf-8")
+    resume_round(session, stage.round, account=None, now=clock(session), overrides={"ppo": {"kl_coef": "0.31"}})
+    claim = claims.claim_stage(session, owner="trainer", duration=HOUR, now=clock(session))
+    assert claim is not None
+    results.record_metrics(session, claim, [{"step": step, "at": 0, "kl": 0.25 * step} for step in (1, 2)])
+    claims.fail_stage(session, claim, error, now=clock(session))
 
 
 def pages_of(app: FastAPI) -> dict[str, re.Pattern[str]]:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app import db
 from app.labeling.models import Ranking, Slate, SlateState
 from app.people.models import Account, Membership, Role
-from app.people.service import open_session
+from app.people.sessions import open_session
 from app.projects.models import Project
 from app.quality.entry_models import ReferenceRanking
 from tests.app.conftest import Person

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from app import security
 from app.db import clock, driver_url
-from app.people.service import create_account, open_session
+from app.people.service import create_account
+from app.people.sessions import open_session
 from app.policies.models import RewardModelVersion
 from app.projects.models import Project
 from app.projects.service import get_project

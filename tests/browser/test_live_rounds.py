@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - fixtures are found by name
 """A round's page shows the truth whatever becomes of its connection, and its forms work by hand and by script."""
 
 from collections.abc import Callable
@@ -13,19 +14,12 @@ from app.rounds.claims import StageClaim
 from app.rounds.events import Events
 from app.rounds.models import Phase
 from tests.app.conftest import Person
-from tests.app.loop import make_what_a_round_needs, run_stage
+from tests.app.loop import run_stage
 from tests.app.rounds.stages import claimed, start
 from tests.browser.conftest import WebServer
+from tests.browser.ready import project  # noqa: F401
 
 ROUND = "/projects/everyday/rounds/1"
-
-
-@pytest.fixture
-def project(project: Project, session: Session) -> Project:
-    """The project with all that a round needs."""
-    make_what_a_round_needs(session, project)
-    session.commit()
-    return project
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import pytest
 from playwright.sync_api import expect
 
 from app import db
-from app.people import service
+from app.people import invitations, service
 from app.people.models import Account
 from tests.app.conftest import PASSWORD
 from tests.browser.conftest import DESKTOP, PHONE
 
 
 def test_the_first_admin_sets_up_invites_and_the_invited_comes_in(session, server, page, new_page, project):
-    link = service.first_admin_link(session, server, now=db.clock(session))
+    link = invitations.first_admin_link(session, server, now=db.clock(session))
     session.commit()
     page.goto(link)
     page.get_by_label("Your name").fill("Ada First")
@@ -118,7 +118,7 @@ def test_reading_and_forms_work_without_script(new_page, labeler, project):
 def test_every_page_of_people_is_accessible_and_fits(
     new_page, sign_in, admin, labeler, project, session, check_accessibility, scheme, viewport
 ):
-    token = service.invite(
+    token = invitations.invite(
         session, project=project, role="labeler", email=None, created_by=admin.account.id, now=db.clock(session)
     )
     service.create_key(session, session.merge(admin.account), "export script")

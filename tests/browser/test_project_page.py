@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - fixtures are found by name
 """The cockpit in a real browser: the living picture, also when the network or the web goes away, and the wizard."""
 
 from collections.abc import Callable
@@ -12,19 +13,12 @@ from app.projects.models import Project
 from app.rounds import claims, heart
 from app.rounds.service import start_round
 from tests.app.conftest import Person
-from tests.app.loop import HOUR, make_what_a_round_needs, run_stage
+from tests.app.loop import HOUR, run_stage
 from tests.browser.conftest import PHONE, WebServer
+from tests.browser.ready import project  # noqa: F401
 
 ROOT = "/projects/everyday"
 GONE = "The connection is gone"
-
-
-@pytest.fixture
-def project(project: Project, session: Session) -> Project:
-    """The project with all that a round needs."""
-    make_what_a_round_needs(session, project)
-    session.commit()
-    return project
 
 
 @pytest.fixture

@@ -32,8 +32,9 @@ from tests.app.loop import evaluation_slates, make_labeler, make_prompts, make_s
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
 from trainer.prompting import encode_completion, encode_prompt
 from trainer.round_folder import RoundFolder
+from trainer.stage_folder import OtherSettings
 from trainer.stage_tables import write_data
-from trainer.worker import OtherSettings, Worker
+from trainer.worker import Worker
 
 QUICK = {
     "reward": {"num_epochs": 1, "num_normalisation_completions": 8, "max_completion_tokens": 4, "batch_size": 4},

@@ -106,6 +106,15 @@ def test_a_message_says_what_happened_where_and_is_signed(
     assert not deliver(courier)
 
 
+def test_a_network_that_the_installation_refuses_is_not_connected_to(
+    session: Session, loop: Project, settings: Settings
+) -> None:
+    add(session, loop, "http://93.184.216.34/hook")
+    tell(session, loop)
+    deliver(Courier(settings.model_copy(update={"webhook_refused": "93.184.216.0/24"})))
+    assert "refused here" in (the_delivery(session).last_error or "")
+
+
 def test_what_is_rolled_back_is_told_to_nobody(
     session: Session, loop: Project, receiver: Receiver, courier: Courier
 ) -> None:

@@ -5,11 +5,13 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.notifications import sending
 from app.notifications.errors import BadWebhook
 from app.notifications.sending import NotSent, check_url, is_allowed, post
 from app.notifications.signing import secret_text, signed_headers
+from app.settings import Settings
 from tests.app.notifications.receiver import is_signed, receiving, run
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
@@ -70,6 +72,24 @@ def test_private_addresses_are_refused(address: str) -> None:
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "64:ff9b::5db8:d70e"])
 def test_public_addresses_are_allowed(address: str) -> None:
     assert is_allowed(ip_address(address), [])
+
+
+def test_a_refused_network_is_not_reached_but_where_it_is_named() -> None:
+    """2001:db8 is for documents, and private: a translator's own prefix is of the operator's public addresses."""
+    translator, of_the_office = ip_network("2606:2800:64::/96"), ip_network("93.184.216.0/24")
+    refused = [translator, of_the_office]
+    assert is_allowed(ip_address("2606:2800:64::a00:1"), [])
+    for address in ("2606:2800:64::a00:1", "2606:2800:64::5db8:d70e", "93.184.216.34", "::ffff:93.184.216.34"):
+        assert not is_allowed(ip_address(address), [], refused)
+    assert is_allowed(ip_address("2606:2800:65::1"), [], refused)
+    assert not is_allowed(ip_address("64:ff9b::5db8:d70e"), [], [ip_network("64:ff9b::/96")])  # as it stands, too
+    assert is_allowed(ip_address("2606:2800:64::5db8:d70e"), [ip_network("2606:2800:64::5db8:d70e/128")], refused)
+
+
+@pytest.mark.parametrize("setting", ["webhook_networks", "webhook_refused"])
+def test_what_is_no_network_is_said_at_the_start_and_not_when_a_webhook_is_sent(setting: str) -> None:
+    with pytest.raises(ValidationError, match=setting):
+        Settings(**{setting: "10.20.0.300/16"})
 
 
 def test_a_named_network_is_allowed_and_its_neighbour_is_not() -> None:

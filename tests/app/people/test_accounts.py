@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app import db
-from app.people import accounts, members, service
+from app.people import accounts, invitations, members, reset_links, service, sessions
 from app.people.devices import device_of
 from app.people.errors import LastAdmin, LastSiteAdmin, ResetLinkNotFound, WeakPassword
 from app.people.models import (
@@ -24,6 +24,7 @@ from app.people.models import (
 )
 from app.projects.models import Project
 from tests.app.conftest import PASSWORD, Person
+from tests.app.locks import wait_until_blocked
 
 NEW = "some other words together"
 
@@ -157,7 +158,7 @@ def test_of_two_who_use_one_link_at_once_one_sets_the_password(admin, labeler, e
     def use(number: int) -> bool:
         try:
             with db.SessionFactory.begin() as session:
-                accounts.reset_password(session, token, f"{NEW} {number}", now=db.clock(session))
+                reset_links.reset_password(session, token, f"{NEW} {number}", now=db.clock(session))
         except ResetLinkNotFound:
             return False
         return True
@@ -180,7 +181,7 @@ def test_a_reset_link_ends_when_a_role_is_new_or_higher(admin, labeler, visitor,
         paths.append(reset_link(admin, labeler))
         project = session.get_one(Project, project_id)
         now = db.clock(session)
-        token = service.invite(session, project=project, role=role, email=None, created_by=None, now=now)
+        token = invitations.invite(session, project=project, role=role, email=None, created_by=None, now=now)
         session.commit()
         assert labeler.post(f"/invitations/{token}").status_code == 303
         is_the_role_they_have = (project_id, role) == (1, Role.LABELER)
@@ -196,7 +197,62 @@ def test_a_reset_link_sets_no_site_admins_password(admin, site_admin, labeler, v
 def test_a_password_by_link_keeps_the_rules_of_passwords(session, labeler, admin):
     token = reset_link(admin, labeler).removeprefix("/reset/")
     with pytest.raises(WeakPassword):
-        accounts.reset_password(session, token, labeler.account.email, now=db.clock(session))
+        reset_links.reset_password(session, token, labeler.account.email, now=db.clock(session))
+
+
+@pytest.mark.parametrize("how", ["demoted", "paused", "closed"])
+def test_a_reset_link_ends_with_its_makers_right_to_make_it(admin, labeler, researcher, visitor, session, how):
+    path = reset_link(admin, labeler)
+    maker = session.get(Membership, (admin.account.id, 1))
+    if how == "demoted":
+        maker.role = Role.RESEARCHER
+    elif how == "paused":
+        maker.paused_at = db.clock(session)
+    else:
+        session.get(Account, admin.account.id).disabled_at = db.clock(session)
+    session.commit()
+    visitor.get("/sign-in")
+    refused = visitor.post(path, data={"password": NEW})
+    assert (refused.status_code, "may not set your password any more" in refused.text) == (403, True)
+    assert visitor.get(path).status_code == 404  # for good: its maker may get the role back
+    credentials = {"email": labeler.account.email, "password": PASSWORD}
+    assert visitor.post("/sign-in", data=credentials).status_code == 303
+    assert audited(session, "account.reset_link_withdrawn") == [(None, f"account:{labeler.account.id}")]
+    assert audited(session, "account.password_reset") == []
+
+
+def test_the_page_of_a_withdrawn_reset_link_says_so_and_is_written_down(site_admin, labeler, visitor, session):
+    path = reset_link(site_admin, labeler)
+    session.get(Account, site_admin.account.id).is_site_admin = False
+    session.commit()
+    page = visitor.get(path)
+    assert (page.status_code, "ask an admin for a new link" in page.text) == (403, True)
+    assert audited(session, "account.reset_link_withdrawn") == [(None, f"account:{labeler.account.id}")]
+
+
+def test_a_reset_link_of_the_command_line_needs_no_makers_right(labeler, visitor, session):
+    token = reset_links.make_reset_link(session, session.merge(labeler.account), by=None, now=db.clock(session))
+    session.commit()
+    visitor.get(f"/reset/{token}")
+    assert visitor.post(f"/reset/{token}", data={"password": NEW}).status_code == 303
+
+
+@pytest.mark.parametrize("act", ["reset", "separate", "sessions/revoke"])
+def test_nothing_is_done_to_somebody_who_joins_another_project_meanwhile(
+    admin, labeler, session, other_project, engine, act
+):
+    now = db.clock(session)
+    token = invitations.invite(session, project=other_project, role=Role.ADMIN, email=None, created_by=None, now=now)
+    session.commit()
+    joining = session.get_one(Account, labeler.account.id)
+    invitations.accept_invitation(session, token, joining, now=now)  # and has not committed
+    with ThreadPoolExecutor(1) as thread:
+        acting = thread.submit(admin.post, f"/people/{labeler.account.id}/{act}")
+        wait_until_blocked(engine)
+        session.commit()
+        assert acting.result().status_code == 403
+    assert labeler.get("/account").status_code == 200
+    assert session.scalar(select(func.count()).select_from(PasswordReset)) == 0
 
 
 # Sessions and keys
@@ -204,7 +260,7 @@ def test_a_password_by_link_keeps_the_rules_of_passwords(session, labeler, admin
 
 def test_an_admin_signs_somebody_out_everywhere_and_in_one_browser(app, admin, labeler, other_labeler, session):
     phone = Person(
-        app, labeler.account, service.open_session(session, labeler.account, user_agent="phone", now=db.clock(session))
+        app, labeler.account, sessions.open_session(session, labeler.account, user_agent="phone", now=db.clock(session))
     )
     session.commit()
     phone_id = session.scalars(select(SignInSession.id).where(SignInSession.user_agent == "phone")).one()
@@ -221,7 +277,7 @@ def test_an_admin_signs_somebody_out_everywhere_and_in_one_browser(app, admin, l
 
 def test_signing_out_everywhere_else_oneself_is_written_down(app, labeler, session):
     elsewhere = Person(
-        app, labeler.account, service.open_session(session, labeler.account, user_agent=None, now=db.clock(session))
+        app, labeler.account, sessions.open_session(session, labeler.account, user_agent=None, now=db.clock(session))
     )
     session.commit()
     labeler.post("/account/sessions/revoke")

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app import db
-from app.people import service
+from app.people import invitations, service
 from app.people.errors import InvitationNotFound
 from app.people.models import Account, AuditEvent, Invitation, Membership, Role, SignOnIdentity
 from app.people.pseudonyms import new_pseudonym
@@ -77,7 +77,7 @@ def test_of_two_who_follow_one_link_at_once_one_gets_in(link, person, session, e
         try:
             with db.SessionFactory.begin() as session:
                 account = session.get_one(Account, account_id)
-                service.accept_invitation(session, token, account, now=db.clock(session))
+                invitations.accept_invitation(session, token, account, now=db.clock(session))
         except InvitationNotFound:
             return False
         return True
@@ -151,7 +151,7 @@ def test_an_account_without_a_password_gets_one_only_by_a_site_admins_link_for_i
 
 
 def test_an_account_without_a_password_gets_one_by_a_link_of_the_command_line(nina, project, visitor, session):
-    token = service.invite(
+    token = invitations.invite(
         session, project=project, role=Role.LABELER, email=nina.email, created_by=None, now=db.clock(session)
     )
     session.commit()
@@ -184,7 +184,7 @@ def test_the_database_keeps_no_link_that_could_be_used(link, session):
 
 
 def test_the_first_admins_link_makes_one_site_admin_and_lands_on_the_project(session, visitor, project, app):
-    path = service.first_admin_link(session, "http://testserver/", now=db.clock(session)).removeprefix(
+    path = invitations.first_admin_link(session, "http://testserver/", now=db.clock(session)).removeprefix(
         "http://testserver"
     )
     session.commit()
@@ -193,19 +193,19 @@ def test_the_first_admins_link_makes_one_site_admin_and_lands_on_the_project(ses
     assert accepted.headers["location"] == "/projects/everyday"
     assert session.scalars(select(Account.is_site_admin)).one()
     assert Person(app).get(path).status_code == 404
-    assert service.first_admin_link(session, "http://testserver", now=db.clock(session)) is None
+    assert invitations.first_admin_link(session, "http://testserver", now=db.clock(session)) is None
 
 
 def test_only_the_first_admins_link_printed_last_works(session, visitor):
-    first = service.first_admin_link(session, "", now=db.clock(session))
-    last = service.first_admin_link(session, "", now=db.clock(session))
+    first = invitations.first_admin_link(session, "", now=db.clock(session))
+    last = invitations.first_admin_link(session, "", now=db.clock(session))
     session.commit()
     assert (visitor.get(first).status_code, visitor.get(last).status_code) == (404, 200)
 
 
 def test_the_first_admins_link_is_closed_once_there_is_one(session, visitor, site_admin):
     session.execute(update(Account).values(is_site_admin=False))
-    path = service.first_admin_link(session, "", now=db.clock(session))
+    path = invitations.first_admin_link(session, "", now=db.clock(session))
     session.execute(update(Account).values(is_site_admin=True))
     session.commit()
     assert visitor.get(path).status_code == 404

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from app import db
-from app.people import passwords, service
-from app.people.errors import WeakPassword
+from app.people import passwords, service, sessions
+from app.people.errors import TooManyAttempts, WeakPassword
 from app.people.models import Account, SignInAttempt, SignInSession
 from tests.app.conftest import PASSWORD, Person
 
@@ -83,19 +83,19 @@ def test_an_old_hash_is_renewed_at_sign_in(session, sign_in, labeler):
 
 
 def test_the_sixth_failure_from_one_place_must_wait(sign_in, labeler, session):
-    for _ in range(service.MOST_ATTEMPTS_BY_PAIR):
+    for _ in range(sessions.MOST_ATTEMPTS_BY_PAIR):
         assert sign_in(labeler.account.email, "wrong").status_code == 401
     refused = sign_in(labeler.account.email)
     assert refused.status_code == 429
-    assert 0 < int(refused.headers["retry-after"]) <= service.ATTEMPTS_WINDOW.total_seconds()
-    session.execute(update(SignInAttempt).values(at=SignInAttempt.at - service.ATTEMPTS_WINDOW))
+    assert 0 < int(refused.headers["retry-after"]) <= sessions.ATTEMPTS_WINDOW.total_seconds()
+    session.execute(update(SignInAttempt).values(at=SignInAttempt.at - sessions.ATTEMPTS_WINDOW))
     session.commit()
     assert sign_in(labeler.account.email).status_code == 303
 
 
 def test_failures_elsewhere_do_not_lock_an_account(session, sign_in, labeler):
     now = db.clock(session)
-    for _ in range(service.MOST_ATTEMPTS_BY_PAIR + 1):
+    for _ in range(sessions.MOST_ATTEMPTS_BY_PAIR + 1):
         session.add(SignInAttempt(email=labeler.account.email, address="203.0.113.9", at=now))
     session.commit()
     assert sign_in(labeler.account.email).status_code == 303
@@ -103,7 +103,7 @@ def test_failures_elsewhere_do_not_lock_an_account(session, sign_in, labeler):
 
 def test_one_place_cannot_try_one_password_on_many_accounts(session, sign_in, labeler):
     now = db.clock(session)
-    for number in range(service.MOST_ATTEMPTS_BY_PLACE):
+    for number in range(sessions.MOST_ATTEMPTS_BY_PLACE):
         session.add(SignInAttempt(email=f"person{number}@example.org", address="testclient", at=now))
     session.commit()
     assert sign_in(labeler.account.email).status_code == 429
@@ -113,20 +113,20 @@ def test_parallel_guesses_are_counted_one_by_one(engine, labeler):
     def guess(number: int) -> bool:
         try:
             with db.SessionFactory.begin() as session:
-                service.authenticate(
+                sessions.authenticate(
                     session,
                     email=labeler.account.email,
                     password=f"wrong {number}",
                     address="198.51.100.7",
                     now=db.clock(session),
                 )
-        except service.TooManyAttempts:
+        except TooManyAttempts:
             return False
         return True
 
     with ThreadPoolExecutor(12) as threads:
         verified = sum(threads.map(guess, range(12)))
-    assert verified == service.MOST_ATTEMPTS_BY_PAIR
+    assert verified == sessions.MOST_ATTEMPTS_BY_PAIR
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_parallel_guesses_are_counted_one_by_one(engine, labeler):
     ],
 )
 def test_one_customer_is_one_place(address, place):
-    assert service.place_of(address) == place
+    assert sessions.place_of(address) == place
 
 
 def test_signing_out_ends_the_session_for_good(labeler, app, session):
@@ -183,7 +183,7 @@ def test_the_database_keeps_no_token_that_could_be_used(labeler, session):
 
 def test_a_new_password_signs_every_other_browser_out(app, labeler, session):
     elsewhere = Person(
-        app, labeler.account, service.open_session(session, labeler.account, user_agent=None, now=db.clock(session))
+        app, labeler.account, sessions.open_session(session, labeler.account, user_agent=None, now=db.clock(session))
     )
     session.commit()
     assert elsewhere.get("/account").status_code == 200
@@ -196,17 +196,17 @@ def test_a_new_password_signs_every_other_browser_out(app, labeler, session):
 
 def test_one_browser_can_be_signed_out_from_another(app, labeler, other_labeler, session):
     elsewhere = Person(
-        app, labeler.account, service.open_session(session, labeler.account, user_agent="phone", now=db.clock(session))
+        app, labeler.account, sessions.open_session(session, labeler.account, user_agent="phone", now=db.clock(session))
     )
     session.commit()
-    sessions = dict(
+    ids = dict(
         session.execute(
             select(SignInSession.user_agent, SignInSession.id).where(SignInSession.account_id == labeler.account.id)
         ).all()
     )
-    other_labeler.post(f"/account/sessions/{sessions['phone']}/revoke")  # not theirs: nothing happens
+    other_labeler.post(f"/account/sessions/{ids['phone']}/revoke")  # not theirs: nothing happens
     assert elsewhere.get("/account").status_code == 200
-    labeler.post(f"/account/sessions/{sessions['phone']}/revoke")
+    labeler.post(f"/account/sessions/{ids['phone']}/revoke")
     assert elsewhere.get("/account").status_code == 303
     assert labeler.get("/account").status_code == 200
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 
 from app import db
 from app.main import create_app
-from app.people import accounts, service, sign_on_accounts
+from app.people import invitations, reset_links, service, sessions, sign_on_accounts
 from app.people.models import (
     Account,
     APIKey,
@@ -152,14 +152,14 @@ def test_only_who_runs_the_installation_vouches_for_an_address(
     """The link goes to whoever made it: a project's admin could have followed it, and waited for the owner."""
     by = None if inviter == "command line" else request.getfixturevalue(inviter).account.id
     now = db.clock(session)
-    token = service.invite(
+    token = invitations.invite(
         session, project=project, role=Role.LABELER, email="nina@example.org", created_by=by, now=now
     )
     session.commit()
     visitor.get(f"/invitations/{token}")
     visitor.post(f"/invitations/{token}", data={"name": "Nina", "password": PASSWORD})
     nina = session.scalars(select(Account).where(Account.email == "nina@example.org")).one()
-    reset = accounts.make_reset_link(session, nina, by=session.merge(admin.account), now=now)
+    reset = reset_links.make_reset_link(session, nina, by=session.merge(admin.account), now=now)
     service.create_key(session, nina, "script")
     session.commit()
     identity_provider.person["email"] = "nina@example.org"
@@ -176,7 +176,7 @@ def test_only_who_runs_the_installation_vouches_for_an_address(
 def test_the_first_site_admin_keeps_their_password_and_one_made_later_does_not(
     app, visitor, labeler, project, session, identity_provider
 ):
-    path = service.first_admin_link(session, "", now=db.clock(session))
+    path = invitations.first_admin_link(session, "", now=db.clock(session))
     session.commit()
     visitor.get(path)
     visitor.post(path, data={"name": "Nina", "email": "nina@example.org", "password": PASSWORD})
@@ -411,11 +411,11 @@ def test_forged_ends_of_visits_are_slowed_down_and_good_ones_are_not(visitor, ap
     assert session.scalar(select(func.count()).select_from(SignInAttempt)) == 0
     address = way_back(Person(app))
     visitor.get("/sign-in")
-    for _ in range(service.MOST_ATTEMPTS_BY_PLACE):
+    for _ in range(sessions.MOST_ATTEMPTS_BY_PLACE):
         assert visitor.get(address).status_code == 403
     refused = visitor.get(address)
     assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
-    assert len(reasons(session)) == service.MOST_ATTEMPTS_BY_PLACE  # the log cannot be filled either
+    assert len(reasons(session)) == sessions.MOST_ATTEMPTS_BY_PLACE  # the log cannot be filled either
 
 
 @pytest.mark.parametrize("has_cookie", [True, False])
@@ -425,7 +425,7 @@ def test_ends_of_visits_that_any_website_could_cause_lock_nobody_out(
     """A picture on any page sends a browser here, without our cookies; a link, with them."""
     monkeypatch.setattr(service, "MOST_ATTEMPTS_BY_PLACE", 3)
     address = "/sign-in/sso/return?state=forged&code=forged" if has_cookie else way_back(Person(app))
-    for _ in range(service.MOST_ATTEMPTS_BY_PLACE + 1):
+    for _ in range(sessions.MOST_ATTEMPTS_BY_PLACE + 1):
         browser = Person(app)
         if has_cookie:
             browser.get("/sign-in")

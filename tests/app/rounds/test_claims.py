@@ -42,6 +42,20 @@ def test_one_stage_is_claimed_by_one_trainer_however_many_try(session: Session, 
         assert sum(found is not None for found in pool.map(claim_alone, range(16))) == 1
 
 
+def test_a_trainer_that_claims_its_own_stage_again_is_believed_for_the_new_attempt_only(
+    session: Session, loop: Project
+) -> None:
+    """Its first claim ran out while the database was away; a thread of that time may still report."""
+    start(session, loop)
+    first = claimed(session, "same")
+    again = claims.claim_stage(session, owner="same", duration=MINUTE, now=clock(session) + 2 * MINUTE)
+    assert again is not None
+    with pytest.raises(ClaimLost):
+        results.record_metrics(session, first, [{"step": 1, "at": 0.0, "loss": 1.0}])
+    results.record_metrics(session, again, [{"step": 1, "at": 0.0, "loss": 2.0}])
+    assert metrics(session) == {("loss", 1): 2.0}
+
+
 def test_a_silent_trainers_stage_is_taken_over_and_its_reports_are_refused(session: Session, loop: Project) -> None:
     start(session, loop)
     first = claimed(session, "first")

@@ -17,8 +17,9 @@ from app.policies.service import current_version
 from app.projects import commands as project_commands
 from app.projects.models import Project
 from app.rounds import commands as round_commands
-from app.rounds.errors import RoundError
+from app.rounds.errors import BadRule, NoRule, RoundError
 from app.rounds.models import Round
+from app.rounds.rule_models import RoundRule
 from tests.app.loop import make_project, make_what_a_round_needs, run_stage
 from trainer.settings import ConfigError
 
@@ -116,3 +117,28 @@ def test_guidelines_that_cannot_be_read_make_no_project(session: Session, tmp_pa
     result = podium("project", "create", "mine", "--guidelines", str(tmp_path / "missing.md"))
     assert "cannot be read as text" in str(result.exception)
     assert session.scalars(select(Project)).all() == []
+
+
+def test_the_rule_for_rounds_is_written_shown_changed_and_switched_off(session: Session, project: Project) -> None:
+    missing = podium("round", "rule", "loop")
+    assert isinstance(missing.exception, NoRule)
+    written = podium("round", "rule", "loop", "--rankings", "6", "--hours", "0", "--stages", "reward")
+    assert written.output == (
+        "When 6 new rankings are in, a round of reward is started. 4 are in; it waits for 2 more rankings.\n"
+    )
+    changed = json.loads(
+        podium("round", "rule", "loop", "--rankings", "3", "--set", "reward.num_epochs=2", "--json").stdout
+    )
+    assert (changed["num_rankings"], changed["stages"], changed["least_hours"]) == (3, ["reward"], 0)
+    assert (changed["overrides"], changed["waits_for"]) == ({"reward": {"num_epochs": "2"}}, [])
+    assert "The rule is off: somebody paused it" in podium("round", "rule", "loop", "--off").stdout
+    assert json.loads(podium("round", "rule", "loop", "--json").stdout)["is_paused"] is True
+    assert "at its next look" in podium("round", "rule", "loop", "--on").stdout
+    assert podium("round", "rule", "loop", "--rankings", "9", "--off", "--json").stdout.count('"is_paused":true') == 1
+
+
+def test_a_rule_that_could_never_start_a_round_is_refused_on_the_command_line(
+    session: Session, project: Project
+) -> None:
+    assert isinstance(podium("round", "rule", "loop", "--rankings", "0").exception, BadRule)
+    assert session.scalars(select(RoundRule)).all() == []

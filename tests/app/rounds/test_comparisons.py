@@ -6,18 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from app.db import SessionFactory, clock
-from app.labeling.models import Completion, Slate, SlateState
+from app.labeling.models import Completion, Ranking, Slate, SlateState
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.rounds.models import Round, RoundState
-from app.rounds.service import conclude_if_compared, start_round
+from app.rounds.service import conclude_if_compared, moment_of_comparison, start_round
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import ids, submit, take
-from tests.app.loop import compare, evaluation_slates, make_prompts, make_what_a_round_needs, run_stage
+from tests.app.locks import wait_until_blocked
+from tests.app.loop import HOUR, compare, evaluation_slates, make_prompts, make_what_a_round_needs, run_stage
 
 
 @pytest.fixture
@@ -128,6 +129,21 @@ def test_a_submit_that_decides_does_not_wait_for_slates_that_others_work_on(
     assert (round.state, round.verdict["wins"], round.verdict["losses"]) == (RoundState.SUCCEEDED, 11, 0)
 
 
+def test_a_comparison_is_of_a_time_after_those_before_it_and_after_the_end_it_came_too_late_for(
+    session: Session, project: Project, round: Round, labeler: Person
+) -> None:
+    """Its submit asked for the time before it waited for the round."""
+    wins(session, round, labeler, project, 10)
+    last = session.scalars(select(func.max(Ranking.submitted_at))).one()
+    assert moment_of_comparison(session, round.id, last - HOUR) == last
+    assert moment_of_comparison(session, round.id, last + HOUR) == last + HOUR
+    session.rollback()
+    wins(session, round, labeler, project, 1)
+    state_of(session, round)
+    assert round.finished_at is not None
+    assert moment_of_comparison(session, round.id, last) > round.finished_at
+
+
 def test_a_rejected_candidate_leaves_what_was_said_of_it(
     session: Session, project: Project, round: Round, labeler: Person, admin: Person
 ) -> None:
@@ -152,18 +168,6 @@ def test_comparisons_that_decided_before_a_round_was_called_off_end_it_when_it_i
     answer = admin.get(api).json()
     assert (answer["state"], answer["win_rate"]["decision"], answer["win_rate"]["wins"]) == ("succeeded", "better", 11)
     assert 0.5 < answer["win_rate"]["low"] < answer["win_rate"]["wilson_low"]
-
-
-def wait_until_blocked(engine: Engine) -> None:
-    """Until a connection waits for a lock that another one holds."""
-    blocked = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for _ in range(10_000):
-            if connection.scalar(blocked):
-                return
-    raise AssertionError("nothing waited")
 
 
 def test_the_way_to_the_decision_is_told_look_by_look(

@@ -4,13 +4,15 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.labeling.models import Slate
+from app.labeling.models import Demonstration, Slate
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.projects.models import Project
+from app.prompts.models import Split
 from app.rounds import claims, results
 from app.rounds.models import Metric, RoundState, StageSample
 from tests.app.loop import (
     evaluation_slates,
+    make_prompts,
     run_stage,
 )
 from tests.app.rounds.stages import claim, claimed, make_loop, stage_of, start, take_over
@@ -41,6 +43,20 @@ def test_a_round_goes_through_its_stages_in_order_and_makes_a_candidate(session:
     assert candidate.parent_id == round.sft_policy_id
     reward_model = session.scalars(select(RewardModelVersion)).one()
     assert reward_model.source == "projects/loop/rounds/0001/reward/result"
+
+
+def test_what_sft_makes_is_what_the_next_stage_of_the_round_starts_from(session: Session, loop: Project) -> None:
+    for split in (Split.TRAIN, Split.VALIDATION):
+        session.add(Demonstration(prompt_id=make_prompts(session, loop, split)[0].id, text="Written by a person"))
+    round = start(session, loop, "sft", "reward", "ppo")
+    before = round.sft_policy_id
+    run_stage(session)
+    made = session.scalars(select(PolicyVersion).where(PolicyVersion.is_sft, PolicyVersion.number == 2)).one()
+    assert (round.sft_policy_id, made.parent_id) == (made.id, before)
+    run_stage(session)
+    run_stage(session)
+    candidate = session.get_one(PolicyVersion, round.candidate_id)
+    assert (candidate.number, candidate.is_sft, candidate.parent_id) == (3, False, made.id)
 
 
 def test_metrics_are_replaced_and_cut_back_when_a_stage_resumes(session: Session, loop: Project) -> None:

@@ -235,3 +235,40 @@ def test_the_rule_is_written_seen_and_changed_on_its_page(
 
 def test_a_project_without_a_rule_has_none_to_pause(admin: Person, project: Project) -> None:
     assert admin.post(f"{RULE}/pause").status_code == 404
+
+
+API = "/api/v1/projects/everyday/round-rule"
+
+
+def test_programs_write_the_rule_and_read_how_far_it_is(
+    session: Session, project: Project, admin: Person, researcher: Person
+) -> None:
+    missing = researcher.get(API)
+    assert (missing.status_code, missing.json()["code"]) == (404, "no_rule")
+    sent = {"num_rankings": 6, "least_hours": 0, "stages": ["reward"], "overrides": {"reward": {"num_epochs": 3}}}
+    written = admin.put(API, json=sent)
+    assert written.status_code == 200, written.text
+    assert {**written.json(), **sent} == written.json() == researcher.get(API).json()
+    assert written.json()["waits_for"] == ["2 more rankings"]
+    assert (written.json()["num_new_rankings"], written.json()["is_paused"]) == (4, False)
+    assert told(session) == ["round_rule.write"]
+    assert session.scalars(select(AuditEvent.account_id).where(AuditEvent.subject == rules.SUBJECT)).all() == [
+        admin.account.id
+    ]
+
+
+def test_a_program_pauses_the_rule_by_writing_that_it_is(session: Session, project: Project, admin: Person) -> None:
+    assert admin.put(API, json={"num_rankings": 1, "least_hours": 0, "is_paused": True}).json()["is_paused"] is True
+    assert not look(session)
+    assert admin.put(API, json={"num_rankings": 1, "least_hours": 0}).json()["is_paused"] is False
+    assert look(session)
+
+
+def test_only_admins_write_the_rule_and_what_could_never_start_is_refused(
+    session: Session, project: Project, admin: Person, researcher: Person, labeler: Person
+) -> None:
+    assert researcher.put(API, json={}).status_code == 403
+    assert labeler.get(API).status_code == 403
+    for wrong in ({"num_rankings": 0}, {"stages": ["soup"]}, {"overrides": {"ppo": {"kl_coef": -1}}}, {"what": 1}):
+        assert admin.put(API, json=wrong).status_code == 422
+    assert told(session) == []

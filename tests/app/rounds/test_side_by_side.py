@@ -3,11 +3,13 @@
 import re
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.projects.models import Project
 from app.rounds import claims, results
+from app.rounds.models import Round
 from app.rounds.service import cancel_round
 from tests.app.conftest import Person
 from tests.app.loop import make_what_a_round_needs, run_stage
@@ -50,6 +52,24 @@ def test_what_differs_stands_beside_each_other(researcher: Person) -> None:
     assert "At 2 with 0.1" in page
     assert "At 0 with 0.1" not in page  # what they wrote last
     assert "Prompt &lt;1&gt;" in page
+
+
+def test_figures_of_a_row_have_the_same_digits_and_their_unit(
+    researcher: Person, project: Project, session: Session
+) -> None:
+    first, second = (
+        next(stage for stage in round.stages if stage.recipe == "ppo")
+        for round in session.scalars(select(Round).where(Round.number < 3).order_by(Round.number))
+    )
+    first.result, second.result = {"held_out_kl": 4.25, "best_step": 1200}, {"held_out_kl": 12.5, "best_step": 80}
+    session.commit()
+    page = " ".join(researcher.get(f"{ROUNDS}/compare?rounds=1,2").text.split())
+    kl, step = (re.search(rf"{name} ?<?.*?</tr>", page) for name in ("held out kl", "best step"))
+    assert kl is not None
+    assert step is not None
+    assert "nats per completion" in kl.group()
+    assert re.findall(r'numeric">([^<]+)</td>', kl.group()) == ["4.25", "12.50"]
+    assert re.findall(r'numeric">([^<]+)</td>', step.group()) == ["1 200", "80"]  # split() takes the narrow space too
 
 
 def test_the_boxes_of_the_list_choose_the_rounds(researcher: Person) -> None:
