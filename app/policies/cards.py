@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.datasets.breakdowns import Counts
-from app.policies import lineage
+from app.policies import benchmarks, lineage
 from app.policies.labels import Source, ancestors_of, breakdown, sources_of
 from app.policies.limits import limits_of
 from app.policies.lineage import Line, Origin
-from app.policies.models import PolicyVersion
+from app.policies.models import PolicyBenchmark, PolicyVersion
 from app.policies.service import STARTER_SOURCE, policy_path
 from app.projects.models import Project
 from app.rounds.models import Stage
@@ -63,6 +63,7 @@ class Card:
     stages: list[Stage]
     base: Base
     limits: list[str]
+    benchmarks: list[PolicyBenchmark]
 
     @property
     def figures(self) -> Mapping[str, Any]:
@@ -90,6 +91,7 @@ def card_of(session: Session, settings: Settings, version: PolicyVersion) -> Car
             sources,
             (origin.stage.result or {}) if origin else {},
         ),
+        benchmarks=benchmarks.benchmarks_of(session, version),
     )
 
 
@@ -122,6 +124,8 @@ def markdown(project: Project, card: Card) -> str:
     parts += ["## Where it comes from\n", table(("", ""), origin_rows(card))]
     if "candidate_score" in card.figures:
         parts += [f"## Evaluation on {card.figures.get('num_prompts', 0)} test prompts\n", evaluation(card)]
+    if card.benchmarks:
+        parts += ["## Public tasks\n", public_tasks(card)]
     parts += ["## Known limits\n", "\n".join(f"- {limit}" for limit in card.limits) + "\n"]
     if card.sources:
         parts += ["## Labels\n", *(labels(source, counts) for source, counts in card.sources)]
@@ -174,6 +178,14 @@ def evaluation(card: Card) -> str:
         if figures.get(f"candidate_{name}") is not None
     ]
     return table(("", f"version {card.version.number}", before), rows)
+
+
+def public_tasks(card: Card) -> str:
+    rows = [
+        (row.task, row.metric, benchmarks.told(row), benchmarks.way_in_words(row), f"{row.num_examples:,}", row.harness)
+        for row in card.benchmarks
+    ]
+    return table(("task", "metric", "value ± standard error", "asked", "examples", "harness"), rows)
 
 
 def labels(source: Source, counts: Counts) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app import db, terminal
-from app.policies import service
+from app.policies import benchmark_commands, service
 from app.policies.models import PolicyVersion
 from app.projects.service import get_project
 
@@ -19,6 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(cli: typer.Typer) -> None:
     """Add this area's commands."""
     cli.add_typer(policy, name="policy")
+    benchmark_commands.register(policy)
 
 
 @policy.command("list")

@@ -2,7 +2,14 @@
 
 from fastapi import APIRouter
 
-from app.policies import download_routes, label_routes, score_routes, slate_queue_routes, try_out_routes
+from app.policies import (
+    benchmark_routes,
+    download_routes,
+    label_routes,
+    score_routes,
+    slate_queue_routes,
+    try_out_routes,
+)
 
 router = APIRouter()
 router.include_router(slate_queue_routes.router)
@@ -13,5 +20,6 @@ router.include_router(try_out_routes.router)
 
 api = APIRouter()
 api.include_router(slate_queue_routes.api)
+api.include_router(benchmark_routes.api)
 api.include_router(label_routes.api)
 api.include_router(download_routes.api)

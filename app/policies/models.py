@@ -63,3 +63,27 @@ class RewardModelVersion(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (UniqueConstraint("project_id", "number"),)
+
+
+class PolicyBenchmark(Base):
+    """One figure of a version on a public task, as the evaluation harness computed it. Only ever added to."""
+
+    __tablename__ = "policy_benchmark"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    policy_version_id: Mapped[int] = mapped_column(ForeignKey("policy_version.id"))
+    task: Mapped[str]
+    metric: Mapped[str]
+    filter: Mapped[str]  # how an answer was read out of a completion; "none" where nothing had to be
+    value: Mapped[float]
+    stderr: Mapped[float | None]
+    num_examples: Mapped[int]
+    num_fewshot: Mapped[int | None]  # answered examples before each question; null: the parts of a group differ
+    task_version: Mapped[str]
+    higher_is_better: Mapped[bool | None]
+    is_part: Mapped[bool]  # of a group of tasks that was asked for
+    harness: Mapped[str]  # its version
+    settings: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_policy_benchmark_policy_version", "policy_version_id"),)

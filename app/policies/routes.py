@@ -9,6 +9,7 @@ from app.db import SessionDep, clock
 from app.pages import render
 from app.people.access import Access, AdminAccess, ResearcherAccess
 from app.policies import graph, lineage, scores, service
+from app.policies.benchmarks import told, way_in_words
 from app.policies.cards import FIGURES, card_of
 from app.policies.history import LONGEST_REASON, history
 from app.policies.models import PolicyVersion
@@ -58,6 +59,8 @@ def show_version(request: Request, access: ResearcherAccess, version: FoundVersi
         version=version,
         card=card,
         figures_told=FIGURES,
+        told=told,
+        way_in_words=way_in_words,
         current=service.current_version(session, access.project),
         decisions=[change for change in history(session, access.project) if change.version == version.number],
         longest_reason=LONGEST_REASON,
