@@ -405,7 +405,7 @@ def test_a_provider_that_calls_itself_otherwise_is_not_asked(engine, settings, s
 
 
 def test_forged_ends_of_visits_are_slowed_down_and_good_ones_are_not(visitor, app, labeler, session, monkeypatch):
-    monkeypatch.setattr(service, "MOST_ATTEMPTS_BY_PLACE", 3)
+    monkeypatch.setattr(sessions, "MOST_ATTEMPTS_BY_PLACE", 3)
     for _ in range(3):
         assert visit(Person(app)).status_code == 303  # an office at nine: none of these counts
     assert session.scalar(select(func.count()).select_from(SignInAttempt)) == 0
@@ -423,7 +423,7 @@ def test_ends_of_visits_that_any_website_could_cause_lock_nobody_out(
     visitor, app, labeler, session, monkeypatch, has_cookie
 ):
     """A picture on any page sends a browser here, without our cookies; a link, with them."""
-    monkeypatch.setattr(service, "MOST_ATTEMPTS_BY_PLACE", 3)
+    monkeypatch.setattr(sessions, "MOST_ATTEMPTS_BY_PLACE", 3)
     address = "/sign-in/sso/return?state=forged&code=forged" if has_cookie else way_back(Person(app))
     for _ in range(sessions.MOST_ATTEMPTS_BY_PLACE + 1):
         browser = Person(app)
@@ -467,7 +467,7 @@ def test_signing_out_at_a_provider_in_trouble_is_no_refused_sign_in(visitor, ses
 
 
 def test_who_must_wait_has_nobody_asked_where_to_sign_out(visitor, session, identity_provider, monkeypatch):
-    monkeypatch.setattr(service, "MOST_ATTEMPTS_BY_PLACE", 0)
+    monkeypatch.setattr(sessions, "MOST_ATTEMPTS_BY_PLACE", 0)
     assert visitor.get("/sign-in/sso/sign-out").status_code == 429
     assert identity_provider.asked == []
 
