@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 from app.datasets import reports
 from app.datasets.errors import BadExport, SnapshotNotFound
 from app.datasets.exports import ExportChoice, export_chunks
+from app.datasets.filters import filter_of
 from app.datasets.imports import import_file
 from app.datasets.models import Snapshot
-from app.datasets.snapshots import create_snapshot, filter_of
+from app.datasets.snapshots import create_snapshot
 from app.db import clock
 from app.people.service import audit
 from app.projects.models import Project

@@ -27,18 +27,13 @@ from app.datasets.exports import (
     file_name_of,
     tag_of,
 )
+from app.datasets.filters import Content, SnapshotFilter
 from app.datasets.imports import FORMATS, Imported, find_import, list_imports
 from app.datasets.models import Snapshot
+from app.datasets.previews import preview
 from app.datasets.reading import rows_between
 from app.datasets.schemas import FilterQuery, ImportOut, SnapshotForm, SnapshotIn, SnapshotOut
-from app.datasets.snapshots import (
-    Content,
-    SnapshotFilter,
-    create_snapshot,
-    find_snapshot,
-    list_snapshots,
-    preview,
-)
+from app.datasets.snapshots import create_snapshot, find_snapshot, list_snapshots
 from app.datasets.uploads import answer_upload, run_upload
 from app.db import SessionDep, clock
 from app.labeling.models import FITTING_KINDS, SlateKind

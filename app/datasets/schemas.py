@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from app.datasets.snapshots import SnapshotFilter, filter_of
+from app.datasets.filters import SnapshotFilter, filter_of
 
 
 class FilterQuery(BaseModel):

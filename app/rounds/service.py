@@ -16,8 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.datasets.errors import NothingSelected
+from app.datasets.filters import Content, SnapshotFilter
 from app.datasets.models import Snapshot
-from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot
+from app.datasets.snapshots import create_snapshot
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.labeling.models import Ranking, Slate, SlateKind
 from app.notifications.watching import round_changed
