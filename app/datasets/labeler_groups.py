@@ -41,11 +41,8 @@ def is_held_out(pseudonym: str) -> bool:
 def groups_of(session: Session, project: Project) -> dict[LabelerGroup, set[int]]:
     """The ids of the labelers in each group, as they stand."""
     found: dict[LabelerGroup, set[int]] = {group: set() for group in LabelerGroup}
-    has_account = dict(
-        session.execute(select(Labeler.id, Labeler.account_id.is_not(None)).where(Labeler.project_id == project.id))
-        .tuples()
-        .all()
-    )
+    accounts = select(Labeler.id, Labeler.account_id.is_not(None)).where(Labeler.project_id == project.id)
+    has_account: dict[int, bool] = dict(session.execute(accounts).all())
     for person in people_of(session, project).values():
         is_of = {
             LabelerGroup.MEMBERS: has_account[person.labeler_id],

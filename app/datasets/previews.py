@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,10 @@ from app.prompts.models import Prompt, Split
 from app.statistics import Z_95
 
 MOST_COUNTED = 100_000
+A_WEEK, A_MONDAY = timedelta(days=7), datetime(2001, 1, 1, tzinfo=UTC)  # bins are ten times as fast as date_trunc
+DIGITS_OF_ESTIMATES = 3
+# What is chosen stays in memory while it is added up, and nothing is compiled for a query of a tenth of a second.
+QUICKLY = select(func.set_config("work_mem", "64MB", True), func.set_config("jit", "off", True))
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,11 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
     if Content.RANKINGS not in filter.contents:
         return Preview(num_demonstrations=written)
     conditions = chosen_facts(session, project, filter)
-    in_sample = session.scalars(select(func.count()).where(*conditions, RankingFacts.is_sampled)).one()
+    session.execute(QUICKLY)
+    in_sample = session.scalars(select(func.count()).where(*conditions, RankingFacts.is_sampled.is_(True))).one()
     is_estimate = in_sample * SAMPLE > MOST_COUNTED
     if is_estimate:
-        conditions.append(RankingFacts.is_sampled)
+        conditions.append(RankingFacts.is_sampled.is_(True))
     return _counted(session, conditions, SAMPLE if is_estimate else 1, written, num_examples)
 
 
@@ -86,7 +92,7 @@ def _counted(
         num_comparisons += comparisons * scale
         kinds[kind] += num * scale
         splits[split] += num * scale
-        weeks[week[:10]] += num * scale
+        weeks[datetime.fromisoformat(week).astimezone(UTC).date().isoformat()] += num * scale
         for version in of_versions:
             versions[version] += num * scale
     num_slates, squares = found.slates
@@ -107,7 +113,7 @@ def _counted(
 
 def _groups(chosen: CTE) -> Label[Any]:
     """[[kind, split, policy versions, Monday, rankings, comparisons], …]: few, whatever the number of rankings."""
-    week = func.date_trunc("week", func.timezone("UTC", chosen.c.submitted_at)).label("week")
+    week = func.date_bin(A_WEEK, chosen.c.submitted_at, A_MONDAY).label("week")
     by = chosen.c.kind, chosen.c.split, chosen.c.policy_versions, week
     groups = (
         select(*by, func.count().label("num"), func.sum(chosen.c.num_comparisons).label("comparisons"))
@@ -155,3 +161,8 @@ def _num_demonstrations(session: Session, project: Project, filter: SnapshotFilt
         .outerjoin(Labeler, Labeler.id == Demonstration.labeler_id)
         .where(*selected_demonstrations(session, project, filter))
     ).one()
+
+
+def rounded(estimate: int) -> int:
+    """An estimate without the digits that it does not know: 412,384 is 412,000."""
+    return int(float(f"{estimate:.{DIGITS_OF_ESTIMATES}g}"))

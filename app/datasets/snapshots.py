@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, exists, func, insert, literal, select, text
 from sqlalchemy.orm import Session
 
+from app.datasets.biases import Biases
 from app.datasets.breakdowns import count_labels
 from app.datasets.demonstrations import demonstration_rows, freeze_demonstrations
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
@@ -27,6 +28,7 @@ from app.datasets.filters import (
     selected_demonstrations,
 )
 from app.datasets.kwise import kwise_line
+from app.datasets.measures import measure
 from app.datasets.models import Snapshot, SnapshotRanking
 from app.datasets.reading import ranking_rows
 from app.datasets.rows import DemonstrationRow, RankingRow
@@ -109,6 +111,7 @@ def create_snapshot(
     *,
     name: str,
     filter: SnapshotFilter = EVERYTHING_THAT_FITS,
+    licence: str | None = None,
     account: Account | None,
     now: datetime,
 ) -> Snapshot:
@@ -120,6 +123,7 @@ def create_snapshot(
     check_choice(session, project, name, filter)
     snapshot_id = session.scalars(text("SELECT nextval('snapshot_id_seq')")).one()
     digest, sft_digest, counts, num_demonstrations = hashlib.sha256(), hashlib.sha256(), Counts(), 0
+    biases = Biases()
     if Content.RANKINGS in filter.contents:
         freeze_rankings(session, snapshot_id, selected(session, project, filter))
     if Content.DEMONSTRATIONS in filter.contents:
@@ -129,6 +133,7 @@ def create_snapshot(
     for row in ranking_rows(session, snapshot_id):
         digest.update(kwise_line(row))
         counts.add(row)
+        biases.add(row)
     for demonstration in demonstration_rows(session, snapshot_id):
         sft_digest.update(sft_line(demonstration))
         counts.add_demonstration(demonstration)
@@ -146,6 +151,8 @@ def create_snapshot(
         sha256=digest.hexdigest(),
         sft_sha256=sft_digest.hexdigest() if num_demonstrations else None,
         exporter_version=EXPORTER_VERSION,
+        licence=licence,
+        measured=measure(session, project, snapshot_id, biases) if counts.rankings else {},
         created_by=None if account is None else account.id,
         created_at=now,
     )

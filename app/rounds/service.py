@@ -146,7 +146,9 @@ def freeze_labels(
     contents = tuple(Content) if Recipe.REWARD in recipes else (Content.DEMONSTRATIONS,)
     name, chosen = snapshot_name(session, project, number), SnapshotFilter(contents=contents)
     try:
-        snapshot = create_snapshot(session, project, name=name, filter=chosen, account=account, now=now)
+        snapshot = create_snapshot(
+            session, project, name=name, filter=chosen, licence=project.licence, account=account, now=now
+        )
     except NothingSelected as error:
         raise NoDemonstrations(Split.TRAIN) from error
     if Recipe.SFT in recipes:
