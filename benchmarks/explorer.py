@@ -7,7 +7,9 @@ A third of the rankings are on slates that three people rank. Everything is made
 afterwards (about 4 GB a million rankings); half a year, 500 labelers, three splits, ten policy versions, four kinds of
 slates, two per cent of completions flagged, a tenth of rankings with ties. Each filter is counted through the function
 that the page and the API call, with its three examples and their texts, in a session of its own; the worst of the
-times is told beside the median. Prints a table; --write appends it to results/explorer.md.
+times is told beside the median. Then two snapshots of nine tenths of the rankings are compared, and rankings are
+submitted to slates that one person had ranked, with the triggers that keep what filters read and without. Prints
+tables; --write appends them to results/explorer.md.
 """
 
 import argparse
@@ -25,7 +27,9 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
 from app import db, embedded_postgres, migrate
+from app.datasets import comparison
 from app.datasets.filters import SnapshotFilter, filter_of, selected
+from app.datasets.models import Snapshot
 from app.datasets.previews import preview
 from app.labeling.models import Ranking
 from app.projects.models import Project
@@ -50,6 +54,37 @@ UPDATE completion SET policy_version_id = 1 + mod(prompt_id / 11, 10) FROM slate
 UPDATE ranking_item SET rank = rank - 1 WHERE mod(hashtext(ranking_id::text), 10) = 0 AND rank > 1;
 SELECT fill_ranking_facts()
 """
+
+# The first leaves out the first tenth of the rankings, the second the last tenth.
+SNAPSHOTS = """
+INSERT INTO snapshot (project_id, name, filter, num_rankings, num_comparisons, counts, sha256, exporter_version)
+SELECT 1, 'snapshot ' || nth, '{{}}', {num} * 9 / 10, 0,
+       '{{"kind": {{}}, "split": {{}}, "k": {{}}, "policy_version": {{}}}}', 'ab', 3
+FROM generate_series(1, 2) AS nth;
+INSERT INTO snapshot_ranking (snapshot_id, position, ranking_id, pseudonym)
+SELECT nth, position, id, 'labeler-' || labeler_id FROM (
+    SELECT id, labeler_id, row_number() OVER (ORDER BY submitted_at, id) AS position FROM ranking
+) AS placed JOIN generate_series(1, 2) AS nth
+    ON CASE nth WHEN 1 THEN position > {num} / 10 ELSE position <= {num} * 9 / 10 END
+"""
+
+# A second person ranks a slate as the first one did: what a submit stores, in one statement as there.
+ONCE_RANKED = """
+SELECT ranking_id FROM ranking_facts WHERE NOT is_shared AND kind = 'training' AND labeler_id <= 100
+ORDER BY ranking_id LIMIT :num OFFSET :skipped
+"""
+SUBMIT = """
+WITH stored AS (
+    INSERT INTO ranking (id, project_id, slate_id, labeler_id, slot, counted, order_shown, active_s, submitted_at)
+    SELECT gen_random_uuid(), project_id, slate_id, mod(labeler_id, 100) + 101, 2, true, order_shown, 20, now()
+    FROM ranking WHERE id = :id
+    RETURNING id, slate_id
+)
+INSERT INTO ranking_item (ranking_id, completion_id, slate_id, rank)
+SELECT stored.id, item.completion_id, stored.slate_id, item.rank
+FROM stored, ranking_item AS item WHERE item.ranking_id = :id
+"""
+SUBMITS = 200
 
 FILTERS: dict[str, SnapshotFilter] = {
     "everything that fits": filter_of(),
@@ -77,8 +112,8 @@ def main() -> None:
     parser.add_argument("--labelers", type=int, default=500)
     parser.add_argument("--write", action="store_true", help=f"append to {RESULTS.name}")
     arguments = parser.parse_args()
-    if not 1_000 <= arguments.rankings <= agreement.LARGEST:
-        parser.error(f"--rankings must be from 1,000 to {agreement.LARGEST:,}")
+    if not 10_000 <= arguments.rankings <= agreement.LARGEST:
+        parser.error(f"--rankings must be from 10,000 to {agreement.LARGEST:,}")
     folder = Path(tempfile.mkdtemp(prefix="podium-explorer-"))
     try:
         engine = db.connect(embedded_postgres.start(folder, fsync=False))
@@ -86,11 +121,12 @@ def main() -> None:
         agreement.make(engine, arguments.rankings, shared=SHARED, num_labelers=arguments.labelers)
         filled_s = vary(engine)
         lines = [line_of(engine, name, filter) for name, filter in FILTERS.items()]
+        others = [*compared(engine, arguments.rankings), *submitted(engine)]
         engine.dispose()
     finally:
         embedded_postgres.stop(folder)
         shutil.rmtree(folder, ignore_errors=True)
-    told = report(arguments, filled_s, lines)
+    told = report(arguments, filled_s, lines, others)
     print(told)
     if arguments.write:
         with RESULTS.open("a", encoding="utf-8") as file:
@@ -125,7 +161,47 @@ def line_of(engine: Engine, name: str, filter: SnapshotFilter) -> str:
     with Session(engine) as session:
         exact = exactly(session, filter)
     told = f"{found.num_rankings:,} ± {found.margin:,}" if found.is_estimate else f"{found.num_rankings:,}"
-    return f"| {name} | {told} | {exact:,} | {1e3 * statistics.median(seconds):.0f} ms | {1e3 * max(seconds):.0f} ms |"
+    return f"| {name} | {told} | {exact:,} | {in_ms(seconds)} |"
+
+
+def compared(engine: Engine, num: int) -> list[str]:
+    """A line for two large snapshots side by side, each time counted anew."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # keys hold by construction
+        for statement in SNAPSHOTS.format(num=num).split(";\n"):
+            connection.exec_driver_sql(statement)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE snapshot_ranking"))
+    seconds = []
+    for _ in range(3):
+        comparison.forget()
+        with Session(engine) as session:
+            one, other = (session.get_one(Snapshot, nth) for nth in (1, 2))
+            start = time.perf_counter()
+            found = comparison.compare(session, one, other)
+            seconds.append(time.perf_counter() - start)
+            assert found.numbers.added == found.numbers.removed == num // 10
+    return [f"| two snapshots of {num * 9 // 10:,} rankings side by side, the first time | {in_ms(seconds)} |"]
+
+
+def submitted(engine: Engine) -> list[str]:
+    """Lines for storing a ranking on a slate that somebody ranked before, with and without what filters read."""
+    lines = []
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for part, (words, state) in enumerate((("without", "DISABLE"), ("with", "ENABLE"))):
+            connection.execute(text(f"ALTER TABLE ranking_item {state} TRIGGER facts_of_items"))
+            wanted = {"num": SUBMITS, "skipped": part * SUBMITS}
+            seconds = []
+            for ranking_id in connection.scalars(text(ONCE_RANKED), wanted).all():
+                start = time.perf_counter()
+                connection.execute(text(SUBMIT), {"id": ranking_id})
+                seconds.append(time.perf_counter() - start)
+            lines.append(f"| storing a second ranking of a slate, {words} what filters read | {in_ms(seconds, 2)} |")
+    return lines
+
+
+def in_ms(seconds: list[float], digits: int = 0) -> str:
+    return f"{1e3 * statistics.median(seconds):.{digits}f} ms | {1e3 * max(seconds):.{digits}f} ms"
 
 
 def exactly(session: Session, filter: SnapshotFilter) -> int:
@@ -134,7 +210,7 @@ def exactly(session: Session, filter: SnapshotFilter) -> int:
     return session.scalars(query).one()
 
 
-def report(arguments: argparse.Namespace, filled_s: float, lines: list[str]) -> str:
+def report(arguments: argparse.Namespace, filled_s: float, lines: list[str], others: list[str]) -> str:
     machine = f"{TODAY}, {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
     return "\n".join(
         [
@@ -146,6 +222,10 @@ def report(arguments: argparse.Namespace, filled_s: float, lines: list[str]) -> 
             f"| filter | counted | in truth | median of {TIMES} | slowest |",
             "| --- | --- | --- | --- | --- |",
             *lines,
+            "",
+            "| what | median | slowest |",
+            "| --- | --- | --- |",
+            *others,
             "",
         ]
     )

@@ -138,6 +138,11 @@ def numbers_of(session: Session, one: Snapshot, other: Snapshot) -> Numbers:
     return _kept[key]
 
 
+def forget() -> None:
+    """Drop what this process keeps: the next comparison is counted anew."""
+    _kept.clear()
+
+
 def side_by_side(one: dict[str, int], other: dict[str, int]) -> list[tuple[str, int, int]]:
     """Name, in one, in the other; numbers by size."""
     names = sorted(one.keys() | other.keys(), key=lambda name: (len(name), name))

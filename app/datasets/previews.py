@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Label, func, select
+from sqlalchemy import CTE, ColumnElement, Label, func, select, true
 from sqlalchemy.orm import Session, selectinload
 
 from app.datasets.facts import SAMPLE, RankingFacts
@@ -62,10 +62,10 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
         return Preview(num_demonstrations=written)
     conditions = chosen_facts(session, project, filter)
     session.execute(QUICKLY)
-    in_sample = session.scalars(select(func.count()).where(*conditions, RankingFacts.is_sampled.is_(True))).one()
+    in_sample = session.scalars(select(func.count()).where(*conditions, RankingFacts.is_sampled == true())).one()
     is_estimate = in_sample * SAMPLE > MOST_COUNTED
     if is_estimate:
-        conditions.append(RankingFacts.is_sampled.is_(True))
+        conditions.append(RankingFacts.is_sampled == true())
     return _counted(session, conditions, SAMPLE if is_estimate else 1, written, num_examples)
 
 

@@ -12,7 +12,8 @@ depends_on = None
 # The rows of the rankings that count, stand, and have an item for each completion of their slate: a ranking's items may
 # come one after the other, and the last one completes it.
 WRITE = """
-CREATE FUNCTION write_ranking_facts(rankings uuid[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION write_ranking_facts(rankings uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
 INSERT INTO ranking_facts (
     ranking_id, project_id, slate_id, labeler_id, submitted_at, kind, split, prompt_kind, strength, asked_by, k,
     num_comparisons, has_ties, is_imported, is_shared, is_adjudicated, is_sampled, agreement, policy_versions, flags
@@ -37,15 +38,16 @@ CROSS JOIN LATERAL (
           WHERE item.ranking_id = ranking.id GROUP BY item.rank) AS ranks
 ) AS placed
 WHERE ranking.id = ANY (rankings) AND ranking.counted AND ranking.retracted_at IS NULL AND placed.num = slate.k
-ON CONFLICT DO NOTHING
-$$
+ON CONFLICT DO NOTHING;
+END $$
 """
 
 # What the rankings of a slate say of one another: whether there are several, and how alike they are. Of each two
 # completions it counts how many rankings put the one above the other, below it, and beside it; two rankings that say
 # the same agree, and one that ties agrees by half with one that does not. What a pick leaves open is not counted.
 COMPARE = """
-CREATE FUNCTION compare_ranking_facts(slates uuid[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION compare_ranking_facts(slates uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
 UPDATE ranking_facts SET is_shared = found.is_shared, agreement = found.agreement
 FROM (
     SELECT several.slate_id, several.num > 1 AS is_shared, alike.share AS agreement
@@ -71,14 +73,16 @@ FROM (
     ) AS alike ON several.num > 1 AND several.kind NOT IN ('gold', 'onboarding', 'repeat')
 ) AS found
 WHERE ranking_facts.slate_id = found.slate_id
-  AND (ranking_facts.is_shared, ranking_facts.agreement) IS DISTINCT FROM (found.is_shared, found.agreement)
-$$
+  AND (ranking_facts.is_shared, ranking_facts.agreement) IS DISTINCT FROM (found.is_shared, found.agreement);
+END $$
 """
 
+# Planned once a connection: to plan these statements takes ten times as long as to run them, and a submit waits for them.
 # Slates are locked first, as every service that submits, retracts or decides has done by then: two rankings of one
 # slate that came together would each be compared without the other.
 TRIGGERS = """
-CREATE FUNCTION ranking_items_came() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ranking_items_came() RETURNS trigger
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     complete uuid[];
     slates uuid[];
@@ -100,7 +104,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION ranking_was_retracted() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ranking_was_retracted() RETURNS trigger
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     PERFORM FROM slate WHERE id = NEW.slate_id FOR NO KEY UPDATE;
     DELETE FROM ranking_facts WHERE ranking_id = NEW.id;
@@ -108,7 +113,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION slate_was_decided() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION slate_was_decided() RETURNS trigger
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     PERFORM FROM slate WHERE id = NEW.slate_id FOR NO KEY UPDATE;
     UPDATE ranking_facts SET is_adjudicated = true WHERE slate_id = NEW.slate_id;
@@ -127,7 +133,8 @@ FOR EACH ROW EXECUTE FUNCTION slate_was_decided();
 
 # For what was ranked before there were triggers, ten thousand at a time.
 FILL = """
-CREATE FUNCTION fill_ranking_facts() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION fill_ranking_facts() RETURNS void
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     part uuid[];
 BEGIN
