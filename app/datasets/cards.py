@@ -172,9 +172,10 @@ def guidelines(found: Mapping[str, Any]) -> str:
 
 def biases(found: Mapping[str, Any]) -> str:
     lines = [
-        f"- Of two completions of different length, the longer one is preferred {estimate(found['longer_is_better'])}.",
-        f"- Of two completions, the one shown first is preferred {estimate(found['first_is_better'])}; the order shown"
-        " is drawn at random for each labeler, so one half is no bias.",
+        "- Of two completions of different length of which one is better, the longer one is:"
+        f" {estimate(found['longer_is_better'])}.",
+        f"- Of two completions of which one is better, the one shown first is: {estimate(found['first_is_better'])}."
+        " The order shown is drawn at random for each labeler: one half is no bias.",
     ]
     if found["ties"] is not None:
         lines.append(f"- {found['ties']:.1%} of the comparisons that people made are ties.")
@@ -184,9 +185,9 @@ def biases(found: Mapping[str, Any]) -> str:
 
 
 def estimate(found: Mapping[str, Any], *, is_share: bool = True) -> str:
-    """`73.1 % (95 % interval 71.0 % to 75.2 %)`, or why there is none."""
+    """`73.1% (95 % interval 71.0% to 75.2%)`, or why there is none."""
     if found["value"] is None:
-        return f"a share that is not known ({found['reason']})" if is_share else f"not known ({found['reason']})"
+        return f"not known ({found['reason']})"
     told = "{:.1%}" if is_share else "{:.2f}"
     if found["low"] is None:
         return f"{told.format(found['value'])} (too few prompts for an interval)"

@@ -137,8 +137,12 @@ def create(
     strength: Annotated[list[str] | None, typer.Option(help="How much better the better one is.")] = None,
     asked_by: Annotated[list[str] | None, typer.Option(help="disagreement or random.")] = None,
     origin: Annotated[list[str] | None, typer.Option(help="here or imported; both if left out.")] = None,
-    shared: Annotated[bool | None, typer.Option(help="Slates that several people ranked, or one.")] = None,
-    adjudicated: Annotated[bool | None, typer.Option(help="Slates that a researcher decided, or did not.")] = None,
+    shared: Annotated[
+        bool | None, typer.Option("--shared/--not-shared", help="Slates that several people ranked, or one.")
+    ] = None,
+    adjudicated: Annotated[
+        bool | None, typer.Option("--adjudicated/--not-adjudicated", help="Slates that a researcher decided, or not.")
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="As Hugging Face names it; the project's if left out.")] = None,
     as_json: JSONOption = False,
 ) -> None:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import ColumnElement, literal_column, or_, select
+from sqlalchemy import ColumnElement, any_, literal, literal_column, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.datasets.errors import BadFilter
@@ -141,7 +141,7 @@ def _of_slates(filter: SnapshotFilter) -> list[ColumnElement[bool]]:
         if values:
             found.append(column.in_(values))
     if filter.policy_versions:
-        found.append(or_(*(facts.policy_versions.any(number) for number in filter.policy_versions)))
+        found.append(or_(*(literal(number) == any_(facts.policy_versions) for number in filter.policy_versions)))
     if filter.flags:  # the first is what the index holds
         found += [facts.flags != literal_column("'{}'::text[]"), facts.flags.overlap(list(filter.flags))]
     if filter.without_flags:
