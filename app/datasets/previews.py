@@ -29,6 +29,7 @@ from app.statistics import Z_95
 MOST_COUNTED = 100_000
 A_WEEK, A_MONDAY = timedelta(days=7), datetime(2001, 1, 1, tzinfo=UTC)  # bins are ten times as fast as date_trunc
 DIGITS_OF_ESTIMATES = 3
+IN_SAMPLE = [RankingFacts.is_sampled == true()]  # not IS TRUE, which the sample's index does not know
 # What is chosen stays in memory while it is added up, and nothing is compiled for a query of a tenth of a second.
 QUICKLY = select(func.set_config("work_mem", "64MB", True), func.set_config("jit", "off", True))
 
@@ -62,10 +63,10 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
         return Preview(num_demonstrations=written)
     conditions = chosen_facts(session, project, filter)
     session.execute(QUICKLY)
-    in_sample = session.scalars(select(func.count()).where(*conditions, RankingFacts.is_sampled == true())).one()
+    in_sample = session.scalars(select(func.count()).where(*conditions, *IN_SAMPLE)).one()
     is_estimate = in_sample * SAMPLE > MOST_COUNTED
     if is_estimate:
-        conditions.append(RankingFacts.is_sampled == true())
+        conditions += IN_SAMPLE
     return _counted(session, conditions, SAMPLE if is_estimate else 1, written, num_examples)
 
 

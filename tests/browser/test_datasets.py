@@ -56,7 +56,7 @@ def test_a_researcher_imports_freezes_and_downloads(
     page.get_by_role("link", name="Datasets").first.click()
     page.get_by_label("training").uncheck()
     page.get_by_role("button", name="Show what this holds").click()
-    expect(page.get_by_text("12 imported")).to_be_visible()
+    expect(page.get_by_text("imported: 12")).to_be_visible()
     check_accessibility(page)
     page.get_by_label("Name").fill("First look")
     page.get_by_role("button", name="Freeze these labels").click()
