@@ -39,15 +39,16 @@ def test_hugging_face_reads_the_card(
 def test_the_longer_one_is_preferred_in_two_of_three_comparisons(
     session: Session, garden: Project, add_ranking: AddRanking
 ) -> None:
-    """Long over middle, short over long, short over middle … counted by hand: 1 of 3, then 3 of 3, one tie."""
+    """Counted by hand: 1 of 3, then 3 of 3, one tie, and two of one length, of which neither is longer."""
     texts = ("a", "middle", "the long one")
     add_ranking((1, 3, 2), texts=texts, kind=SlateKind.IMPORTED, prompt="One?")
     add_ranking((3, 2, 1), texts=texts, kind=SlateKind.IMPORTED, prompt="Two?")
     add_ranking((1, 1), texts=("same", "tied"), kind=SlateKind.PAIR, prompt="Three?")
+    add_ranking((1, 2), texts=("size", "same"), kind=SlateKind.PAIR, prompt="Four?")
     biases = freeze(session, garden).measured["biases"]
     assert (biases["longer_is_better"]["value"], biases["longer_is_better"]["num"]) == (pytest.approx(4 / 6), 6)
-    assert biases["longer_is_better"]["low"] is None  # three prompts
-    assert biases["ties"] == pytest.approx(1 / 7)
+    assert biases["longer_is_better"]["low"] is None  # four prompts
+    assert biases["ties"] == pytest.approx(1 / 8)
 
 
 def test_the_first_shown_is_held_against_what_was_shown_here_alone(
