@@ -1,7 +1,7 @@
 """What a filter selects now, counted and with examples, before anything is frozen.
 
-Up to MOST_COUNTED rankings are counted one by one. More are estimated from the rankings of one slate in SAMPLE: whole
-slates are drawn, by their ids, so a count n stands for SAMPLE · n and its standard error is
+Up to MOST_COUNTED rankings are counted one by one. What is surely more is estimated from the rankings of one slate in
+SAMPLE: whole slates are drawn, by their ids, so a count n stands for SAMPLE · n and its standard error is
 √((1 - 1/SAMPLE) Σ m²) · SAMPLE, with m the rankings that each drawn slate has (Bernoulli sampling of clusters;
 Särndal, Swensson and Wretman 1992, "Model Assisted Survey Sampling", section 3.2). Who ranked is not estimated: those
 met in the sample are a lower bound.
@@ -27,6 +27,7 @@ from app.prompts.models import Prompt, Split
 from app.statistics import Z_95
 
 MOST_COUNTED = 100_000
+SURELY = 1.05  # an estimate so far above that is above it in truth too: three of its standard errors
 A_WEEK, A_MONDAY = timedelta(days=7), datetime(2001, 1, 1, tzinfo=UTC)  # bins are ten times as fast as date_trunc
 DIGITS_OF_ESTIMATES = 3
 IN_SAMPLE = [RankingFacts.is_sampled == true()]  # not IS TRUE, which the sample's index does not know
@@ -64,7 +65,7 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
     conditions = chosen_facts(session, project, filter)
     session.execute(QUICKLY)
     in_sample = session.scalars(select(func.count()).where(*conditions, *IN_SAMPLE)).one()
-    is_estimate = in_sample * SAMPLE > MOST_COUNTED
+    is_estimate = in_sample * SAMPLE > SURELY * MOST_COUNTED
     if is_estimate:
         conditions += IN_SAMPLE
     return _counted(session, conditions, SAMPLE if is_estimate else 1, written, num_examples)
