@@ -8,6 +8,8 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from app import db, error_answers, health
+from app.datasets import comparison_routes as snapshot_comparisons
+from app.datasets import explorer_routes as explorer
 from app.datasets import routes as datasets
 from app.labeling import conversation_routes as conversations
 from app.labeling import demonstration_routes as demonstrations
@@ -47,6 +49,8 @@ AREAS = (
     quality,
     alarms,
     webhooks,
+    explorer,
+    snapshot_comparisons,
 )
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body

@@ -15,9 +15,12 @@ from sqlalchemy.orm import Session
 from app.datasets import reports
 from app.datasets.errors import BadExport, SnapshotNotFound
 from app.datasets.exports import ExportChoice, export_chunks
+from app.datasets.filters import filter_of
 from app.datasets.imports import import_file
+from app.datasets.labeler_groups import LabelerGroup
+from app.datasets.licences import licence_of
 from app.datasets.models import Snapshot
-from app.datasets.snapshots import create_snapshot, filter_of
+from app.datasets.snapshots import create_snapshot
 from app.db import clock
 from app.people.service import audit
 from app.projects.models import Project
@@ -30,6 +33,7 @@ snapshots = typer.Typer(help="Freeze rankings and demonstrations, and list what 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The file; gzipped or not.")]
 ProjectOption = Annotated[str, typer.Option("--project", "-p", help="The project's short name.")]
 TrialOption = Annotated[bool, typer.Option("--dry-run", help="Say what each line would become; store nothing.")]
+GROUPS = ", ".join(LabelerGroup)
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -116,10 +120,30 @@ def create(
     content: Annotated[list[str] | None, typer.Option(help="rankings or demonstrations; both if left out.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Kind of slate; may be repeated.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="train, validation or test; may be repeated.")] = None,
+    prompt_kind: Annotated[list[str] | None, typer.Option(help="Kind of prompt; may be repeated.")] = None,
     policy: Annotated[list[int] | None, typer.Option(help="Number of a policy version; may be repeated.")] = None,
     labeler: Annotated[list[str] | None, typer.Option(help="Pseudonym of a labeler; may be repeated.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help=f"Labelers who are {GROUPS}; may be repeated.")] = None,
+    without_group: Annotated[list[str] | None, typer.Option(help="Labelers who are not; may be repeated.")] = None,
     since: Annotated[str | None, typer.Option(help="First moment, ISO; UTC unless it says otherwise.")] = None,
     until: Annotated[str | None, typer.Option(help="First moment that is left out, ISO.")] = None,
+    min_k: Annotated[int | None, typer.Option(help="Fewest completions on a slate.")] = None,
+    max_k: Annotated[int | None, typer.Option(help="Most completions on a slate.")] = None,
+    min_agreement: Annotated[float | None, typer.Option(help="Least agreement of a slate, 0 to 1.")] = None,
+    max_agreement: Annotated[float | None, typer.Option(help="Most agreement of a slate, 0 to 1.")] = None,
+    flag: Annotated[list[str] | None, typer.Option(help="A completion has one of these flags.")] = None,
+    without_flag: Annotated[list[str] | None, typer.Option(help="No completion has any of these.")] = None,
+    ties: Annotated[str | None, typer.Option(help="with or without; both if left out.")] = None,
+    strength: Annotated[list[str] | None, typer.Option(help="How much better the better one is.")] = None,
+    asked_by: Annotated[list[str] | None, typer.Option(help="disagreement or random.")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="here or imported; both if left out.")] = None,
+    shared: Annotated[
+        bool | None, typer.Option("--shared/--not-shared", help="Slates that several people ranked, or one.")
+    ] = None,
+    adjudicated: Annotated[
+        bool | None, typer.Option("--adjudicated/--not-adjudicated", help="Slates that a researcher decided, or not.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="As Hugging Face names it; the project's if left out.")] = None,
     as_json: JSONOption = False,
 ) -> None:
     """Freeze the rankings and demonstrations that all the options allow."""
@@ -129,13 +153,29 @@ def create(
             contents=content,
             kinds=kind,
             splits=split,
+            prompt_kinds=prompt_kind,
             policy_versions=policy,
             labelers=labeler,
+            labeler_groups=group,
+            without_labeler_groups=without_group,
             since=since,
             until=until,
+            min_k=min_k,
+            max_k=max_k,
+            min_agreement=min_agreement,
+            max_agreement=max_agreement,
+            flags=flag,
+            without_flags=without_flag,
+            ties=ties,
+            strengths=strength,
+            asked_by=asked_by,
+            origins=origin,
+            is_shared=shared,
+            is_adjudicated=adjudicated,
         )
         name = name or f"{now:%Y-%m-%d %H:%M:%S} UTC"
-        snapshot = create_snapshot(session, found, name=name, filter=filter, account=None, now=now)
+        chosen = licence_of(licence) if licence else found.licence
+        snapshot = create_snapshot(session, found, name=name, filter=filter, licence=chosen, account=None, now=now)
         audit(session, None, "snapshot.create", f"snapshot:{snapshot.id}", project_id=found.id, name=snapshot.name)
         say(json.dumps(facts(snapshot)) if as_json else line(snapshot))
 

@@ -43,6 +43,15 @@ class BadFilter(DatasetError):
     code = "bad_filter"
 
 
+class UnknownLicence(DatasetError):
+    """No licence that a card can name has this name."""
+
+    code = "unknown_licence"
+
+    def __init__(self, licence: str) -> None:
+        super().__init__(f"There is no licence “{licence}” to choose; nothing was changed. Choose one of the list.")
+
+
 class BadExport(DatasetError):
     """The format, file or option does not exist, or does not fit the snapshot."""
 

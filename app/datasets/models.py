@@ -26,6 +26,8 @@ class Snapshot(Base):
     sha256: Mapped[str]  # of the canonical kwise JSONL
     sft_sha256: Mapped[str | None]  # of the canonical sft JSONL; null: it holds no demonstration
     exporter_version: Mapped[int]
+    licence: Mapped[str | None]  # a name that Hugging Face knows; null: nobody said
+    measured: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # for its card, when it was frozen
     created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets import cards
@@ -14,7 +13,9 @@ from app.datasets.errors import (
     BadFilter,
     NothingSelected,
     SnapshotNameTaken,
+    UnknownLicence,
 )
+from app.datasets.explorer_routes import form_of, told_of
 from app.datasets.exports import (
     ExportChoice,
     FileType,
@@ -27,32 +28,26 @@ from app.datasets.exports import (
     file_name_of,
     tag_of,
 )
+from app.datasets.filter_words import in_words
+from app.datasets.filters import SnapshotFilter
 from app.datasets.imports import FORMATS, Imported, find_import, list_imports
+from app.datasets.licences import licence_of
 from app.datasets.models import Snapshot
 from app.datasets.reading import rows_between
 from app.datasets.schemas import FilterQuery, ImportOut, SnapshotForm, SnapshotIn, SnapshotOut
-from app.datasets.snapshots import (
-    Content,
-    SnapshotFilter,
-    create_snapshot,
-    find_snapshot,
-    list_snapshots,
-    preview,
-)
+from app.datasets.snapshots import create_snapshot, find_snapshot, list_snapshots
 from app.datasets.uploads import answer_upload, run_upload
 from app.db import SessionDep, clock
-from app.labeling.models import FITTING_KINDS, SlateKind
 from app.pages import render
 from app.people.access import Access, ResearcherAccess
 from app.people.models import Account
 from app.people.service import audit
-from app.policies.models import PolicyVersion
-from app.prompts.models import Split
 
 router = APIRouter()
 api = APIRouter(tags=["datasets"])
 
 NUM_EXAMPLES = 3
+
 MEDIA_TYPES = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
 
 
@@ -71,15 +66,22 @@ def freeze(
     """Freeze what the form's filter selects."""
     try:
         with session.begin_nested():  # a refusal renders the page again, on a session that can still be used
-            snapshot = freeze_as(session, access, form.name, form.as_filter())
-    except (BadFilter, NothingSelected, SnapshotNameTaken) as error:
-        return page(request, session, access, status_code=422, query=form, name=form.name, problem=str(error))
+            snapshot = freeze_as(session, access, form.name, form.as_filter(), licence_of(form.licence))
+    except (BadFilter, NothingSelected, SnapshotNameTaken, UnknownLicence) as error:
+        typed = {"name": form.name, "licence": form.licence}
+        return page(request, session, access, status_code=422, query=form, problem=str(error), **typed)
     return RedirectResponse(f"/projects/{access.project.slug}/datasets/snapshots/{snapshot.id}", status_code=303)
 
 
-def freeze_as(session: Session, access: Access, name: str, filter: SnapshotFilter) -> Snapshot:
+def freeze_as(session: Session, access: Access, name: str, filter: SnapshotFilter, licence: str | None) -> Snapshot:
     snapshot = create_snapshot(
-        session, access.project, name=name, filter=filter, account=access.account, now=clock(session)
+        session,
+        access.project,
+        name=name,
+        filter=filter,
+        licence=licence,
+        account=access.account,
+        now=clock(session),
     )
     audit(
         session,
@@ -116,36 +118,21 @@ def page(
     problem: str | None = None,
     **shown: Any,
 ) -> Response:
-    try:
-        found = preview(session, access.project, query.as_filter(), num_examples=NUM_EXAMPLES)
-    except BadFilter as error:
-        found, status_code, problem = None, 422, str(error)
-    context: dict[str, Any] = {"name": "", "refused": None, "imported": None}
+    told = told_of(session, access, query)
+    if told["problem"]:
+        status_code = 422
+    elif problem:
+        told["problem"] = problem
+    context: dict[str, Any] = {**told, **form_of(session, access, query), "refused": None, "imported": None}
     return render(
         request,
         "datasets/index.html",
         status_code=status_code,
-        project=access.project,
         snapshots=list_snapshots(session, access.project),
-        preview=found,
-        problem=problem,
-        query=query,
-        contents=list(Content),
-        chosen_contents=query.contents or tuple(Content),
-        chosen_kinds=query.kinds or FITTING_KINDS,
-        chosen_splits=query.splits or tuple(Split),
-        kinds=list(SlateKind),
-        splits=list(Split),
-        policies=policy_numbers(session, access),
         imports=list_imports(session, access.project),
         formats=FORMATS,
         **(context | shown),
     )
-
-
-def policy_numbers(session: Session, access: Access) -> list[int]:
-    query = select(PolicyVersion.number).where(PolicyVersion.project_id == access.project.id)
-    return list(session.scalars(query.order_by(PolicyVersion.number)))
 
 
 @router.get("/projects/{slug}/datasets/snapshots/{snapshot_id}")
@@ -159,6 +146,7 @@ def snapshot_page(request: Request, session: SessionDep, access: ResearcherAcces
         project=access.project,
         snapshot=snapshot,
         creator=creator,
+        chosen=in_words(SnapshotFilter.model_validate(snapshot.filter)),
         examples=list(rows_between(session, snapshot.id, 1, NUM_EXAMPLES)),
         written=list(demonstrations_between(session, snapshot.id, 1, NUM_EXAMPLES)),
         address=str(request.base_url).rstrip("/"),
@@ -231,7 +219,8 @@ def list_as_json(session: SessionDep, access: ResearcherAccess) -> list[Snapshot
 @api.post("/projects/{slug}/snapshots", status_code=201)
 def create_as_json(session: SessionDep, access: ResearcherAccess, wanted: SnapshotIn) -> SnapshotOut:
     """Freeze what the filter selects."""
-    return SnapshotOut.model_validate(freeze_as(session, access, wanted.name, wanted.filter))
+    licence = wanted.licence or access.project.licence
+    return SnapshotOut.model_validate(freeze_as(session, access, wanted.name, wanted.filter, licence))
 
 
 @api.get("/projects/{slug}/snapshots/{snapshot_id}")

@@ -8,76 +8,38 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import ColumnElement, exists, func, insert, literal, select, text
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy.orm import Session
 
+from app.datasets.biases import Biases
 from app.datasets.breakdowns import count_labels
 from app.datasets.demonstrations import demonstration_rows, freeze_demonstrations
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
+from app.datasets.filters import (
+    EVERYTHING_THAT_FITS,
+    Content,
+    SnapshotFilter,
+    check_ranges,
+    selected,
+    selected_demonstrations,
+)
 from app.datasets.kwise import kwise_line
+from app.datasets.measures import measure
 from app.datasets.models import Snapshot, SnapshotRanking
 from app.datasets.reading import ranking_rows
 from app.datasets.rows import DemonstrationRow, RankingRow
 from app.datasets.sft import sft_line
-from app.labeling.models import FITTING_KINDS, Completion, Demonstration, Ranking, RankingItem, Slate, SlateKind
+from app.labeling.models import Ranking, Slate
 from app.people.models import Account, Labeler
-from app.policies.models import PolicyVersion
 from app.projects.models import Project
-from app.prompts.models import Prompt, Split
+from app.prompts.models import Prompt
 from app.quality.models import Adjudication
 
 EXPORTER_VERSION = 3  # raised when the bytes of an export change: a snapshot says which exporter hashed it
-
-
-class Content(StrEnum):
-    """What a snapshot may hold."""
-
-    RANKINGS = "rankings"
-    DEMONSTRATIONS = "demonstrations"
-
-
-class SnapshotFilter(BaseModel):
-    """Which labels a snapshot takes. Without any choice: rankings that count and fit the reward model, and what
-    people wrote. Kinds of slates and policy versions are of rankings alone; all else holds for demonstrations too.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    contents: tuple[Content, ...] = tuple(Content)
-    kinds: tuple[SlateKind, ...] = FITTING_KINDS
-    splits: tuple[Split, ...] = tuple(Split)
-    policy_versions: tuple[int, ...] = ()  # numbers; a slate is in when one of its completions is theirs; (): any
-    labelers: tuple[str, ...] = ()  # pseudonyms; (): all
-    since: AwareDatetime | None = None  # inclusive
-    until: AwareDatetime | None = None  # exclusive
-
-
-EVERYTHING_THAT_FITS = SnapshotFilter()
-
-
-def filter_of(**given: Any) -> SnapshotFilter:
-    """A filter from what a form or a command line gives; what is empty is left to the default.
-
-    Dates are ISO texts, UTC unless they say otherwise.  Raises BadFilter.
-    """
-    said = {name: value for name, value in given.items() if value}
-    try:
-        for name in ("since", "until"):
-            if name in said:
-                moment = datetime.fromisoformat(said[name])
-                said[name] = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return SnapshotFilter.model_validate(said)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise BadFilter(f"{problem['loc'][0]} cannot be {problem['input']!r}: {problem['msg']}.") from error
-    except ValueError as error:
-        raise BadFilter(f"A date is not an ISO date: {error}.") from error
 
 
 @dataclass
@@ -149,6 +111,7 @@ def create_snapshot(
     *,
     name: str,
     filter: SnapshotFilter = EVERYTHING_THAT_FITS,
+    licence: str | None = None,
     account: Account | None,
     now: datetime,
 ) -> Snapshot:
@@ -160,13 +123,17 @@ def create_snapshot(
     check_choice(session, project, name, filter)
     snapshot_id = session.scalars(text("SELECT nextval('snapshot_id_seq')")).one()
     digest, sft_digest, counts, num_demonstrations = hashlib.sha256(), hashlib.sha256(), Counts(), 0
+    biases = Biases()
     if Content.RANKINGS in filter.contents:
-        freeze_rankings(session, snapshot_id, selected(project, filter))
+        freeze_rankings(session, snapshot_id, selected(session, project, filter))
     if Content.DEMONSTRATIONS in filter.contents:
-        num_demonstrations = freeze_demonstrations(session, snapshot_id, selected_demonstrations(project, filter))
+        num_demonstrations = freeze_demonstrations(
+            session, snapshot_id, selected_demonstrations(session, project, filter)
+        )
     for row in ranking_rows(session, snapshot_id):
         digest.update(kwise_line(row))
         counts.add(row)
+        biases.add(row)
     for demonstration in demonstration_rows(session, snapshot_id):
         sft_digest.update(sft_line(demonstration))
         counts.add_demonstration(demonstration)
@@ -184,6 +151,8 @@ def create_snapshot(
         sha256=digest.hexdigest(),
         sft_sha256=sft_digest.hexdigest() if num_demonstrations else None,
         exporter_version=EXPORTER_VERSION,
+        licence=licence,
+        measured=measure(session, project, snapshot_id, biases) if counts.rankings else {},
         created_by=None if account is None else account.id,
         created_at=now,
     )
@@ -196,108 +165,11 @@ def create_snapshot(
 def check_choice(session: Session, project: Project, name: str, filter: SnapshotFilter) -> None:
     if not name:
         raise BadFilter("A snapshot needs a name; papers will cite it.")
-    check_dates(filter)
+    check_ranges(filter)
     # One snapshot at a time in a project, so that two of one name cannot pass this check together.
     session.execute(select(Project.id).where(Project.id == project.id).with_for_update(key_share=True))
     if session.scalar(select(exists().where(Snapshot.project_id == project.id, Snapshot.name == name))):
         raise SnapshotNameTaken(name)
-
-
-def check_dates(filter: SnapshotFilter) -> None:
-    if filter.since and filter.until and filter.since >= filter.until:
-        raise BadFilter(f"The dates leave nothing: {filter.since:%Y-%m-%d %H:%M} is not before the end.")
-
-
-def selected(project: Project, filter: SnapshotFilter) -> list[ColumnElement[bool]]:
-    """The conditions on rankings, joined to their slate, prompt and labeler, that the filter stands for."""
-    conditions: list[ColumnElement[bool]] = [
-        Ranking.project_id == project.id,
-        Ranking.counted.is_(True),
-        Ranking.retracted_at.is_(None),
-        Slate.kind.in_(filter.kinds),
-        Prompt.split.in_(filter.splits),
-    ]
-    if filter.policy_versions:
-        conditions.append(
-            exists()
-            .where(Completion.slate_id == Slate.id, Completion.policy_version_id == PolicyVersion.id)
-            .where(PolicyVersion.number.in_(filter.policy_versions))
-        )
-    if filter.labelers:
-        conditions.append(Labeler.pseudonym.in_(filter.labelers))
-    return conditions + within(filter, Ranking.submitted_at)
-
-
-def selected_demonstrations(project: Project, filter: SnapshotFilter) -> list[ColumnElement[bool]]:
-    """The conditions on demonstrations, joined to their prompt and labeler."""
-    conditions: list[ColumnElement[bool]] = [
-        Prompt.project_id == project.id,
-        Prompt.split.in_(filter.splits),
-        Demonstration.retracted_at.is_(None),
-    ]
-    if filter.labelers:
-        conditions.append(Labeler.pseudonym.in_(filter.labelers))
-    return conditions + within(filter, Demonstration.created_at)
-
-
-def within(filter: SnapshotFilter, at: InstrumentedAttribute[datetime]) -> list[ColumnElement[bool]]:
-    since = [at >= filter.since] if filter.since else []
-    return since + ([at < filter.until] if filter.until else [])
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a filter selects now, before anything is frozen."""
-
-    num_rankings: int
-    num_comparisons: int
-    num_demonstrations: int
-    kinds: dict[str, int]
-    splits: dict[str, int]
-    labelers: int
-    examples: Sequence[Ranking]  # the newest
-
-
-def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_examples: int = 3) -> Preview:
-    """Count what the filter selects. Raises BadFilter."""
-    check_dates(filter)
-    rankings = (
-        select(Ranking.id, Ranking.submitted_at, Ranking.labeler_id, Slate.kind, Prompt.split)
-        .join(Slate, Slate.id == Ranking.slate_id)
-        .join(Prompt, Prompt.id == Slate.prompt_id)
-        .join(Labeler, Labeler.id == Ranking.labeler_id)
-        .where(*selected(project, filter), literal(Content.RANKINGS in filter.contents))
-        .cte("selected")
-    )
-    better, worse = aliased(RankingItem), aliased(RankingItem)
-    comparisons = (
-        select(func.count())
-        .select_from(rankings)
-        .join(better, better.ranking_id == rankings.c.id)
-        .join(worse, (worse.ranking_id == rankings.c.id) & (better.rank < worse.rank))
-    )
-    demonstrations = (
-        select(func.count(Demonstration.id))
-        .join(Prompt, Prompt.id == Demonstration.prompt_id)
-        .outerjoin(Labeler, Labeler.id == Demonstration.labeler_id)
-        .where(*selected_demonstrations(project, filter), literal(Content.DEMONSTRATIONS in filter.contents))
-    )
-    kinds = select(rankings.c.kind, func.count()).group_by(rankings.c.kind).order_by(rankings.c.kind)
-    splits = select(rankings.c.split, func.count()).group_by(rankings.c.split)
-    newest = select(rankings.c.id).order_by(rankings.c.submitted_at.desc(), rankings.c.id).limit(num_examples)
-    by_kind = {kind.value: count for kind, count in session.execute(kinds)}
-    by_split: dict[Split, int] = dict(session.execute(splits).all())
-    return Preview(
-        num_rankings=sum(by_kind.values()),
-        num_comparisons=session.scalars(comparisons).one(),
-        num_demonstrations=session.scalars(demonstrations).one(),
-        kinds=by_kind,
-        splits={split.value: by_split[split] for split in Split if split in by_split},
-        labelers=session.scalars(select(func.count(rankings.c.labeler_id.distinct()))).one(),
-        examples=session.scalars(
-            select(Ranking).where(Ranking.id.in_(newest)).order_by(Ranking.submitted_at.desc(), Ranking.id)
-        ).all(),
-    )
 
 
 def freeze_rankings(session: Session, snapshot_id: int, conditions: Sequence[ColumnElement[bool]]) -> None:

@@ -81,6 +81,8 @@ class Project(Base):
     worthwhile_win_rate: Mapped[float] = mapped_column(Float, server_default=text("0.6"))  # below it: not better enough
     promotes_at_lower_bound: Mapped[float | None] = mapped_column(Float)  # win rate's; null: a person promotes
 
+    licence: Mapped[str | None]  # of the labels, unless a snapshot says another; null: nobody said
+
     __table_args__ = (
         CheckConstraint("slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name="slug_is_plain"),
         CheckConstraint("4 <= min_k AND min_k <= max_k AND max_k <= 9", name="k_range"),

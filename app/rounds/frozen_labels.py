@@ -8,8 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets.errors import NothingSelected
+from app.datasets.filters import Content, SnapshotFilter
 from app.datasets.models import Snapshot
-from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot
+from app.datasets.snapshots import create_snapshot
 from app.people.models import Account
 from app.projects.models import Project
 from app.prompts.models import Split
@@ -27,7 +28,9 @@ def freeze_labels(
     contents = tuple(Content) if Recipe.REWARD in recipes else (Content.DEMONSTRATIONS,)
     name, chosen = snapshot_name(session, project, number), SnapshotFilter(contents=contents)
     try:
-        snapshot = create_snapshot(session, project, name=name, filter=chosen, account=account, now=now)
+        snapshot = create_snapshot(
+            session, project, name=name, filter=chosen, licence=project.licence, account=account, now=now
+        )
     except NothingSelected as error:
         raise NoDemonstrations(Split.TRAIN) from error
     if Recipe.SFT in recipes:

@@ -56,7 +56,7 @@ def test_a_researcher_imports_freezes_and_downloads(
     page.get_by_role("link", name="Datasets").first.click()
     page.get_by_label("training").uncheck()
     page.get_by_role("button", name="Show what this holds").click()
-    expect(page.get_by_text("12 imported")).to_be_visible()
+    expect(page.get_by_text("imported: 12")).to_be_visible()
     check_accessibility(page)
     page.get_by_label("Name").fill("First look")
     page.get_by_role("button", name="Freeze these labels").click()
@@ -149,3 +149,40 @@ def test_picks_decisions_and_demonstrations_are_told_and_downloaded(
     assert download.value.suggested_filename == "everyday-both-sft.jsonl"
     content = Path(download.value.path()).read_bytes()
     assert hashlib.sha256(content).hexdigest() == session.scalars(select(Snapshot.sft_sha256)).one()
+
+
+def test_counts_follow_what_a_researcher_chooses_and_so_does_the_address(
+    page: Page,
+    sign_in: Callable[[Page, Person], None],
+    researcher: Person,
+    session: Session,
+    project: Project,
+    check_accessibility: Callable[[Page], None],
+) -> None:
+    for ranks in ([1, 2, 3, 4], [1, 1, 2, 3], [1, 2, 2, 2]):
+        rank(session, make_slate(session, make_prompts(session, project, Split.TRAIN)[0]), ranks)
+    session.commit()
+    sign_in(page, researcher)
+    page.goto("/projects/everyday/datasets")
+    holds = page.get_by_role("region", name="This choice holds")
+    holds.get_by_label("Name").fill("Tied")
+    page.get_by_text("More: agreement, K, ties").click()
+    page.get_by_label("Ties", exact=True).select_option("with")
+    expect(page.get_by_role("listitem").filter(has_text="with ties")).to_be_visible()
+    expect(holds.get_by_text("2", exact=True).first).to_be_visible()
+    expect(holds.get_by_label("Name")).to_have_value("Tied")  # what was typed outlives the count
+    assert page.url.endswith("/datasets?ties=with")
+    check_accessibility(page)
+    holds.get_by_role("button", name="Freeze these labels").click()
+    expect(page.get_by_role("heading", name="Tied")).to_be_visible()
+    assert session.scalars(select(Snapshot.num_rankings)).one() == 2
+    check_accessibility(page)
+    page.goto("/projects/everyday/datasets?ties=with")
+    page.get_by_label("Leave out: with ties").click()
+    expect(page.get_by_text("every label that fits a reward model")).to_be_visible()
+    page.get_by_label("Name").fill("All")
+    page.get_by_role("button", name="Freeze these labels").click()
+    page.get_by_role("link", name="Compare with another snapshot").click()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("heading", name="The first that were added")).to_be_visible()
+    check_accessibility(page)

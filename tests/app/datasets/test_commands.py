@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 from app import db
 from app.datasets import commands
 from app.datasets.commands import write_whole
-from app.datasets.errors import ImportRefused, SnapshotNotFound
-from app.datasets.models import Snapshot
+from app.datasets.errors import BadFilter, ImportRefused, SnapshotNotFound, UnknownLicence
+from app.datasets.models import Snapshot, SnapshotRanking
 from app.labeling.models import Ranking
 from app.projects.models import Project
 from app.terminal import CannotStart
@@ -108,6 +108,23 @@ def test_filters_of_the_command_line_are_the_snapshots(
     snapshot = session.scalars(select(Snapshot)).one()
     assert snapshot.counts["kind"] == {"gold": 1}
     assert snapshot.filter["until"] == "2026-06-01T00:00:00Z"
+
+
+def test_the_command_line_chooses_by_all_that_the_page_does(
+    podium: Any, add_ranking: AddRanking, garden: Project, session: Session
+) -> None:
+    add_ranking()
+    kept = add_ranking((1, 2, 2, 3), flags=(["Rude"], [], [], []))
+    said = (
+        "--ties with --flag Rude --without-flag Wrong --min-k 4 --max-k 4 --origin here --not-shared --not-adjudicated"
+    )
+    more = "--group imported --without-group paused --licence cc-by-4.0 --prompt-kind imported --policy 1"
+    podium("snapshot", "create", "garden", *said.split(), *more.split())
+    snapshot = session.scalars(select(Snapshot)).one()
+    assert (snapshot.num_rankings, snapshot.licence) == (1, "cc-by-4.0")
+    assert session.scalars(select(SnapshotRanking.ranking_id)).one() == kept.id
+    podium("snapshot", "create", "garden", "--licence", "mine", refused=UnknownLicence)
+    podium("snapshot", "create", "garden", "--min-agreement", "2", refused=BadFilter)
 
 
 def test_what_people_wrote_is_frozen_and_exported_alone(

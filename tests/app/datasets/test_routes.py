@@ -138,7 +138,7 @@ def test_the_card_tells_what_the_snapshot_holds(researcher: Person, add_ranking:
     add_ranking()
     snapshot = researcher.post(API, json={"name": "May"}).json()
     card = researcher.get(f"{SNAPSHOTS}/{snapshot['id']}/card").text
-    assert card.startswith("# Garden: May")
+    assert "\n# Garden: May\n" in card
     assert snapshot["sha256"] in card
     assert "| demonstrations | none |" in card
 

@@ -17,9 +17,11 @@ from sqlalchemy.orm import Session
 from app.datasets import exports
 from app.datasets.errors import BadExport, NothingSelected
 from app.datasets.exports import ExportChoice, export_chunks
+from app.datasets.filters import Content, SnapshotFilter
 from app.datasets.imports import import_file
 from app.datasets.models import Snapshot
-from app.datasets.snapshots import Content, SnapshotFilter, create_snapshot, preview
+from app.datasets.previews import preview
+from app.datasets.snapshots import create_snapshot
 from app.labeling.models import Demonstration
 from app.labeling.task_models import Writing, WritingEnd, WritingTask
 from app.people.models import Labeler

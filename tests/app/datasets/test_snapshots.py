@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
+from app.datasets.filters import SnapshotFilter
 from app.datasets.kwise import kwise_line
 from app.datasets.models import Snapshot, SnapshotRanking
 from app.datasets.reading import ranking_rows
-from app.datasets.snapshots import SnapshotFilter, create_snapshot, find_snapshot
+from app.datasets.snapshots import create_snapshot, find_snapshot
 from app.labeling.models import Ranking, SlateKind, Strength
 from app.people.models import Labeler
 from app.projects.models import Project
