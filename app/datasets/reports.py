@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.datasets.formats import REMARKS
+from app.datasets.readers.given import REMARKS
 
 # What the counts of a report mean, in the order in which people read them: (name, one of it, many of it).
 COUNTED = (
@@ -43,6 +43,10 @@ def remarks(report: dict[str, Any]) -> list[str]:
         f"{counts[code]:,} records: {meaning} ({lines_in_words(lines[code], counts[code])})"
         for code, meaning in REMARKS.items()
         if counts.get(code)
+    ]
+    said += [
+        f"the file states its {claim} (from line {line}); whoever publishes what is made of it owes it that"
+        for claim, line in report.get("claims", {}).items()
     ]
     if len(report["k"]) > 1:
         said.append("slates by size: " + ", ".join(f"K = {k}: {count:,}" for k, count in by_size(report["k"])))

@@ -1,12 +1,13 @@
 """Prompts enter here: duplicates are found, and each group is hashed to its side of the split and to its use."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, insert, select, true
+from sqlalchemy import ColumnElement, select, text, true
 from sqlalchemy.orm import Session
 
 from app.batches import batches
@@ -101,20 +102,46 @@ def place_batch(
             split, use = sides.setdefault(group, (split_of(project, group), use_of(project, group)))
             new_near[normal] = digest
             new[digest] = {
-                "project_id": project.id,
                 "messages": messages,
                 "text_hash": digest,
                 "group_key": group,
-                "split": split,
-                "use": use,
-                "kind": kind,
-                "import_id": import_id,
+                "split": split.value,
+                "use": use.value,
             }
             outcomes.append(("added", digest))
-    if new:
-        returning = insert(Prompt).returning(Prompt.id, sort_by_parameter_order=True)
-        ids |= zip(new, session.scalars(returning, list(new.values())), strict=True)
+    inserted = insert_prompts(session, project, list(new.values()), kind, import_id)
+    ids |= inserted
+    elsewhere = [digest for digest in new if digest not in inserted]  # added by another transaction meanwhile
+    if elsewhere:
+        ids |= stored_ids(session, project, elsewhere)
+        outcomes = [("duplicate" if digest in elsewhere else outcome, digest) for outcome, digest in outcomes]
     return [PlacedPrompt(ids[digest], outcome) for outcome, digest in outcomes]
+
+
+INSERT_PROMPTS = text(
+    """
+    INSERT INTO prompt (project_id, messages, text_hash, group_key, split, use, kind, import_id)
+    SELECT :project_id, CAST(given.messages AS jsonb), given.text_hash, given.group_key, given.split, given.use,
+           :kind, :import_id
+    FROM unnest(CAST(:messages AS text[]), CAST(:text_hash AS bytea[]), CAST(:group_key AS text[]),
+                CAST(:split AS text[]), CAST(:use AS text[])) AS given (messages, text_hash, group_key, split, use)
+    ON CONFLICT (project_id, text_hash) DO NOTHING
+    RETURNING text_hash, id
+    """
+)  # arrays: a thousand rows with one statement that is the same each time
+
+
+def insert_prompts(
+    session: Session, project: Project, rows: Sequence[dict[str, Any]], kind: PromptKind, import_id: int | None
+) -> dict[bytes, int]:
+    """Hash -> id of those that were inserted; a hash that is there already is not."""
+    if not rows:
+        return {}
+    columns = {name: [row[name] for row in rows] for name in ("text_hash", "group_key", "split", "use")}
+    messages = [json.dumps(row["messages"], ensure_ascii=False) for row in rows]
+    shared = {"project_id": project.id, "kind": kind.value, "import_id": import_id}
+    result = session.execute(INSERT_PROMPTS, {"messages": messages, **columns, **shared})
+    return {bytes(digest): prompt_id for digest, prompt_id in result}
 
 
 def stored_ids(session: Session, project: Project, hashes: Sequence[bytes]) -> dict[bytes, int]:

@@ -150,7 +150,7 @@ def test_an_empty_file_is_refused(session: Session, garden: Project, what: str, 
 
 def test_a_format_that_does_not_exist_is_refused(session: Session, garden: Project) -> None:
     with pytest.raises(UnknownFormat, match="kwise"):
-        bring(session, garden, RANKED, format="stiennon")
+        bring(session, garden, RANKED, format="spreadsheet")
     with pytest.raises(ImportRefused, match="line 1: chosen is missing"):
         bring(session, garden, RANKED, format="hh")
 

@@ -1,0 +1,74 @@
+"""What an imported slate or ranking is known by: hashes of what it says, and of nothing else.
+
+So the same content is found again in another order of lines or completions, in two files, packed, or exported by us.
+Pure.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID, uuid5
+
+from app.datasets.readers.given import GivenRanking, GivenSlate
+
+SLATES = UUID("5f0c7c1e-6a0b-5c0e-9a53-0f7f2f1a9d12")  # the namespace of imported slates' ids
+
+
+@dataclass(frozen=True)
+class KnownBy:
+    """The ids of one ranking of a file. slate_id: None where the labeler's other rankings decide, see shared_slate."""
+
+    ranking_id: UUID
+    slate_id: UUID | None
+
+
+def places_of(slate: GivenSlate) -> list[int]:
+    """Each completion's place among the slate's texts in their alphabet: a file's order says nothing."""
+    keys = [(completion.text, completion.external_id or "") for completion in slate.completions]
+    places = [0] * len(keys)
+    for place, position in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
+        places[position] = place
+    return places
+
+
+def content_of(project_id: int, slate: GivenSlate) -> UUID:
+    """The same for the same prompt and completions; a file's own id of a slate tells it from others of these."""
+    texts = sorted(completion.text for completion in slate.completions)
+    return uuid5(SLATES, json.dumps([project_id, slate.key, slate.messages, texts], sort_keys=True))
+
+
+def completion_id(slate_id: UUID, place: int) -> UUID:
+    return uuid5(slate_id, f"completion {place}")
+
+
+def shared_slate(content: UUID, number: int) -> UUID:
+    """The number-th slate of this content that several labelers judge; all but the first hold repeated judgements."""
+    return uuid5(content, f"shared {number}")
+
+
+def in_places(ranks: Sequence[int], places: Sequence[int]) -> list[int]:
+    """The ranks in the order of the places."""
+    ordered = [0] * len(ranks)
+    for rank, place in zip(ranks, places, strict=True):
+        ordered[place] = rank
+    return ordered
+
+
+@dataclass
+class Identities:
+    """The ids of one file's rankings. A record that a file repeats is another judgement, unless it has an id."""
+
+    occurrences: Counter[UUID] = field(default_factory=Counter)
+
+    def of(self, slate: GivenSlate, content: UUID, ranking: GivenRanking, places: Sequence[int]) -> KnownBy:
+        if slate.key is not None:  # the file says which slate it is: one ranking of it by each labeler
+            return KnownBy(uuid5(content, ranking.labeler or ""), content)
+        says = json.dumps([ranking.labeler, ranking.original_id, in_places(ranking.ranks, places), ranking.is_pick])
+        judgement = uuid5(content, says)
+        if ranking.original_id is None:
+            self.occurrences[judgement] += 1
+            if (occurrence := self.occurrences[judgement]) > 1:
+                judgement = uuid5(judgement, str(occurrence))
+        # Nobody knows whether two rankings without a name are one person's: each has a slate of its own.
+        return KnownBy(judgement, uuid5(judgement, "slate") if ranking.labeler is None else None)
