@@ -35,7 +35,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 TRUSTED_S = 1.0  # so long after its last use a connection is taken to be alive
 
@@ -112,6 +112,11 @@ def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> En
     )
     SessionFactory.configure(bind=engine)
     return engine
+
+
+def connect_apart(engine: Engine, *, application: str) -> Engine:
+    """The same database, with connections that no request waits for: opened when used, closed afterwards."""
+    return create_engine(engine.url, poolclass=NullPool, connect_args=_connect_arguments(application))
 
 
 def connect_loop(url: str, *, application: str = "podium", **pool: Any) -> AsyncEngine:

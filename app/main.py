@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from app import db, error_answers, health
+from app.datasets import import_routes as imports
 from app.datasets import routes as datasets
 from app.labeling import conversation_routes as conversations
 from app.labeling import demonstration_routes as demonstrations
@@ -47,8 +48,9 @@ AREAS = (
     quality,
     alarms,
     webhooks,
+    datasets,
 )
-AREAS_THAT_TAKE_FILES = (prompts, datasets)
+AREAS_THAT_TAKE_FILES = (prompts, imports)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
 
 

@@ -24,8 +24,15 @@ class KnownBy:
 
 
 def places_of(slate: GivenSlate) -> list[int]:
-    """Each completion's place among the slate's texts in their alphabet: a file's order says nothing."""
-    keys = [(completion.text, completion.external_id or "") for completion in slate.completions]
+    """Each completion's place among the slate's texts in their alphabet: a file's order says nothing.
+
+    Where texts are the same, what else is known of them decides, and their ranks last.
+    """
+    ranks = zip(*(ranking.ranks for ranking in slate.rankings), strict=True)
+    keys = [
+        (completion.text, completion.external_id or "", json.dumps(completion.facts, sort_keys=True), given)
+        for completion, given in zip(slate.completions, ranks, strict=True)
+    ]
     places = [0] * len(keys)
     for place, position in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
         places[position] = place

@@ -16,7 +16,7 @@ from app.projects.models import Project
 MAX_PROBLEMS = 20  # bad records named before a file is given up
 MAX_EXAMPLES = 50  # lines named in a report under each remark
 MAX_CLAIMS = 10
-CLAIMS = ("license", "licence", "attribution", "source")  # fields in which a file says where it comes from
+CLAIMS = ("license", "licence", "attribution")  # fields in which a file says what its use is bound to
 
 T = TypeVar("T")
 

@@ -158,8 +158,8 @@ def known_rankings(running: Import, ranking_ids: Sequence[UUID]) -> dict[UUID, t
         return {}
     query = select(RankingItem.ranking_id, RankingItem.slate_id, RankingItem.completion_id, RankingItem.rank)
     items: dict[UUID, list[tuple[UUID, UUID, int]]] = defaultdict(list)
-    for ranking_id, *item in running.session.execute(query.where(RankingItem.ranking_id == any_of(list(picks)))):
-        items[ranking_id].append((item[0], item[1], item[2]))
+    for item in running.session.execute(query.where(RankingItem.ranking_id == any_of(list(picks)))):
+        items[item.ranking_id].append((item.slate_id, item.completion_id, item.rank))
     return {ranking_id: (ranks_by_place(items[ranking_id]), is_pick) for ranking_id, is_pick in picks.items()}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from app.datasets.models import DatasetImport
 from app.datasets.readers.given import REMARKS
 
 # What the counts of a report mean, in the order in which people read them: (name, one of it, many of it).
@@ -60,3 +61,11 @@ def by_size(sizes: dict[str, int]) -> list[tuple[str, int]]:
 def lines_in_words(lines: Sequence[int], total: int) -> str:
     shown = ", ".join(map(str, lines[:LINES_SHOWN]))
     return f"line{'s' if total > 1 else ''} {shown}{' …' if total > LINES_SHOWN else ''}"
+
+
+def seconds_left(record: DatasetImport) -> float | None:
+    """An estimate from the pace so far; None before there is one."""
+    if record.heartbeat_at is None or not 0 < record.num_bytes_read < record.num_bytes:
+        return None
+    taken_s = (record.heartbeat_at - record.created_at).total_seconds()
+    return taken_s * (record.num_bytes - record.num_bytes_read) / record.num_bytes_read

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from app import db
-from app.datasets import commands
+from app.datasets import commands, import_commands
 from app.datasets.commands import write_whole
 from app.datasets.errors import ImportRefused, SnapshotNotFound
 from app.datasets.models import Snapshot
@@ -36,7 +36,8 @@ def podium(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
         with db.SessionFactory.begin() as session:
             yield session
 
-    monkeypatch.setattr(commands, "open_session", open_session)
+    for module in (commands, import_commands):
+        monkeypatch.setattr(module, "open_session", open_session)
     cli = typer.Typer()
     commands.register(cli)
 
@@ -66,6 +67,22 @@ def test_rankings_are_imported_once_and_said_so(podium: Any, pairs: Path, garden
     assert "my pairs.jsonl (trl): 1 prompt, 1 slate" in podium("import", "rankings", pairs, "-p", "garden").output
     assert "nothing has changed" in podium("import", "rankings", pairs, "-p", "garden").output
     assert session.scalar(select(func.count(Ranking.id))) == 1
+
+
+def test_a_dry_run_shows_each_line_and_writes_all_of_them(
+    podium: Any, pairs: Path, garden: Project, session: Session
+) -> None:
+    records = [PAIR, PAIR | {"chosen": "Car"}, *(PAIR | {"rejected": f"Car {number}"} for number in range(60))]
+    pairs.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    table, every = pairs.with_suffix(".csv"), pairs.with_suffix(".lines")
+    shown = podium("import", "rankings", pairs, "-p", "garden", "--dry-run", "--lines", table).output
+    assert "left out" in shown
+    assert "the first 50 of 62 lines" in shown
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 63
+    podium("import", "rankings", pairs, "-p", "garden", "--dry-run", "--lines", every)
+    assert [json.loads(line)["line"] for line in every.read_text(encoding="utf-8").splitlines()] == [*range(1, 63)]
+    podium("import", "rankings", pairs, "-p", "garden", "--lines", pairs.parent / "no" / "x.csv", refused=CannotStart)
+    assert session.scalar(select(func.count(Ranking.id))) == 0
 
 
 def test_a_program_reads_the_report_as_json(podium: Any, pairs: Path, garden: Project) -> None:
