@@ -8,10 +8,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID, uuid5
 
 from app.datasets.readers.given import GivenRanking, GivenSlate
 
+encode = json.JSONEncoder(sort_keys=True).encode  # made once: dumps makes one a call
 SLATES = UUID("5f0c7c1e-6a0b-5c0e-9a53-0f7f2f1a9d12")  # the namespace of imported slates' ids
 
 
@@ -28,11 +30,19 @@ def places_of(slate: GivenSlate) -> list[int]:
 
     Where texts are the same, what else is known of them decides, and their ranks last.
     """
-    ranks = zip(*(ranking.ranks for ranking in slate.rankings), strict=True)
+    texts = [completion.text for completion in slate.completions]
+    if len(set(texts)) == len(texts):
+        return places_in_order(texts)
+    by_labeler = sorted(slate.rankings, key=lambda ranking: ranking.labeler or "")
+    ranks = zip(*(ranking.ranks for ranking in by_labeler), strict=True)
     keys = [
-        (completion.text, completion.external_id or "", json.dumps(completion.facts, sort_keys=True), given)
+        (completion.text, completion.external_id or "", encode(completion.facts), given)
         for completion, given in zip(slate.completions, ranks, strict=True)
     ]
+    return places_in_order(keys)
+
+
+def places_in_order(keys: Sequence[Any]) -> list[int]:
     places = [0] * len(keys)
     for place, position in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
         places[position] = place
@@ -42,7 +52,7 @@ def places_of(slate: GivenSlate) -> list[int]:
 def content_of(project_id: int, slate: GivenSlate) -> UUID:
     """The same for the same prompt and completions; a file's own id of a slate tells it from others of these."""
     texts = sorted(completion.text for completion in slate.completions)
-    return uuid5(SLATES, json.dumps([project_id, slate.key, slate.messages, texts], sort_keys=True))
+    return uuid5(SLATES, encode([project_id, slate.key, slate.messages, texts]))
 
 
 def completion_id(slate_id: UUID, place: int) -> UUID:
@@ -71,7 +81,7 @@ class Identities:
     def of(self, slate: GivenSlate, content: UUID, ranking: GivenRanking, places: Sequence[int]) -> KnownBy:
         if slate.key is not None:  # the file says which slate it is: one ranking of it by each labeler
             return KnownBy(uuid5(content, ranking.labeler or ""), content)
-        says = json.dumps([ranking.labeler, ranking.original_id, in_places(ranking.ranks, places), ranking.is_pick])
+        says = encode([ranking.labeler, ranking.original_id, in_places(ranking.ranks, places), ranking.is_pick])
         judgement = uuid5(content, says)
         if ranking.original_id is None:
             self.occurrences[judgement] += 1

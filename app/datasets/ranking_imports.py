@@ -76,11 +76,12 @@ class Judged:
 
 @dataclass
 class Pending:
-    """A slate to be written, or to get further rankings."""
+    """A slate to be written, or to get further rankings. ids: of its completions, by their places."""
 
     given: GivenSlate
     places: list[int]
     prompt_id: int
+    ids: list[UUID]
     rankings: list[Judged] = field(default_factory=list)
 
 
@@ -226,8 +227,10 @@ def write_new(running: Import, new: Sequence[Judged], outcomes: dict[int, Outcom
     pending: dict[UUID, Pending] = {}
     for judgement in new:
         assert judgement.slate_id is not None
-        slate = pending.setdefault(judgement.slate_id, Pending(judgement.slate, judgement.places, judgement.prompt_id))
-        slate.rankings.append(judgement)
+        if judgement.slate_id not in pending:
+            ids = [completion_id(judgement.slate_id, place) for place in range(len(judgement.places))]
+            pending[judgement.slate_id] = Pending(judgement.slate, judgement.places, judgement.prompt_id, ids)
+        pending[judgement.slate_id].rankings.append(judgement)
     overlaps = overlaps_of(running, list(pending))
     added = {slate_id: slate for slate_id, slate in pending.items() if slate_id not in overlaps}
     labelers = find_labelers(running, [labeler_name(running, judgement.ranking) for judgement in new])
@@ -236,8 +239,8 @@ def write_new(running: Import, new: Sequence[Judged], outcomes: dict[int, Outcom
     for slate_id, slate in pending.items():
         for slot, judgement in enumerate(slate.rankings, start=overlaps.get(slate_id, 0) + 1):
             labeler_id = labelers[labeler_name(running, judgement.ranking)]
-            rankings.append(ranking_values(running, slate_id, slot, judgement, labeler_id))
-            items += item_values(slate_id, judgement)
+            rankings.append(ranking_values(running, slate_id, slot, judgement, labeler_id, slate.ids))
+            items += item_values(slate_id, judgement, slate.ids)
     copy_rows(running.session, Slate, (slate_values(running, slate_id, slate) for slate_id, slate in added.items()))
     copy_rows(
         running.session,
@@ -344,7 +347,7 @@ def slate_values(running: Import, slate_id: UUID, slate: Pending) -> dict[str, A
 def completion_values(slate_id: UUID, slate: Pending) -> Iterator[dict[str, Any]]:
     for position, (completion, place) in enumerate(zip(slate.given.completions, slate.places, strict=True)):
         yield {
-            "id": completion_id(slate_id, place),
+            "id": slate.ids[place],
             "slate_id": slate_id,
             "position": position,
             "text": completion.text,
@@ -355,7 +358,9 @@ def completion_values(slate_id: UUID, slate: Pending) -> Iterator[dict[str, Any]
         }
 
 
-def ranking_values(running: Import, slate_id: UUID, slot: int, judgement: Judged, labeler_id: int) -> dict[str, Any]:
+def ranking_values(
+    running: Import, slate_id: UUID, slot: int, judgement: Judged, labeler_id: int, ids: Sequence[UUID]
+) -> dict[str, Any]:
     ranking = judgement.ranking
     order = ranking.order_shown if ranking.order_shown is not None else range(len(ranking.ranks))
     return {
@@ -365,7 +370,7 @@ def ranking_values(running: Import, slate_id: UUID, slot: int, judgement: Judged
         "labeler_id": labeler_id,
         "slot": slot,
         "counted": True,
-        "order_shown": [completion_id(slate_id, judgement.places[position]) for position in order],
+        "order_shown": [ids[judgement.places[position]] for position in order],
         "is_pick": ranking.is_pick,
         "strength": None if ranking.strength is None else ranking.strength.value,
         "note": ranking.note,
@@ -375,12 +380,12 @@ def ranking_values(running: Import, slate_id: UUID, slot: int, judgement: Judged
     }
 
 
-def item_values(slate_id: UUID, judgement: Judged) -> Iterator[dict[str, Any]]:
+def item_values(slate_id: UUID, judgement: Judged, ids: Sequence[UUID]) -> Iterator[dict[str, Any]]:
     ranking = judgement.ranking
     for position, (rank, place) in enumerate(zip(ranking.ranks, judgement.places, strict=True)):
         yield {
             "ranking_id": judgement.known_by.ranking_id,
-            "completion_id": completion_id(slate_id, place),
+            "completion_id": ids[place],
             "slate_id": slate_id,
             "rank": rank,
             "quality": None if ranking.qualities is None else ranking.qualities[position],

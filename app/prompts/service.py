@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, select, text, true
+from sqlalchemy import ColumnElement, LargeBinary, String, any_, literal, select, text, true
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
 from app.batches import batches
 from app.projects.models import Project
@@ -145,15 +147,22 @@ def insert_prompts(
 
 
 def stored_ids(session: Session, project: Project, hashes: Sequence[bytes]) -> dict[bytes, int]:
-    query = select(Prompt.text_hash, Prompt.id).where(Prompt.project_id == project.id, Prompt.text_hash.in_(hashes))
+    query = select(Prompt.text_hash, Prompt.id).where(
+        Prompt.project_id == project.id, Prompt.text_hash == one_of_these(hashes, LargeBinary())
+    )
     return dict(session.execute(query).all())
+
+
+def one_of_these(values: Iterable[Any], type_: TypeEngine[Any]) -> Any:
+    """One parameter whatever their number: the statement is always the same, and is planned once."""
+    return any_(literal(list(values), ARRAY(type_)))
 
 
 def near_ids(session: Session, project: Project, groups: Sequence[str]) -> dict[str, int]:
     """Normal text -> prompt, of the stored prompts that share a group with the given ones."""
     query = (
         select(Prompt.messages, Prompt.id)
-        .where(Prompt.project_id == project.id, Prompt.group_key.in_(set(groups)))
+        .where(Prompt.project_id == project.id, Prompt.group_key == one_of_these(set(groups), String()))
         .order_by(Prompt.id.desc())  # the oldest stands for its near-duplicates
     )
     return {normal_text(messages): prompt_id for messages, prompt_id in session.execute(query)}
@@ -163,7 +172,7 @@ def sides_of(session: Session, project: Project, groups: Sequence[str]) -> dict[
     """The sides of the groups that are stored: they stay, even when the project's shares have changed since."""
     query = (
         select(Prompt.group_key, Prompt.split, Prompt.use)
-        .where(Prompt.project_id == project.id, Prompt.group_key.in_(set(groups)))
+        .where(Prompt.project_id == project.id, Prompt.group_key == one_of_these(set(groups), String()))
         .distinct()
     )
     return {group: (split, use) for group, split, use in session.execute(query)}
