@@ -76,7 +76,8 @@ def in_places(ranks: Sequence[int], places: Sequence[int]) -> list[int]:
 class Identities:
     """The ids of one file's rankings. A record that a file repeats is another judgement, unless it has an id."""
 
-    occurrences: Counter[UUID] = field(default_factory=Counter)
+    seen: set[int] = field(default_factory=set)  # half of each id: of a million, 80 MB and not 200
+    repeats: Counter[int] = field(default_factory=Counter)
 
     def of(self, slate: GivenSlate, content: UUID, ranking: GivenRanking, places: Sequence[int]) -> KnownBy:
         if slate.key is not None:  # the file says which slate it is: one ranking of it by each labeler
@@ -84,8 +85,14 @@ class Identities:
         says = encode([ranking.labeler, ranking.original_id, in_places(ranking.ranks, places), ranking.is_pick])
         judgement = uuid5(content, says)
         if ranking.original_id is None:
-            self.occurrences[judgement] += 1
-            if (occurrence := self.occurrences[judgement]) > 1:
-                judgement = uuid5(judgement, str(occurrence))
+            judgement = self.occurrence_of(judgement)
         # Nobody knows whether two rankings without a name are one person's: each has a slate of its own.
         return KnownBy(judgement, uuid5(judgement, "slate") if ranking.labeler is None else None)
+
+    def occurrence_of(self, judgement: UUID) -> UUID:
+        half = judgement.int >> 64
+        if half not in self.seen:
+            self.seen.add(half)
+            return judgement
+        self.repeats[half] += 1
+        return uuid5(judgement, str(self.repeats[half]))

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from app.datasets import line_log, reports
+from app.datasets.errors import ImportRefused
 from app.datasets.files import CONTAINERS
 from app.datasets.importing import Watch
 from app.datasets.imports import Imported, import_file
@@ -81,7 +82,7 @@ def import_demonstrations(
 def run_import(
     what: str, path: Path, slug: str, format: str | None, is_trial: bool, lines: Path | None, as_json: bool
 ) -> None:
-    with readable(path) as file, open_session() as session, watched(file, path) as watch:
+    with readable(path) as file, open_session() as session, every_problem_said(), watched(file, path) as watch:
         project, now = get_project(session, slug), clock(session)
         imported = import_file(
             session, project, what, file, path.name, format=format, now=now, is_trial=is_trial, watch=watch
@@ -117,6 +118,17 @@ def show_lines(lines: Sequence[Line], total: int) -> None:
     Console().print(table)
     if total > len(lines):
         say(f"… the first {len(lines)} of {total:,} lines; --lines FILE writes all of them.")
+
+
+@contextmanager
+def every_problem_said() -> Iterator[None]:
+    """The error's one sentence names the first line alone; the others stand above it."""
+    try:
+        yield
+    except ImportRefused as error:
+        for problem in error.problems[1:]:
+            typer.echo(str(problem), err=True)
+        raise
 
 
 def write_lines(path: Path, log: LineLog) -> None:

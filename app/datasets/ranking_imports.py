@@ -14,7 +14,6 @@ from sqlalchemy import any_, bindparam, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
-from app.batches import batches
 from app.datasets.copying import copy_rows
 from app.datasets.errors import BadRecord
 from app.datasets.files import container_of, records
@@ -31,6 +30,7 @@ from app.prompts.models import PromptKind
 from app.prompts.service import PlacedPrompt, place_batch
 
 BATCH_SIZE = 500  # records written with a handful of statements
+BATCH_LETTERS = 8_000_000  # of their completions: a batch of the longest lines would not fit into memory
 # What a file may say of a completion beyond its text.
 COMPLETION_COLUMNS = ("seed", "temperature", "top_p", "finish_reason", "logprob", "token_ids", "tokenizer_sha256")
 
@@ -48,11 +48,24 @@ def write_rankings(running: Import, file: BinaryIO, format: str | None) -> str:
         return ""
     understood = running.read(chain([first], found), RANKING_FORMATS[format])
     identities = Identities()
-    for batch in batches(understood, BATCH_SIZE):
+    for batch in bounded_batches(understood):
         if not running.problems:  # after the first one, the rest is only looked through for others
             write_batch(running, batch, identities)
         running.tell()
     return format
+
+
+def bounded_batches(understood: Iterable[tuple[int, Given]]) -> Iterator[list[tuple[int, Given]]]:
+    batch: list[tuple[int, Given]] = []
+    num_letters = 0
+    for line, given in understood:
+        batch.append((line, given))
+        num_letters += sum(len(completion.text) for slate in given.slates for completion in slate.completions)
+        if len(batch) == BATCH_SIZE or num_letters > BATCH_LETTERS:
+            yield batch
+            batch, num_letters = [], 0
+    if batch:
+        yield batch
 
 
 @dataclass

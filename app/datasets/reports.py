@@ -36,12 +36,12 @@ def remarks(report: dict[str, Any]) -> list[str]:
     """What else is to be said of the file, with the lines it is said of."""
     counts, lines = report["counts"], report["lines"]
     said = [
-        f"{counts[code]:,} of {counts['lines']:,} records {meaning} ({lines_in_words(lines[code], counts[code])})"
+        f"{counts[code]:,} of {records(counts['lines'])} {meaning} ({lines_in_words(lines[code], counts[code])})"
         for code, meaning in SKIPPED.items()
         if counts.get(code)
     ]
     said += [
-        f"{counts[code]:,} records: {meaning} ({lines_in_words(lines[code], counts[code])})"
+        f"{records(counts[code])}: {meaning} ({lines_in_words(lines[code], counts[code])})"
         for code, meaning in REMARKS.items()
         if counts.get(code)
     ]
@@ -52,6 +52,10 @@ def remarks(report: dict[str, Any]) -> list[str]:
     if len(report["k"]) > 1:
         said.append("slates by size: " + ", ".join(f"K = {k}: {count:,}" for k, count in by_size(report["k"])))
     return said
+
+
+def records(number: int) -> str:
+    return f"{number:,} record{'' if number == 1 else 's'}"
 
 
 def by_size(sizes: dict[str, int]) -> list[tuple[str, int]]:

@@ -12,7 +12,10 @@ RANKS = {"a1": [1, 2], "a2": [2, 1], "equal": [1, 1]}
 
 
 def read_votes(record: Record) -> Given:
-    """{prompt, completions: [two of {id, text}], votes: [{annotator, value: "a1", "a2" or "equal"}]}."""
+    """{prompt, completions: [two of {id, text}], votes: [{annotator, value: "a1", "a2" or "equal"}]}.
+
+    Votes on one text twice are kept: they tell how people judge.
+    """
     if "completions" not in record:
         raise BadRecord("the two texts are not here, only their ids: put them in as completions (docs/imports.md)")
     items = list_of_objects(record, "completions", at_least=2, at_most=2)
@@ -21,8 +24,6 @@ def read_votes(record: Record) -> Given:
         for place, item in enumerate(items, start=1)
     ]
     votes = list_of_objects(record, "votes", at_least=1, at_most=1000)
-    if completions[0].text == completions[1].text:
-        return Given([], ["same_text"])
     rankings = [vote_ranking(place, vote) for place, vote in enumerate(votes, start=1)]
     names = [ranking.labeler for ranking in rankings]
     if len(set(names)) < len(names):

@@ -93,6 +93,8 @@ def test_a_program_reads_the_report_as_json(podium: Any, pairs: Path, garden: Pr
 def test_a_refused_file_and_a_missing_one_are_told_apart(
     podium: Any, pairs: Path, garden: Project, session: Session
 ) -> None:
+    pairs.write_text('{"chosen": 1, "rejected": 2}\n{"chosen": 3, "rejected": 4}\n{', encoding="utf-8")
+    assert "line 2: chosen and" in podium("import", "rankings", pairs, "-p", "garden", refused=ImportRefused).output
     pairs.write_text("{", encoding="utf-8")
     assert "line 1" in str(podium("import", "rankings", pairs, "-p", "garden", refused=ImportRefused).exception)
     missing = podium("import", "rankings", pairs.with_name("no.jsonl"), "-p", "garden", refused=CannotStart)
