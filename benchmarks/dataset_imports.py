@@ -32,6 +32,10 @@ from app.projects.models import Project
 from benchmarks.resident import reset_peak, resident_mb
 
 RESULTS = Path(__file__).parent / "results" / "datasets.md"
+COLUMNS = (
+    *("file", "rows", "bytes a row", "new comparisons", "seconds", "rows/s", "comparisons/s"),
+    *("CPU s, Python + Postgres", "peak MB", "added MB"),
+)
 SIZES = range(4, 10)  # K
 PAIRS_A_RANKING = sum(k * (k - 1) // 2 for k in SIZES) / len(SIZES)
 WORDS = ("the", "a", "of", "to", "and", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")
@@ -39,13 +43,16 @@ WORDS = ("the", "a", "of", "to", "and", "in", "is", "it", "you", "that", "he", "
 
 @dataclass(frozen=True)
 class Measured:
-    """One import. resident_mb: its peak, and by how much that is above what the process held before."""
+    """One import. cpu_s: of this process and of Postgres's, who wait for each other: the time on a machine without
+    other work. resident_mb: its peak, and by how much that is above what the process held before.
+    """
 
     name: str
     rows: int
     comparisons: int
     num_bytes: int
     seconds: float
+    cpu_s: tuple[float, float]
     resident_mb: float
     added_mb: float
 
@@ -58,7 +65,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="podium-imports-"))
     try:
         server = embedded_postgres.start(folder / "postgres")
-        measured = [*measure_all(server, folder, arguments.comparisons)]
+        measured = []
+        for one in measure_all(server, folder, arguments.comparisons):
+            print(one, flush=True)  # the next one takes minutes
+            measured.append(one)
     finally:
         embedded_postgres.stop(folder / "postgres")
         shutil.rmtree(folder, ignore_errors=True)
@@ -127,16 +137,24 @@ def measure(engine: Engine, name: str, path: Path) -> Measured:
         project = session.query(Project).first() or Project(slug="p", name="P", flags=[])
         session.add(project)
         session.flush()
-        before = resident_mb("VmRSS")
+        backend = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        before, cpu_before = resident_mb("VmRSS"), (time.process_time(), cpu_of(backend))
         reset_peak()
         began = time.perf_counter()
         now = db.clock(session)
         counts = import_file(session, project, "rankings", file, path.name, now=now).report["counts"]
         session.commit()
         seconds = time.perf_counter() - began
+        cpu_s = time.process_time() - cpu_before[0], cpu_of(backend) - cpu_before[1]
     comparisons = counts.get("comparisons", 0)
     peak = resident_mb("VmHWM")
-    return Measured(name, counts["lines"], comparisons, path.stat().st_size, seconds, peak, peak - before)
+    return Measured(name, counts["lines"], comparisons, path.stat().st_size, seconds, cpu_s, peak, peak - before)
+
+
+def cpu_of(process: int) -> float:
+    """Seconds that a process has computed, as Linux counts them."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def report(measured: list[Measured]) -> str:
@@ -147,14 +165,14 @@ def report(measured: list[Measured]) -> str:
         f" {platform.python_version()}, embedded Postgres with fsync on the same machine, load"
         f" {os.getloadavg()[2]:.1f} by other work.",
         "",
-        "| file | rows | bytes a row | new comparisons | seconds | rows/s | comparisons/s | peak MB | of which added |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| " + " | ".join(COLUMNS) + " |",
+        "| --- " * len(COLUMNS) + "|",
     ]
     for one in measured:
         pace = f"{one.rows / one.seconds:,.0f} | {one.comparisons / one.seconds:,.0f}"
         lines.append(
             f"| {one.name} | {one.rows:,} | {one.num_bytes / one.rows:,.0f} | {one.comparisons:,} | {one.seconds:,.0f}"
-            f" | {pace} | {one.resident_mb:,.0f} | {one.added_mb:,.0f} |"
+            f" | {pace} | {one.cpu_s[0]:,.0f} + {one.cpu_s[1]:,.0f} | {one.resident_mb:,.0f} | {one.added_mb:,.0f} |"
         )
     return "\n".join(lines)
 
