@@ -39,6 +39,7 @@ COLUMNS = (
 SIZES = range(4, 10)  # K
 PAIRS_A_RANKING = sum(k * (k - 1) // 2 for k in SIZES) / len(SIZES)
 WORDS = ("the", "a", "of", "to", "and", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as")
+TEXT = " ".join(random.Random(2).choices(WORDS, k=100_000))  # cut at random: texts of words, made quickly
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ class Measured:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=50_000)
+    parser.add_argument("--pairs", type=int, help="of TRL, if others than the comparisons")
     parser.add_argument("--write", action="store_true", help=f"append to {RESULTS.name}")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="podium-imports-"))
     try:
         server = embedded_postgres.start(folder / "postgres")
         measured = []
-        for one in measure_all(server, folder, arguments.comparisons):
+        for one in measure_all(server, folder, arguments.comparisons, arguments.pairs or arguments.comparisons):
             print(one, flush=True)  # the next one takes minutes
             measured.append(one)
     finally:
@@ -79,7 +81,7 @@ def main() -> None:
             file.write(told + "\n")
 
 
-def measure_all(server: str, folder: Path, num_comparisons: int) -> Iterator[Measured]:
+def measure_all(server: str, folder: Path, num_comparisons: int, num_pairs: int) -> Iterator[Measured]:
     kwise = folder / "kwise.jsonl"
     backwards = folder / "backwards.jsonl"
     write(kwise, kwise_records(int(num_comparisons / PAIRS_A_RANKING)))
@@ -89,7 +91,7 @@ def measure_all(server: str, folder: Path, num_comparisons: int) -> Iterator[Mea
     yield measure(engine, "the same, backwards", backwards)
     engine.dispose()
     pairs = folder / "pairs.jsonl"
-    write(pairs, pair_records(num_comparisons))
+    write(pairs, pair_records(num_pairs))
     engine = fresh_database(server, "pairs")
     yield measure(engine, "TRL pairs", pairs)
     engine.dispose()
@@ -101,14 +103,16 @@ def write(path: Path, records: Iterator[dict[str, Any]]) -> None:
 
 
 def sentence(rng: random.Random, num_words: int) -> str:
-    return " ".join(rng.choices(WORDS, k=num_words))
+    start = rng.randrange(len(TEXT) - 6 * num_words)
+    return TEXT[start : start + 5 * num_words]
 
 
 def kwise_records(num: int) -> Iterator[dict[str, Any]]:
     rng = random.Random(0)
     for number in range(num):
         k = SIZES[number % len(SIZES)]
-        completions = [{"text": f"{place} {sentence(rng, 24)}", "rank": rng.randint(1, k)} for place in range(k)]
+        ranks = rng.sample(range(1, k + 1), k)
+        completions = [{"text": f"{place} {sentence(rng, 24)}", "rank": rank} for place, rank in enumerate(ranks)]
         prompt = f"{number // 2} {sentence(rng, 20)}"
         yield {"id": f"s{number}", "prompt": prompt, "labeler": f"w{number % 200}", "completions": completions}
 
