@@ -109,18 +109,6 @@ class NoRoom(DatasetError):
         )
 
 
-class SharesChanged(DatasetError):
-    """The project's shares of the split changed while prompts were placed by the old ones."""
-
-    code = "shares_changed"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The project's shares of training, validation and test prompts were changed during the import, so nothing"
-            " was imported; import the file again."
-        )
-
-
 @dataclass(frozen=True)
 class Problem:
     """What is wrong with one line of a file. line: counted from 1; None: the file as a whole."""

@@ -1,7 +1,7 @@
 """One import under way: what it has read, what it has to report, and what it must refuse."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -12,6 +12,9 @@ from app.datasets.errors import BadRecord, ImportRefused, Problem
 from app.datasets.files import Record
 from app.datasets.line_log import Line, LineLog
 from app.projects.models import Project
+from app.prompts.messages import Messages
+from app.prompts.models import PromptKind
+from app.prompts.service import PlacedPrompt, place_batch
 
 MAX_PROBLEMS = 20  # bad records named before a file is given up
 MAX_EXAMPLES = 50  # lines named in a report under each remark
@@ -86,6 +89,11 @@ class Import:
                 self.refuse(line, str(error))
             else:
                 yield line, understood
+
+    def place(self, prompts: Sequence[Messages], *, skips_near_duplicates: bool = False) -> list[PlacedPrompt]:
+        """Find or add each prompt, not under the lock on the project's prompts: an import may take minutes."""
+        kind = PromptKind.IMPORTED
+        return place_batch(self.session, self.project, prompts, kind, self.id, skips_near_duplicates)
 
     def tell(self) -> None:
         """Say how far it has come."""

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -10,7 +9,7 @@ from uuid import UUID, uuid5
 
 from psycopg.errors import DiskFull
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.batches import batches
@@ -22,7 +21,6 @@ from app.datasets.errors import (
     ImportRunning,
     NoRoom,
     Problem,
-    SharesChanged,
     UnknownFormat,
 )
 from app.datasets.files import CONTAINERS, container_of, records
@@ -34,12 +32,10 @@ from app.datasets.readers import RANKING_FORMATS
 from app.datasets.readers.demonstrations import read_demonstration
 from app.datasets.readers.fields import prompt_of
 from app.datasets.readers.given import GivenDemonstration
-from app.db import clock
+from app.db import clock, waiting_at_most
 from app.labeling.models import Demonstration
 from app.people.models import Account
 from app.projects.models import Project
-from app.prompts.models import PromptKind
-from app.prompts.service import add_prompts, place_prompts
 
 BATCH_SIZE = 500
 DEMONSTRATIONS = UUID("0b0e8b61-5c0e-5d8a-9e0c-0c6d1d2b7a11")  # the namespace of their ids
@@ -89,10 +85,9 @@ def import_file(
     what: "prompts", "rankings" or "demonstrations".  format: one of FORMATS[what]; None finds out from the file.
     is_trial: report what would happen, and store nothing.
     record_id: of the record that tells of this import while it runs (import_runs.py); None makes one that is done.
-    Raises ImportRefused, with the lines that are wrong, UnknownFormat, ImportRunning, SharesChanged.
+    Raises ImportRefused, with the lines that are wrong, UnknownFormat, ImportRunning.
     """
     check_format(what, format)
-    shares = project.train_share, project.validation_share, project.demonstrate_share, project.rank_share
     lock_imports(session, project)
     digest = sha256_of(file)
     if (earlier := same_file(session, project, what, digest)) is not None:
@@ -102,7 +97,6 @@ def import_file(
             record_id = new_record(session, project, what, file_name, digest, format, account, now).id
         running = Import(session, project, record_id, file_name, now, watch)
         used = read_all(running, what, file, format)
-        check_shares(session, project, shares)
         report = running.report.as_json()
         running.report.log.pack()
         if is_trial:
@@ -127,20 +121,8 @@ def lock_imports(session: Session, project: Project) -> None:
 
     Nobody but imports waits for this lock, which may be held for minutes.
     """
-    with told_when_waiting(project), session.begin_nested():
-        session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'"))
+    with waiting_at_most(session, LOCK_WAIT_S, ImportRunning(project.slug)):
         session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": IMPORT_LOCK + project.id})
-        session.execute(text("SET LOCAL lock_timeout = DEFAULT"))
-
-
-@contextmanager
-def told_when_waiting(project: Project) -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
-            raise
-        raise ImportRunning(project.slug) from None
 
 
 def new_record(
@@ -167,17 +149,6 @@ def new_record(
     session.add(record)
     session.flush()
     return record
-
-
-def check_shares(session: Session, project: Project, shares: tuple[float, ...]) -> None:
-    """Raises SharesChanged if prompts were placed by shares that are no longer the project's.
-
-    Whoever saves settings does not wait for an import, so this is looked at when its rows are written. The row stays
-    locked for the moment until the commit.
-    """
-    query = select(Project.train_share, Project.validation_share, Project.demonstrate_share, Project.rank_share)
-    if tuple(session.execute(query.where(Project.id == project.id).with_for_update(read=True)).one()) != shares:
-        raise SharesChanged
 
 
 def keep_lines(session: Session, import_id: int, log: LineLog) -> None:
@@ -256,14 +227,8 @@ def write_prompts(running: Import, file: BinaryIO, format: str | None) -> str:
     """Add the prompts that are new. Exact and near-duplicates are skipped and reported by line."""
     container = format or container_of(file, running.file_name)
     for batch in batches(running.read(records(file, container), prompt_of), BATCH_SIZE):
-        added = add_prompts(
-            running.session,
-            running.project,
-            [messages for _, messages in batch],
-            kind=PromptKind.IMPORTED,
-            import_id=running.id,
-        )
-        for (line, _), placed in zip(batch, added.placed, strict=True):
+        found = running.place([messages for _, messages in batch], skips_near_duplicates=True)
+        for (line, _), placed in zip(batch, found, strict=True):
             if placed.outcome == "added":
                 running.report.counts["prompts"] += 1
                 running.became(line, "prompt", prompt="new")
@@ -278,17 +243,11 @@ def write_demonstrations(running: Import, file: BinaryIO, format: str | None) ->
     """Add the demonstrations that are new: the same completion of the same prompt is one demonstration."""
     container = format or container_of(file, running.file_name)
     for batch in batches(running.read(records(file, container), read_demonstration), BATCH_SIZE):
-        placed = place_prompts(
-            running.session,
-            running.project,
-            [given.messages for _, given in batch],
-            kind=PromptKind.IMPORTED,
-            import_id=running.id,
-        )
-        running.report.counts["prompts"] += placed.num_added
-        known = known_demonstrations(running, [prompt.prompt_id for prompt in placed.placed])
+        placed = running.place([given.messages for _, given in batch])
+        running.report.counts["prompts"] += sum(prompt.outcome == "added" for prompt in placed)
+        known = known_demonstrations(running, [prompt.prompt_id for prompt in placed])
         new: list[tuple[int, GivenDemonstration]] = []
-        for (line, given), prompt in zip(batch, placed.placed, strict=True):
+        for (line, given), prompt in zip(batch, placed, strict=True):
             if (prompt.prompt_id, given.text) in known:
                 running.report.remark("known", line)
                 running.became(line, "nothing new", prompt="reused", remark="known")

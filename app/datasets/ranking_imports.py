@@ -26,8 +26,7 @@ from app.db import table_of
 from app.labeling.models import Completion, CompletionSource, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Labeler
 from app.people.pseudonyms import new_pseudonym
-from app.prompts.models import PromptKind
-from app.prompts.service import PlacedPrompt, place_batch
+from app.prompts.service import PlacedPrompt
 
 BATCH_SIZE = 500  # records written with a handful of statements
 BATCH_LETTERS = 8_000_000  # of their completions: a batch of the longest lines would not fit into memory
@@ -111,15 +110,7 @@ class Outcome:
 
 def write_batch(running: Import, batch: Sequence[tuple[int, Given]], identities: Identities) -> None:
     slates = [(line, slate) for line, given in batch for slate in given.slates]
-    # Not under the lock on the project's prompts: people who write or converse meanwhile must not wait for minutes.
-    placed = place_batch(
-        running.session,
-        running.project,
-        [slate.messages for _, slate in slates],
-        PromptKind.IMPORTED,
-        running.id,
-        False,
-    )
+    placed = running.place([slate.messages for _, slate in slates])
     running.report.counts["prompts"] += sum(prompt.outcome == "added" for prompt in placed)
     outcomes = {line: Outcome(remarks=list(given.remarks)) for line, given in batch}
     judged = list(judgements(running, slates, placed, identities))
@@ -267,9 +258,9 @@ def write_new(running: Import, new: Sequence[Judged], outcomes: dict[int, Outcom
 
 
 def overlaps_of(running: Import, slate_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Slate -> overlap, of those that are there; they are locked."""
-    query = select(Slate.id, Slate.overlap).where(Slate.id == any_of(slate_ids)).order_by(Slate.id).with_for_update()
-    return dict(running.session.execute(query).all())
+    """Slate -> overlap, of those that are there; they are locked, but not for whoever refers to them."""
+    query = select(Slate.id, Slate.overlap).where(Slate.id == any_of(slate_ids)).order_by(Slate.id)
+    return dict(running.session.execute(query.with_for_update(key_share=True)).all())
 
 
 def widen(running: Import, overlaps: dict[UUID, int]) -> None:

@@ -13,12 +13,17 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from app.batches import batches
+from app.db import waiting_at_most
 from app.projects.models import Project
+from app.prompts.errors import PromptBeingImported
 from app.prompts.messages import Messages, group_key, normal_text, text_hash
 from app.prompts.models import Prompt, PromptKind, Split, Use
 
 Outcome = Literal["added", "duplicate", "near_duplicate"]
 BATCH_SIZE = 1000  # prompts looked up and inserted with one statement each
+# For an import that holds the same prompt. Less than Postgres's deadlock_timeout of a second: where each waits for the
+# other, whoever writes gives way, and not the import of minutes.
+WAIT_S = 0.8
 
 
 @dataclass(frozen=True)
@@ -62,16 +67,23 @@ def place_prompts(
     import_id: int | None = None,
     skips_near_duplicates: bool = False,
 ) -> AddedPrompts:
-    """Find or add each prompt. Without skips_near_duplicates, near ones are added too and join the same group."""
+    """Find or add each prompt. Without skips_near_duplicates, near ones are added too and join the same group.
+
+    Raises PromptBeingImported.
+    """
     lock_prompts(session, project)
     placed: list[PlacedPrompt] = []
-    for batch in batches(prompts, BATCH_SIZE):
-        placed += place_batch(session, project, batch, kind, import_id, skips_near_duplicates)
+    with waiting_at_most(session, WAIT_S, PromptBeingImported()):
+        for batch in batches(prompts, BATCH_SIZE):
+            placed += place_batch(session, project, batch, kind, import_id, skips_near_duplicates)
     return AddedPrompts(placed)
 
 
 def lock_prompts(session: Session, project: Project) -> None:
-    """One import of prompts at a time in a project: two at once would not see each other's near-duplicates."""
+    """One writer of prompts at a time in a project: two at once would not see each other's near-duplicates.
+
+    Not for what may take minutes: slates are planned under this lock too.
+    """
     session.execute(select(Project.id).where(Project.id == project.id).with_for_update(key_share=True))
 
 
@@ -83,6 +95,7 @@ def place_batch(
     import_id: int | None,
     skips_near_duplicates: bool,
 ) -> list[PlacedPrompt]:
+    """As place_prompts, and nobody waits: of near-duplicates that others write meanwhile, both stay, in one group."""
     hashes = [text_hash(messages) for messages in prompts]
     groups = [group_key(messages) for messages in prompts]
     ids = stored_ids(session, project, hashes)

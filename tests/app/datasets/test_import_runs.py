@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -17,15 +17,17 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.datasets import import_runs, imports, ranking_imports
-from app.datasets.errors import NoRoom, SharesChanged
+from app.datasets.errors import NoRoom
 from app.datasets.imports import IMPORT_LOCK, import_file
 from app.datasets.models import DatasetImport
 from app.labeling.models import Ranking, Slate
-from app.people.models import AuditEvent
+from app.labeling.queue import plan_slates
+from app.people.models import Account, AuditEvent
 from app.projects.models import Project
+from app.prompts.errors import PromptBeingImported
 from app.prompts.messages import user_message
 from app.prompts.models import Prompt, PromptKind
-from app.prompts.service import add_prompts
+from app.prompts.service import add_prompts, place_batch
 from tests.app.conftest import Person
 from tests.app.datasets.conftest import NOW
 
@@ -37,6 +39,14 @@ API = "/api/v1/projects/garden/imports"
 def project(garden: Project) -> Project:
     """The people of these tests are the garden's."""
     return garden
+
+
+@pytest.fixture
+def importer(session: Session) -> Account:
+    account = Account(email="ada@example.org", name="Ada", password_hash="")
+    session.add(account)
+    session.commit()
+    return account
 
 
 def pairs(num: int = 3) -> bytes:
@@ -121,7 +131,39 @@ def test_the_same_file_sent_twice_at_once_comes_in_once(
             upload(researcher, pairs())
     wait_for_threads()
     assert stored(session) == {3}
-    assert session.scalars(select(DatasetImport.state)).all() == ["done"]
+    found = [researcher.get(f"{API}/{number}").json() for number in sent]
+    assert [record["state"] for record in found] == ["done", "done"]
+    assert sorted(record["is_new"] for record in found) == [False, True]
+    first, second = sorted(found, key=lambda record: record["is_new"], reverse=True)
+    assert first["report"]["counts"]["rankings"] == 3
+    page = researcher.get(f"{PAGE}/{second['id']}").text
+    assert f'<a href="{PAGE}/{first["id"]}">imported before</a>' in page
+    assert "nothing has changed" in page
+    assert upload(researcher, pairs(), API).json()["id"] == first["id"]
+
+
+def test_a_request_asks_for_no_second_connection_while_it_holds_one(
+    engine: Engine, garden: Project, session: Session, importer: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = create_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=0.2)
+    monkeypatch.setitem(db.SessionFactory.kw, "bind", one)
+    monkeypatch.setattr(import_runs, "WAIT_S", 60)
+    with TemporaryFile() as file, db.SessionFactory.begin() as request:
+        file.write(pairs())
+        run = import_runs.start_import(
+            request,
+            request.get_one(Project, garden.id),
+            "rankings",
+            file,
+            "pairs.jsonl",
+            format=None,
+            account=importer,
+            is_trial=False,
+        )
+    one.dispose()
+    assert isinstance(run, import_runs.ImportRun)
+    assert isinstance(run.outcome, imports.Imported)
+    assert stored(session) == {3}
 
 
 # Reads a file as the web process does, and stops when the first of its rows are written.
@@ -173,40 +215,58 @@ def test_a_killed_process_leaves_nothing_and_the_page_says_so(
     assert researcher.get(f"{API}/{record.id}").json()["state"] == "failed"
 
 
-def test_whoever_writes_a_prompt_does_not_wait_for_an_import(session: Session, garden: Project) -> None:
+FILES = {
+    "prompts": b'{"prompt": "Name a tree."}\n',
+    "rankings": pairs(),
+    "demonstrations": b'{"prompt": "Name a tree.", "completion": "Oak"}\n',
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_whoever_writes_or_plans_does_not_wait_for_an_import(session: Session, garden: Project, what: str) -> None:
     added: list[int] = []
 
     def write_meanwhile(num_lines_read: int) -> None:
         with db.SessionFactory.begin() as other:
             other.execute(text("SET LOCAL lock_timeout = '1s'"))
             there = other.get_one(Project, garden.id)
-            prompt = user_message("And a bird?")
-            added.append(add_prompts(other, there, [prompt], kind=PromptKind.PLAIN).num_added)
+            birds = [user_message(f"And bird {number}?") for number in range(20)]
+            added.append(add_prompts(other, there, birds, kind=PromptKind.PLAIN).num_added)
+        with db.SessionFactory.begin() as other:
+            added.append(plan_slates(other, other.get_one(Project, garden.id), now=NOW))
 
-    import_file(session, garden, "rankings", BytesIO(pairs()), "pairs.jsonl", now=NOW, watch=write_meanwhile)
-    assert added == [1]
-
-
-@pytest.fixture
-def meanwhile(engine: Engine) -> Callable[[str], None]:
-    """Does something in a transaction of its own."""
-
-    def run(statement: str) -> None:
-        with engine.begin() as connection:
-            connection.execute(text(statement))
-
-    return run
+    import_file(session, garden, what, BytesIO(FILES[what]), "file.jsonl", now=NOW, watch=write_meanwhile)
+    assert added[0] == 20
+    assert added[1] > 0
 
 
-def test_prompts_placed_by_shares_that_changed_meanwhile_are_not_kept(
-    session: Session, garden: Project, meanwhile: Callable[[str], None]
+@pytest.mark.parametrize("what", FILES)
+def test_whoever_writes_a_prompt_that_is_being_imported_is_told_at_once_and_the_import_goes_on(
+    session: Session, garden: Project, what: str
 ) -> None:
-    def watch(num_lines_read: int) -> None:
-        meanwhile("UPDATE project SET train_share = 0.5, validation_share = 0.25")
+    messages = user_message("Name tree 0." if what == "rankings" else "Name a tree.")
 
-    with pytest.raises(SharesChanged, match="import the file again"):
-        import_file(session, garden, "rankings", BytesIO(pairs()), "pairs.jsonl", now=NOW, watch=watch)
-    assert stored(session) == {0}
+    def write_the_same(num_lines_read: int) -> None:
+        with db.SessionFactory.begin() as other:
+            there = other.get_one(Project, garden.id)
+            with pytest.raises(PromptBeingImported, match="Nothing was lost"):
+                add_prompts(other, there, [messages], kind=PromptKind.PLAIN)
+            assert add_prompts(other, there, [user_message("A bird?")], kind=PromptKind.PLAIN).num_added == 1
+
+    import_file(session, garden, what, BytesIO(FILES[what]), "file.jsonl", now=NOW, watch=write_the_same)
+    assert add_prompts(session, garden, [messages], kind=PromptKind.PLAIN).num_added == 0
+
+
+def test_the_page_of_prompts_keeps_what_was_typed_while_an_import_holds_the_same(
+    admin: Person, garden: Project
+) -> None:
+    with db.SessionFactory.begin() as importing:
+        there = importing.get_one(Project, garden.id)
+        place_batch(importing, there, [user_message("Name a tree.")], PromptKind.IMPORTED, None, False)
+        told = admin.post("/projects/garden/prompts", data={"text": "Name a tree."})
+    assert told.status_code == 422
+    assert "Nothing was lost" in told.text
+    assert ">Name a tree.</textarea>" in told.text
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(
