@@ -13,8 +13,9 @@ from uuid import UUID, uuid5
 
 from app.datasets.readers.given import GivenRanking, GivenSlate
 
-encode = json.JSONEncoder(sort_keys=True).encode  # made once: dumps makes one a call
+encode = json.JSONEncoder(sort_keys=True, default=str).encode  # made once: dumps makes one a call
 SLATES = UUID("5f0c7c1e-6a0b-5c0e-9a53-0f7f2f1a9d12")  # the namespace of imported slates' ids
+FORMER_SLATES = UUID("5f0c7c1e-6a0b-5c0e-9a53-0f7f2f1a9d11")
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,27 @@ class Identities:
             return judgement
         self.repeats[half] += 1
         return uuid5(judgement, str(self.repeats[half]))
+
+
+@dataclass
+class FormerIdentities:
+    """The ids that one file's rankings had when the order of completions still told slates apart.
+
+    What was imported then is found by them; nothing new is given one.
+    """
+
+    counts: Counter[int] = field(default_factory=Counter)  # how often a slate without a key was seen
+
+    def slate_of(self, project_id: int, slate: GivenSlate) -> UUID:
+        texts = [completion.text for completion in slate.completions]
+        slate_id = uuid5(FORMER_SLATES, encode([project_id, slate.key, slate.messages, texts]))
+        if slate.key is not None:
+            return slate_id
+        half = slate_id.int >> 64
+        self.counts[half] += 1
+        return slate_id if self.counts[half] == 1 else uuid5(slate_id, str(self.counts[half]))
+
+    def rankings_of(self, project_id: int, slate: GivenSlate) -> list[UUID]:
+        """One for each ranking of the slate. Asked once for each slate of the file, in the file's order."""
+        slate_id = self.slate_of(project_id, slate)
+        return [uuid5(slate_id, ranking.labeler or "") for ranking in slate.rankings]

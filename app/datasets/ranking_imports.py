@@ -15,11 +15,21 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from app.datasets.copying import copy_rows
-from app.datasets.errors import BadRecord
+from app.datasets.errors import BadFile, BadRecord
 from app.datasets.files import container_of, records
-from app.datasets.identities import Identities, KnownBy, completion_id, content_of, in_places, places_of, shared_slate
+from app.datasets.identities import (
+    FormerIdentities,
+    Identities,
+    KnownBy,
+    completion_id,
+    content_of,
+    in_places,
+    places_of,
+    shared_slate,
+)
 from app.datasets.importing import Import
 from app.datasets.line_log import of_slates
+from app.datasets.models import DatasetImport, DatasetImportLines, ImportState
 from app.datasets.readers import RANKING_FORMATS, ranking_format_of
 from app.datasets.readers.given import Given, GivenRanking, GivenSlate
 from app.db import table_of
@@ -30,6 +40,7 @@ from app.prompts.service import PlacedPrompt
 
 BATCH_SIZE = 500  # records written with a handful of statements
 BATCH_LETTERS = 8_000_000  # of their completions: a batch of the longest lines would not fit into memory
+MAX_WITHOUT_IDS = 3_000_000  # different records of one file; what tells their repeats apart is 80 MB a million
 # What a file may say of a completion beyond its text.
 COMPLETION_COLUMNS = ("seed", "temperature", "top_p", "finish_reason", "logprob", "token_ids", "tokenizer_sha256")
 
@@ -46,12 +57,27 @@ def write_rankings(running: Import, file: BinaryIO, format: str | None) -> str:
         running.refuse(first[0], str(error))
         return ""
     understood = running.read(chain([first], found), RANKING_FORMATS[format])
-    identities = Identities()
+    identities, former = Identities(), FormerIdentities() if has_former(running) else None
     for batch in bounded_batches(understood):
         if not running.problems:  # after the first one, the rest is only looked through for others
-            write_batch(running, batch, identities)
+            write_batch(running, batch, identities, former)
         running.tell()
     return format
+
+
+def has_former(running: Import) -> bool:
+    """Whether rankings came in before what each line became was kept: they have the ids of that time."""
+    has_lines = select(DatasetImportLines.import_id).where(DatasetImportLines.import_id == DatasetImport.id).exists()
+    query = select(DatasetImport.id).where(
+        DatasetImport.project_id == running.project.id,
+        DatasetImport.what == "rankings",
+        DatasetImport.state == ImportState.DONE,
+        DatasetImport.id != running.id,
+        ~DatasetImport.is_trial,
+        ~DatasetImport.report.has_key("same_as"),
+        ~has_lines,
+    )
+    return running.session.scalar(query.limit(1)) is not None
 
 
 def bounded_batches(understood: Iterable[tuple[int, Given]]) -> Iterator[list[tuple[int, Given]]]:
@@ -78,12 +104,18 @@ class Judged:
     places: list[int]
     known_by: KnownBy
     prompt_id: int
-    slate_id: UUID | None = None  # that it is on, once this is known
+    slate_id: UUID | None  # that it is on, once this is known
+    former_id: UUID | None  # that it may have from an earlier version
 
     @property
     def ranks(self) -> dict[int, int]:
         """Place -> rank."""
         return dict(enumerate(in_places(self.ranking.ranks, self.places)))
+
+    @property
+    def ranks_in_order(self) -> dict[int, int]:
+        """Position in the file -> rank: an earlier version's places."""
+        return dict(enumerate(self.ranking.ranks))
 
 
 @dataclass
@@ -108,12 +140,14 @@ class Outcome:
     remarks: list[str] = field(default_factory=list)
 
 
-def write_batch(running: Import, batch: Sequence[tuple[int, Given]], identities: Identities) -> None:
+def write_batch(
+    running: Import, batch: Sequence[tuple[int, Given]], identities: Identities, former: FormerIdentities | None
+) -> None:
     slates = [(line, slate) for line, given in batch for slate in given.slates]
     placed = running.place([slate.messages for _, slate in slates])
     running.report.counts["prompts"] += sum(prompt.outcome == "added" for prompt in placed)
     outcomes = {line: Outcome(remarks=list(given.remarks)) for line, given in batch}
-    judged = list(judgements(running, slates, placed, identities))
+    judged = list(judgements(running, slates, placed, identities, former))
     new = new_ones(running, judged, outcomes)
     place_repeated(running, [judgement for judgement in new if judgement.slate_id is None], outcomes)
     if new and not running.problems:
@@ -126,28 +160,39 @@ def write_batch(running: Import, batch: Sequence[tuple[int, Given]], identities:
 
 
 def judgements(
-    running: Import, slates: Sequence[tuple[int, GivenSlate]], placed: Sequence[PlacedPrompt], identities: Identities
+    running: Import,
+    slates: Sequence[tuple[int, GivenSlate]],
+    placed: Sequence[PlacedPrompt],
+    identities: Identities,
+    former: FormerIdentities | None,
 ) -> Iterator[Judged]:
+    """Raises BadFile where a file holds more without ids than can be told apart."""
     for (line, slate), prompt in zip(slates, placed, strict=True):
         content, places = content_of(running.project.id, slate), places_of(slate)
-        for ranking in slate.rankings:
-            known_by = identities.of(slate, content, ranking, places)
-            yield Judged(line, slate, ranking, content, places, known_by, prompt.prompt_id, known_by.slate_id)
+        former_ids = former.rankings_of(running.project.id, slate) if former else [None] * len(slate.rankings)
+        for ranking, former_id in zip(slate.rankings, former_ids, strict=True):
+            by = identities.of(slate, content, ranking, places)
+            yield Judged(line, slate, ranking, content, places, by, prompt.prompt_id, by.slate_id, former_id)
+        if len(identities.seen) > MAX_WITHOUT_IDS:
+            raise BadFile(line, f"the file holds more than {MAX_WITHOUT_IDS:,} records without an id; split it")
 
 
 def new_ones(running: Import, judged: Sequence[Judged], outcomes: dict[int, Outcome]) -> list[Judged]:
     """Those that are not there yet. One that contradicts what its labeler said of the slate is refused."""
-    known = known_rankings(running, [judgement.known_by.ranking_id for judgement in judged])
+    former = [judgement.former_id for judgement in judged if judgement.former_id is not None]
+    known = known_rankings(running, [*(judgement.known_by.ranking_id for judgement in judged), *former])
     exported = known_originals(running, [judgement.ranking for judgement in judged])
     new: list[Judged] = []
     for judgement in judged:
         ranking, ranking_id = judgement.ranking, judgement.known_by.ranking_id
         says = judgement.ranks, ranking.is_pick
-        if ranking.original_id in exported or known.get(ranking_id) == says:
+        said_formerly = known.get(judgement.former_id) if judgement.former_id else None
+        was_said = says == known.get(ranking_id) or said_formerly == (judgement.ranks_in_order, ranking.is_pick)
+        if ranking.original_id in exported or was_said:
             outcomes[judgement.line].remarks.append("known")
-        elif ranking_id in known:
-            who = ranking.labeler or "the labeler"
-            running.refuse(judgement.line, f"{who} has ranked this slate before, and differently")
+        elif ranking_id in known or (said_formerly is not None and judgement.slate.key is not None):
+            # Without the name, which the file has: what is kept of an import is shown to every researcher.
+            running.refuse(judgement.line, "its labeler has ranked this slate before, and differently")
         else:
             known[ranking_id] = says
             new.append(judgement)

@@ -14,18 +14,22 @@ RANKS = {0: [1, 2], 1: [2, 1], None: [1, 1]}
 
 
 def read_stiennon(record: Record) -> Given:
-    """{info, summaries: [two of {text, policy, note}], choice: 0 or 1, worker}; a null choice prefers neither."""
+    """{info, summaries: [two of {text, policy, note}], choice: 0 or 1, worker, extra}; a null choice prefers neither.
+
+    Our own export has no null: a tie is two records, which `extra` says, as it names the ranking they are of.
+    """
     summaries = list_of_objects(record, "summaries", at_least=2, at_most=2)
     texts = [text_of(summary, "text", f"summary {place}") for place, summary in enumerate(summaries)]
     choice = record.get("choice")
-    if isinstance(choice, bool) or choice not in RANKS:
+    if isinstance(choice, bool) or not isinstance(choice, int | None) or choice not in RANKS:
         raise BadRecord(f"choice is {choice!r}, which is neither 0 nor 1")
     if texts[0] == texts[1]:
         return Given([], ["same_text"])
+    extra: Record = record["extra"] if isinstance(record.get("extra"), dict) else {}
     ranking = GivenRanking(
-        RANKS[choice],
+        RANKS[None if extra.get("tie") is True else choice],
         labeler=optional_text(record, "worker"),
-        original_id=optional_text(record, "ranking_id"),
+        original_id=optional_text(extra, "ranking_id"),
         notes=[optional_text(summary, "note") for summary in summaries],
     )
     completions = [
@@ -33,9 +37,7 @@ def read_stiennon(record: Record) -> Given:
         for text, summary in zip(texts, summaries, strict=True)
     ]
     slate = GivenSlate(post_of(record), completions, [ranking])
-    extra = record.get("extra")
-    has_confidence = isinstance(extra, dict) and extra.get("confidence") is not None
-    return Given([slate], ["confidence_not_kept"] if has_confidence else [])
+    return Given([slate], ["confidence_not_kept"] if extra.get("confidence") is not None else [])
 
 
 def post_of(record: Record) -> Messages:

@@ -27,8 +27,8 @@ def read_votes(record: Record) -> Given:
     rankings = [vote_ranking(place, vote) for place, vote in enumerate(votes, start=1)]
     names = [ranking.labeler for ranking in rankings]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadRecord(f"two votes are by one annotator, {twice}")
+        again = next(place for place, name in enumerate(names) if name in names[:place])
+        raise BadRecord(f"votes {names.index(names[again]) + 1} and {again + 1} are by one annotator")
     key = optional_text(record, "pair_id") or optional_text(record, "id")
     remarks = ["competence_not_kept"] if any(vote.get("competence") is not None for vote in votes) else []
     return Given([GivenSlate(prompt_of(record), completions, rankings, key)], remarks)

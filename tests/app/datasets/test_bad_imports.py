@@ -44,7 +44,7 @@ OTHER_WAY = [{"text": "Oak", "rank": 2}, {"text": "Car", "rank": 1}]
         (lines(GOOD) + lines(GOOD | {"chosen": "x" * 2000}), "pairs.jsonl", "line 2: longer than"),
         (lines(GOOD) + b'{"prompt": ' + DEEP.encode(), "pairs.jsonl", "line 2: not JSON we can read"),
         (json.dumps([GOOD, GOOD]).encode(), "pairs.json", "write one object a line"),
-        (lines(KWISE, KWISE | {"completions": OTHER_WAY}), "kwise.jsonl", "line 2: the labeler has ranked this slate"),
+        (lines(KWISE, KWISE | {"completions": OTHER_WAY}), "kwise.jsonl", "line 2: its labeler has ranked this slate"),
         ("\ufeffprompt,chosen,rejected\na,b,c\nd,e\n".encode(), "pairs.csv", "line 3: 2 columns where the first"),
     ],
     ids=["picture", "prompts", "latin 1", "half a gz", "long line", "deep", "a list", "contradiction", "csv"],

@@ -6,19 +6,23 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID, uuid5
 
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from app.datasets.errors import ImportRefused
 from app.datasets.exports import ExportChoice, export_chunks
 from app.datasets.imports import Imported, import_file
+from app.datasets.models import DatasetImport
 from app.datasets.snapshots import SnapshotFilter, create_snapshot
-from app.labeling.models import Completion, Ranking, RankingItem, Slate
+from app.labeling.models import Completion, CompletionSource, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Labeler
 from app.projects.models import Project
-from app.prompts.models import Prompt
-from tests.app.datasets.conftest import NOW
+from app.prompts.models import Prompt, PromptKind
+from app.prompts.service import place_prompts
+from tests.app.datasets.conftest import NOW, make_project
 
 TEXTS = ("Oak", "Elm", "A car", "Ash", "Oak")  # one of them twice
 PROMPTS = ("Name a tree.", "And another?", "name a tree")  # two of them nearly alike
@@ -150,3 +154,111 @@ def test_an_annotator_has_one_pseudonym_in_a_project_whichever_file_names_them(
     bring(session, garden, as_lines([votes(rng, 2)]), "b.jsonl")
     assert dict(session.execute(select(Labeler.external_id, Labeler.pseudonym)).all()) == names
     assert set(names) == {"ann", "bo", "cy"}
+
+
+FORMER_SLATES = UUID("5f0c7c1e-6a0b-5c0e-9a53-0f7f2f1a9d11")
+
+
+def stored_formerly(session: Session, project: Project, records: Records) -> None:
+    """Rows as imports wrote them before ids were the same in any order. records: pairs, or K-way with an id."""
+    imported = DatasetImport(project_id=project.id, what="rankings", format="?", file_name="a.jsonl", sha256="?")
+    session.add(imported)
+    session.flush()
+    labelers: dict[str, Labeler] = {}
+    for number, record in enumerate(records):
+        is_pair = "chosen" in record
+        ranks = [1, 2] if is_pair else [item["rank"] for item in record["completions"]]
+        given = [record["chosen"], record["rejected"]] if is_pair else [item["text"] for item in record["completions"]]
+        messages = [{"role": "user", "content": record["prompt"]}]
+        content = json.dumps([project.id, record.get("id"), messages, given], sort_keys=True)
+        slate_id = uuid5(FORMER_SLATES, content)
+        earlier = sum(record == other for other in records[:number])  # none of these pairs differs in its labeler alone
+        slate_id = slate_id if earlier == 0 else uuid5(slate_id, str(earlier + 1))
+        name = record.get("labeler")
+        (prompt,) = place_prompts(session, project, [messages], kind=PromptKind.IMPORTED).placed
+        if str(name) not in labelers:
+            in_files = name or "imported:a.jsonl"
+            labelers[str(name)] = Labeler(project_id=project.id, external_id=in_files, pseudonym=str(name))
+            session.add(labelers[str(name)])
+            session.flush()
+        slate = Slate(
+            id=slate_id, project_id=project.id, prompt_id=prompt.prompt_id, kind=SlateKind.IMPORTED,
+            state=SlateState.DONE, k=len(given), overlap=1, import_id=imported.id, ready_at=NOW, done_at=NOW,
+        )  # fmt: skip
+        ids = [uuid5(slate_id, f"completion {position}") for position in range(len(given))]
+        slate.completions = [
+            Completion(id=id_, position=position, text=item, source=CompletionSource.IMPORTED, facts={})
+            for position, (id_, item) in enumerate(zip(ids, given, strict=True))
+        ]
+        session.add(slate)
+        session.flush()
+        ranking_id = uuid5(slate_id, name or "")
+        session.add(
+            Ranking(
+                id=ranking_id, project_id=project.id, slate_id=slate_id, labeler_id=labelers[str(name)].id, slot=1,
+                counted=True, order_shown=ids, submitted_at=NOW, import_id=imported.id,
+            )
+        )  # fmt: skip
+        session.flush()
+        session.add_all(
+            RankingItem(ranking_id=ranking_id, completion_id=id_, slate_id=slate_id, rank=rank, flags=[])
+            for id_, rank in zip(ids, ranks, strict=True)
+        )
+    session.commit()
+
+
+OAK = {"prompt": "Name a tree.", "chosen": "Oak", "rejected": "Car"}
+RANKED = {
+    "id": "s1",
+    "prompt": "Name a tree.",
+    "labeler": "ann",
+    "completions": [{"text": "Oak", "rank": 1}, {"text": "Elm", "rank": 2}, {"text": "Ash", "rank": 2}],
+}
+
+
+@pytest.mark.parametrize(
+    "records", [[OAK, OAK, OAK | {"labeler": "bo", "prompt": "And?"}], [RANKED]], ids=["pairs", "kwise"]
+)
+def test_what_was_imported_by_an_earlier_version_is_found_in_the_file_packed_and_grown(
+    session: Session, garden: Project, records: Records
+) -> None:
+    stored_formerly(session, garden, records)
+    before = everything(session)
+    again = bring(session, garden, gzip.compress(as_lines(records)), "a.jsonl.gz")
+    assert again.report["counts"]["known"] == len(records)
+    assert everything(session) == before
+    more = records[0] | {"id": "new", "prompt": "Another?"}
+    grown = bring(session, garden, as_lines([*records, more]), "a.jsonl")
+    assert (grown.report["counts"]["known"], grown.report["counts"]["rankings"]) == (len(records), 1)
+
+
+def test_a_slate_of_an_earlier_version_that_its_labeler_ranks_differently_is_refused(
+    session: Session, garden: Project
+) -> None:
+    stored_formerly(session, garden, [RANKED])
+    items = [item | {"rank": 3 - item["rank"]} for item in RANKED["completions"]]
+    with pytest.raises(ImportRefused, match="line 1: its labeler has ranked this slate before, and differently"):
+        bring(session, garden, as_lines([RANKED | {"completions": items}]), "b.jsonl")
+
+
+@pytest.mark.parametrize("home", ["garden", "meadow"])
+def test_comparisons_that_name_their_ranking_and_their_ties_in_extra_come_home_once(
+    session: Session, garden: Project, home: str
+) -> None:
+    """As the export `stiennon` writes them: a tie is two halves, one for each choice."""
+    bring(session, garden, as_lines([OAK | {"tie": True, "labeler": "ann"}]), "a.jsonl")
+    (ranking,) = session.scalars(select(Ranking))
+    extra = {"confidence": None, "tie": True, "weight": 0.5, "ranking_id": str(ranking.id)}
+    half = {
+        "info": {"id": "prompt-1", "post": "Name a tree.", "title": None, "subreddit": None},
+        "summaries": [{"text": item, "policy": "imported", "note": None} for item in ("Oak", "Car")],
+        "worker": "Labeler ABC",
+        "extra": extra,
+    }
+    project = garden if home == "garden" else make_project(session, "meadow")
+    before = everything(session)
+    imported = bring(session, project, as_lines([half | {"choice": 0}, half | {"choice": 1}]), "comparisons.jsonl")
+    added = 0 if home == "garden" else 1
+    assert imported.report["counts"]["known"] == 2 - added
+    assert imported.report["counts"].get("comparisons", 0) == 0
+    assert everything(session)["ranking"] == (before["ranking"] or 0) + added

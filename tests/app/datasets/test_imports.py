@@ -95,7 +95,7 @@ def test_another_labelers_ranking_joins_the_slate_that_is_there(session: Session
 def test_a_labeler_who_ranks_a_slate_twice_and_differently_is_refused(session: Session, garden: Project) -> None:
     bring(session, garden, RANKED | {"labeler": "Ada"})
     other_way = [{"text": "Oak", "rank": 1}, {"text": "Car", "rank": 0}]
-    with pytest.raises(ImportRefused, match="line 1: Ada has ranked this slate before, and differently"):
+    with pytest.raises(ImportRefused, match="line 1: its labeler has ranked this slate before, and differently"):
         bring(session, garden, RANKED | {"labeler": "Ada", "completions": other_way})
     assert count(session, Ranking) == 1
 

@@ -170,7 +170,10 @@ def test_a_pairs_export_of_ours_names_the_ranking_it_comes_from() -> None:
         (rated(Oak=None, Car=None), "no completion has a rating"),
         ({"instruction": "?", "generations": ["a", "b"], "ratings": [1]}, "not two lists of the same length"),
         (votes("a1", "a3"), "vote 2: value is 'a3'"),
-        (votes(votes=[{"annotator": "w", "value": "a1"}, {"annotator": "w", "value": "a2"}]), "by one annotator, w"),
+        (
+            votes(votes=[{"annotator": "w", "value": "a1"}, {"annotator": "w", "value": "a2"}]),
+            "votes 1 and 2 are by one",
+        ),
         ({"pair_id": "p", "arg1": "x", "arg2": "y", "votes": []}, "only their ids"),
         ({"prompt": "Name a tree.", "completion": "Oak", "label": True}, r"KTO.* is compared with nothing"),
         ({"message_id": "m", "parent_id": None, "text": "Hi", "role": "prompter"}, "the flat list of messages"),
