@@ -1,6 +1,7 @@
 """Imports: the forms, what a file's lines became or would become, and how far one that runs has come."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -10,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from app.datasets import line_log, reports
 from app.datasets.errors import Problem
-from app.datasets.import_runs import is_silent, stop_import
+from app.datasets.import_runs import WAS_KILLED, is_silent, stop_import
 from app.datasets.imports import FORMATS, Imported, find_import, lines_of, list_imports
 from app.datasets.line_log import Line
-from app.datasets.models import DatasetImport
+from app.datasets.models import DatasetImport, ImportState
 from app.datasets.readers.given import REMARKS
 from app.datasets.schemas import ImportOut
 from app.datasets.uploads import answer_upload, run_upload
@@ -149,24 +150,32 @@ def import_as_api(
     if isinstance(imported, Imported):
         assert imported.record is not None
         response.status_code = 200
-        return ImportOut.model_validate(imported.record).model_copy(update={"is_new": False})
+        return as_json(session, imported.record).model_copy(update={"is_new": False})
     if imported.outcome is None:
         response.status_code = 202
     elif is_trial:
         response.status_code = 200
-    return ImportOut.model_validate(find_import(session, access.project, imported.record_id))
+    return as_json(session, find_import(session, access.project, imported.record_id))
+
+
+def as_json(session: Session, record: DatasetImport) -> ImportOut:
+    """The import; one whose process was killed has failed, although nobody was left to write that down."""
+    told = ImportOut.model_validate(record).model_copy(update={"is_new": "same_as" not in record.report})
+    if not is_silent(record, clock(session)):
+        return told
+    return told.model_copy(update={"state": ImportState.FAILED, "problems": [asdict(WAS_KILLED)]})
 
 
 @api.get("")
 def list_as_json(session: SessionDep, access: ResearcherAccess) -> list[ImportOut]:
     """The project's imports, the newest first."""
-    return [ImportOut.model_validate(record) for record in list_imports(session, access.project)]
+    return [as_json(session, record) for record in list_imports(session, access.project)]
 
 
 @api.get("/{import_id}")
-def show_as_json(access: ResearcherAccess, record: FoundImport) -> ImportOut:
+def show_as_json(session: SessionDep, access: ResearcherAccess, record: FoundImport) -> ImportOut:
     """One import: its state, its report, and how far it has come."""
-    return ImportOut.model_validate(record)
+    return as_json(session, record)
 
 
 @api.get("/{import_id}/lines")

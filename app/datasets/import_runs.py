@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from sqlalchemy import Connection, CursorResult, Engine, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from app.datasets import reports
 from app.datasets.errors import ImportNotRunning, ImportRefused, ImportStopped, Problem
 from app.datasets.imports import (
     Imported,
@@ -89,14 +90,13 @@ class ImportRun:
                 record_id=self.record_id,
                 watch=watch,
             )
-            if imported.is_new:
-                self.finish(session, imported)
-            else:  # somebody else brought the same file while this one waited
-                session.execute(delete(DatasetImport).where(DatasetImport.id == self.record_id))
+            self.finish(session, imported)
         return imported
 
     def finish(self, session: Session, imported: Imported) -> None:
         """Write the report down in the transaction of the import itself. Raises ImportStopped."""
+        # Its address is known to whoever sent it, also where somebody else brought the same file while it waited.
+        report = imported.report if imported.is_new else reports.nothing_new(imported.record, imported.report)
         if imported.lines is not None and self.is_trial:
             keep_lines(session, self.record_id, imported.lines)
         ended = session.execute(
@@ -105,15 +105,15 @@ class ImportRun:
             .values(
                 state=ImportState.DONE,
                 format=imported.format,
-                report=imported.report,
+                report=report,
                 num_bytes_read=DatasetImport.num_bytes,
-                num_lines_read=imported.report["counts"].get("lines", 0),
+                num_lines_read=report["counts"].get("lines", 0),
                 finished_at=func.clock_timestamp(),
             )
         )
         if num_rows(ended) == 0:
             raise ImportStopped
-        if not self.is_trial:
+        if imported.is_new and not self.is_trial:
             subject = f"import:{self.record_id}"
             audit(session, self.account_id, "dataset.import", subject, project_id=self.project_id, what=self.what)
         notify(session, EVENTS_CHANNEL, f"project:{self.project_id}")
@@ -169,9 +169,12 @@ def start_import(
     if (earlier := same_file(session, project, what, digest)) is not None:
         return Imported(what, earlier.format, earlier.report, earlier, is_new=False)
     own = os.fdopen(os.dup(file.fileno()), "rb")
-    with SessionFactory.begin() as apart:  # committed before the thread begins: it may be watched from then on
+    # Committed before the thread begins: it may be watched from then on. Not by a connection of the pool: this request
+    # holds one of them, and where each of all waits for a second one, none is left.
+    engine = connect_apart(SessionFactory.kw["bind"], application="podium-import")
+    with Session(engine) as apart, apart.begin():
         tidy(apart, project, now := clock(apart))
-        record = new_record(
+        record_id = new_record(
             apart,
             project,
             what,
@@ -184,9 +187,9 @@ def start_import(
             is_trial=is_trial,
             heartbeat_at=now,
             num_bytes=os.fstat(own.fileno()).st_size,
-        )
-    run = ImportRun(record.id, project.id, what, own, file_name, format, account.id, is_trial)
-    thread = threading.Thread(target=run, name=f"import-{record.id}", daemon=True)
+        ).id
+    run = ImportRun(record_id, project.id, what, own, file_name, format, account.id, is_trial)
+    thread = threading.Thread(target=run, name=f"import-{record_id}", daemon=True)
     thread.start()
     thread.join(WAIT_S)
     return run

@@ -200,6 +200,7 @@ def same_file(session: Session, project: Project, what: str, digest: str) -> Dat
             DatasetImport.sha256 == digest,
             DatasetImport.state == ImportState.DONE,
             ~DatasetImport.is_trial,
+            ~DatasetImport.report.has_key("same_as"),
         )
         .limit(1)
     ).one_or_none()

@@ -23,6 +23,12 @@ SKIPPED = {
 LINES_SHOWN = 8
 
 
+def nothing_new(earlier: DatasetImport | None, report: dict[str, Any]) -> dict[str, Any]:
+    """The report of a file that an earlier import had brought already. report: the earlier one's."""
+    assert earlier is not None
+    return {"counts": {"lines": report["counts"]["lines"]}, "k": {}, "lines": {}, "same_as": earlier.id}
+
+
 def summary(report: dict[str, Any]) -> str:
     """What was added: "108 prompts, 108 slates, 108 rankings"; "nothing" when the file brought nothing new."""
     counts = report["counts"]

@@ -60,7 +60,7 @@ class SnapshotOut(BaseModel):
 class ImportOut(BaseModel):
     """One import: while it runs, done, or failed with a problem a line; a check stores nothing but its report.
 
-    is_new: false when the same file was imported before, and this is that import.
+    is_new: false when the same file was imported before: this is that import, or names it as `same_as` in its report.
     """
 
     model_config = ConfigDict(from_attributes=True)

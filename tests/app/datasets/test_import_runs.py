@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
 from psycopg.errors import DiskFull
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.orm import Session
 
 from app import db
@@ -122,13 +123,12 @@ def test_a_second_import_waits_and_is_then_told(
     assert upload(researcher, pairs(), API).status_code == 201
 
 
-def test_the_same_file_sent_twice_at_once_comes_in_once(
+def test_the_same_file_sent_twice_at_once_comes_in_once_and_both_senders_find_theirs(
     researcher: Person, engine: Engine, project: Project, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_runs, "WAIT_S", 0)
     with another_import(engine, project):
-        for _ in range(2):
-            upload(researcher, pairs())
+        sent = [upload(researcher, pairs(), API).json()["id"] for _ in range(2)]
     wait_for_threads()
     assert stored(session) == {3}
     found = [researcher.get(f"{API}/{number}").json() for number in sent]
@@ -211,6 +211,9 @@ def test_a_killed_process_leaves_nothing_and_the_page_says_so(
     record.heartbeat_at = db.clock(session) - import_runs.SILENCE * 1.1
     session.commit()
     assert "The server was stopped while it read the file" in researcher.get(f"{PAGE}/{record.id}").text
+    for told in (researcher.get(f"{API}/{record.id}").json(), researcher.get(API).json()[0]):
+        assert told["state"] == "failed"
+        assert "the server was stopped" in told["problems"][0]["reason"]
     assert upload(researcher, pairs(), API).status_code == 201
     assert researcher.get(f"{API}/{record.id}").json()["state"] == "failed"
 
@@ -302,3 +305,23 @@ def test_every_line_of_an_import_can_be_downloaded(researcher: Person, labeler: 
     assert rows[0] == "line,became,prompt,rankings,comparisons,remark"
     assert (len(rows), rows[1], rows[121]) == (122, "1,slate of 2,new,1,1,", "121,slate of 2,reused,1,1,")
     assert (labeler.get(f"{page}/lines").status_code, outsider.get(page).status_code) == (403, 404)
+
+
+def test_what_is_kept_of_a_refused_file_names_nobody(
+    researcher: Person, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [{"text": "Oak", "rank": 1}, {"text": "Car", "rank": 2}]
+    ranked = {"id": "s1", "prompt": "Name a tree.", "labeler": "Ann Smith", "completions": items}
+    other_way = ranked | {"completions": [{"text": "Oak", "rank": 2}, {"text": "Car", "rank": 1}]}
+    cast = [{"annotator": "Ann Smith", "value": "a1"}, {"annotator": "Bo", "value": "a1"}]
+    voted = {"id": "v1", "prompt": "Name a tree.", "completions": items, "votes": [*cast, cast[0]]}
+    for records, reason in (
+        ([ranked, other_way], "its labeler has ranked this slate before, and differently"),
+        ([voted], "votes 1 and 3 are by one annotator"),
+    ):
+        content = "".join(f"{json.dumps(record)}\n" for record in records).encode()
+        refused = upload(researcher, content, API)
+        assert (refused.status_code, refused.json()["problems"][0]["reason"]) == (422, reason)
+    kept = researcher.get(API).text
+    assert "Ann" not in kept
+    assert kept.count("by one annotator") == 1
