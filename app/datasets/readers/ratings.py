@@ -1,5 +1,6 @@
 """Completions with ratings, as UltraFeedback (Cui et al. 2023, arXiv:2310.01377) and distilabel have them. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ OVERALL = ("overall_score", "fine-grained_score", "rating", "score")
 def read_ratings(record: Record) -> Given:
     """{instruction, completions: [{response, model, overall_score or annotations}]}: a higher rating is better.
 
-    Equal ratings are ties. The ratings stay with the completions as facts; which of them counted is one of these, of
-    the first name that all rated completions have: overall_score, fine-grained_score, rating, score, else the mean of
-    the annotations' ratings.
+    Equal ratings are ties. All are compared on one scale: of overall_score, fine-grained_score, rating, score and the
+    mean of the annotations' ratings, the first that the most completions have; the others are left out. A mean is over
+    the aspects that the most completions were rated in. The ratings stay with the completions as facts.
     """
     items = aligned(record) if "generations" in record else list_of_objects(record, "completions", at_least=2)
     ratings = overall_ratings(items)
@@ -49,14 +50,14 @@ def aligned(record: Record) -> list[Record]:
 
 
 def overall_ratings(items: Sequence[Record]) -> list[float | None]:
-    for name in OVERALL:
-        ratings = [rating_of(item.get(name)) for item in items]
-        if any(rating is not None for rating in ratings):
-            return ratings
-    means = [mean_of(item.get("annotations")) for item in items]
-    if all(rating is None for rating in means):
+    """Each completion's rating on one scale, or None: the scale that most of them were rated on."""
+    scales = [[rating_of(item.get(name)) for item in items] for name in OVERALL]
+    scales.append(means_of([aspects_of(item.get("annotations")) for item in items]))
+    if all(rating is None for ratings in scales for rating in ratings) and not any(
+        aspects_of(item.get("annotations")) for item in items
+    ):
         raise BadRecord(f"no completion has a rating: neither {', '.join(OVERALL)} nor annotations with ratings")
-    return means
+    return max(scales, key=lambda ratings: sum(rating is not None for rating in ratings))
 
 
 def rating_of(value: Any) -> float | None:
@@ -80,9 +81,14 @@ def aspects_of(annotations: Any) -> dict[str, float]:
     return {name: rating for name, rating in ratings.items() if rating is not None}
 
 
-def mean_of(annotations: Any) -> float | None:
-    aspects = aspects_of(annotations)
-    return sum(aspects.values()) / len(aspects) if aspects else None
+def means_of(annotations: Sequence[dict[str, float]]) -> list[float | None]:
+    """The mean over the aspects that most completions were rated in, of those that have each of these."""
+    counts = Counter(name for aspects in annotations for name in aspects)
+    common = [name for name, count in counts.items() if count == max(counts.values())]
+    return [
+        sum(aspects[name] for name in common) / len(common) if common and aspects.keys() >= set(common) else None
+        for aspects in annotations
+    ]
 
 
 def rated_completion(place: int, item: Record, rating: float) -> GivenCompletion:

@@ -127,7 +127,47 @@ def test_without_an_overall_rating_the_mean_of_the_aspects_counts() -> None:
 
     given = read({"instruction": "Name a tree.", "completions": [item("Car", "1", "4"), item("Oak", "5", "N/A")]})
     assert texts(given) == [("Name a tree.", ["Car", "Oak"], [2, 1], None)]
-    assert given.slates[0].completions[0].facts == {"rating": 2.5, "ratings": {"a0": 1.0, "a1": 4.0}}
+    assert given.slates[0].completions[0].facts == {"rating": 1.0, "ratings": {"a0": 1.0, "a1": 4.0}}
+
+
+def graded(text: str, **more: Any) -> dict[str, Any]:
+    """A completion; capital letters are ratings of aspects."""
+    aspects = {name: {"Rating": value} for name, value in more.items() if name.isupper()}
+    overall = {name: value for name, value in more.items() if not name.isupper()}
+    return {"response": text, "annotations": aspects} | overall
+
+
+@pytest.mark.parametrize(
+    ("items", "ranked", "remarks"),
+    [
+        # B is better than C by what both have, whatever A has besides.
+        (
+            [graded("A", overall_score=1), graded("B", rating=4), graded("C", rating=2)],
+            {"B": 1, "C": 2},
+            ["unrated"],
+        ),
+        ([graded("A", overall_score=1, rating=2), graded("B", rating=4)], {"A": 2, "B": 1}, []),
+        # One that lacks an aspect is compared by the others, and not by a mean of fewer.
+        ([graded("A", H="5", T="1"), graded("B", H="4", T="N/A")], {"A": 1, "B": 2}, []),
+        (
+            [graded("A", H="5", T="1"), graded("B", H="4", T="3"), graded("C", X="5")],
+            {"A": 2, "B": 1},
+            ["unrated"],
+        ),
+        ([graded("A", H="5"), graded("B", T="4")], {}, ["unrated"]),
+    ],
+    ids=["two scales", "the scale of all", "a missing aspect", "another aspect", "nothing in common"],
+)
+def test_ratings_are_compared_on_one_scale(
+    items: list[dict[str, Any]], ranked: dict[str, int], remarks: list[str]
+) -> None:
+    given = read({"instruction": "Name a tree.", "completions": items})
+    found = {
+        completion.text: rank
+        for slate in given.slates
+        for completion, rank in zip(slate.completions, slate.rankings[0].ranks, strict=True)
+    }
+    assert (found, given.remarks) == (ranked, remarks)
 
 
 def test_columns_of_generations_and_ratings_are_read_place_by_place() -> None:
