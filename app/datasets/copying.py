@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from app.db import Base, table_of
 
-encode = json.JSONEncoder(ensure_ascii=False).encode  # made once: dumps makes one a call
+# Made once: dumps makes one a call. Dates, which Parquet files have among their facts, are kept as texts.
+encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
 
 
 def copy_rows(session: Session, model: type[Base], rows: Iterable[Mapping[str, Any]]) -> None:

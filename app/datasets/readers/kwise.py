@@ -82,6 +82,10 @@ def check_columns(place: int, known: Mapping[str, Any]) -> None:
         raise BadRecord(f"completion {place}: tokenizer_sha256 is not a text")
 
 
+def is_order(order: Any, k: int) -> bool:
+    return isinstance(order, list) and all(type(place) is int for place in order) and sorted(order) == list(range(k))
+
+
 def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> GivenRanking:
     qualities = [item.get("quality") for item in items]
     if not all(quality is None or (type(quality) is int and 1 <= quality <= 7) for quality in qualities):
@@ -93,7 +97,7 @@ def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> 
     if not all(is_safe is None or isinstance(is_safe, bool) for is_safe in are_safe):
         raise BadRecord("is_safe is neither true nor false")
     order = record.get("order_shown")
-    if order is not None and (not isinstance(order, list) or set(order) != set(range(len(items)))):
+    if order is not None and not is_order(order, len(items)):
         raise BadRecord(f"order_shown does not name each of the completions 0 to {len(items) - 1} once")
     is_pick = record.get("is_pick") or False
     if not isinstance(is_pick, bool) or (is_pick and sorted(ranks) != [1] + [2] * (len(ranks) - 1)):
