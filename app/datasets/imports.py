@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.batches import batches
 from app.datasets import reports
+from app.datasets.copying import copy_rows
 from app.datasets.errors import (
     BadFile,
     ImportNotFound,
@@ -98,7 +99,6 @@ def import_file(
         running = Import(session, project, record_id, file_name, now, watch)
         used = read_all(running, what, file, format)
         report = running.report.as_json()
-        running.report.log.pack()
         if is_trial:
             savepoint.rollback()
     if is_trial:
@@ -153,8 +153,11 @@ def new_record(
 
 def keep_lines(session: Session, import_id: int, log: LineLog) -> None:
     """Keep what each line became."""
-    session.add_all(
-        DatasetImportLines(import_id=import_id, block=number, packed=block) for number, block in enumerate(log.blocks)
+    blocks = enumerate(log.blocks())
+    copy_rows(
+        session,
+        DatasetImportLines,
+        ({"import_id": import_id, "block": number, "packed": block} for number, block in blocks),
     )
 
 

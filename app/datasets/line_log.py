@@ -7,10 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import pairwise
+from tempfile import SpooledTemporaryFile
+from typing import IO
+from weakref import finalize
 
 LINES_SHOWN = 50
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: dumps makes one a call
 LINES_A_BLOCK = 10_000  # packed together: about 100 kB
+HELD_BYTES = 2**20  # before a log needs a file
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,15 @@ class Line:
 
 @dataclass
 class LineLog:
-    """The lines of one import, in their order."""
+    """The lines of one import, in their order, all but the last ones in a temporary file: memory does not grow."""
 
     shown: list[Line] = field(default_factory=list)
-    blocks: list[bytes] = field(default_factory=list)
     waiting: list[Line] = field(default_factory=list)
+    packed: IO[bytes] = field(default_factory=lambda: SpooledTemporaryFile(HELD_BYTES))  # noqa: SIM115 - closed below
+    ends: list[int] = field(default_factory=lambda: [0])  # of the blocks in the file, after its beginning
+
+    def __post_init__(self) -> None:
+        finalize(self, self.packed.close)
 
     def add(self, line: Line) -> None:
         if len(self.shown) < LINES_SHOWN:
@@ -42,12 +51,20 @@ class LineLog:
 
     def pack(self) -> None:
         if self.waiting:
-            self.blocks.append(gzip.compress(b"".join(map(as_json, self.waiting)), compresslevel=6, mtime=0))
+            self.packed.seek(self.ends[-1])
+            self.packed.write(gzip.compress(b"".join(map(as_json, self.waiting)), compresslevel=6, mtime=0))
+            self.ends.append(self.packed.tell())
             self.waiting = []
 
-    def all(self) -> Iterator[Line]:
+    def blocks(self) -> Iterator[bytes]:
+        """Some thousand lines each, packed."""
         self.pack()
-        yield from unpacked(self.blocks)
+        for start, end in pairwise(self.ends):
+            self.packed.seek(start)
+            yield self.packed.read(end - start)
+
+    def all(self) -> Iterator[Line]:
+        yield from unpacked(self.blocks())
 
 
 def unpacked(blocks: Iterable[bytes]) -> Iterator[Line]:

@@ -3,16 +3,21 @@
 import gzip
 import io
 import json
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.datasets import files
+from app.datasets import files, ranking_imports
 from app.datasets.errors import ImportRefused
 from app.datasets.imports import import_file
-from app.labeling.models import Ranking, Slate
+from app.labeling.models import Completion, Ranking, Slate
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from tests.app.datasets.conftest import NOW
@@ -74,3 +79,26 @@ def test_judgements_in_a_circle_are_kept_pair_by_pair(session: Session, garden: 
     record = {"question": "Name a tree.", "completions": ["Oak", "Elm", "Ash"], "pairwise": judged}
     report = import_file(session, garden, "rankings", io.BytesIO(lines(record)), "qa.jsonl", now=NOW).report
     assert (report["k"], report["counts"]["comparisons"], report["lines"]["fits_no_ordering"]) == ({"2": 3}, 3, [1])
+
+
+def test_more_records_without_an_id_than_can_be_told_apart_are_refused(
+    session: Session, garden: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking_imports, "MAX_WITHOUT_IDS", 3)
+    some = [GOOD | {"prompt": f"Name tree {number}."} for number in range(4)]
+    with pytest.raises(ImportRefused, match=r"line 4: .*split it"):
+        import_file(session, garden, "rankings", io.BytesIO(lines(*some)), "pairs.jsonl", now=NOW)
+    named = [KWISE | {"id": f"s{number}"} for number in range(4)]
+    report = import_file(session, garden, "rankings", io.BytesIO(lines(*named)), "kwise.jsonl", now=NOW).report
+    assert report["counts"]["slates"] == 4
+
+
+def test_numbers_that_are_none_are_no_facts_and_dates_are_kept_as_texts(session: Session, garden: Project) -> None:
+    at = datetime(2026, 5, 4, tzinfo=UTC)
+    facts = {"score": math.nan, "at": at, "price": Decimal("0.5"), "nested": [math.inf], "raw": b"Oak"}
+    items = [{"text": "Oak", "rank": 1, "facts": facts}, {"text": "Car", "rank": 2, "facts": facts}]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([{"prompt": "Name a tree.", "completions": items}]), file)
+    import_file(session, garden, "rankings", file, "kwise.parquet", now=NOW)
+    (kept, _) = session.scalars(select(Completion.facts))
+    assert kept == {"score": None, "at": str(at), "price": 0.5, "nested": [None], "raw": "Oak"}
