@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -32,10 +33,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError, IntegrityError
+from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 TRUSTED_S = 1.0  # so long after its last use a connection is taken to be alive
 
@@ -112,6 +113,11 @@ def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> En
     )
     SessionFactory.configure(bind=engine)
     return engine
+
+
+def connect_apart(engine: Engine, *, application: str) -> Engine:
+    """The same database, with connections that no request waits for: opened when used, closed afterwards."""
+    return create_engine(engine.url, poolclass=NullPool, connect_args=_connect_arguments(application))
 
 
 def connect_loop(url: str, *, application: str = "podium", **pool: Any) -> AsyncEngine:
@@ -227,6 +233,20 @@ def run_unflushed(session: Session, statement: Executable, bound: Mapping[str, A
     The session's own unwritten changes are not flushed before.
     """
     return session.connection().execute(statement, bound)
+
+
+@contextmanager
+def waiting_at_most(session: Session, wait_s: float, instead: Exception) -> Iterator[None]:
+    """Statements that would wait longer for another transaction raise `instead`; the session can go on after it."""
+    try:
+        with session.begin_nested():
+            session.execute(text(f"SET LOCAL lock_timeout = '{wait_s}s'"))
+            yield
+            session.execute(text("SET LOCAL lock_timeout = DEFAULT"))
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
+            raise
+        raise instead from None
 
 
 def notify(session: Session, channel: str, payload: str = "") -> None:

@@ -1,22 +1,20 @@
-"""`podium import`, `podium snapshot` and `podium export`: datasets without the browser."""
+"""`podium snapshot` and `podium export`: datasets without the browser."""
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets import reports
+from app.datasets import import_commands
 from app.datasets.errors import BadExport, SnapshotNotFound
 from app.datasets.exports import ExportChoice, export_chunks
 from app.datasets.filters import filter_of
-from app.datasets.imports import import_file
 from app.datasets.labeler_groups import LabelerGroup
 from app.datasets.licences import licence_of
 from app.datasets.models import Snapshot
@@ -27,90 +25,17 @@ from app.projects.models import Project
 from app.projects.service import get_project
 from app.terminal import CannotStart, open_session, say
 
-imports = typer.Typer(help="Import prompts, rankings or demonstrations from a file.", no_args_is_help=True)
 snapshots = typer.Typer(help="Freeze rankings and demonstrations, and list what is frozen.", no_args_is_help=True)
 
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The file; gzipped or not.")]
-ProjectOption = Annotated[str, typer.Option("--project", "-p", help="The project's short name.")]
-TrialOption = Annotated[bool, typer.Option("--dry-run", help="Say what each line would become; store nothing.")]
 GROUPS = ", ".join(LabelerGroup)
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def register(cli: typer.Typer) -> None:
     """Add this area's commands."""
-    cli.add_typer(imports, name="import")
+    import_commands.register(cli)
     cli.add_typer(snapshots, name="snapshot")
     cli.command("export")(export)
-
-
-@imports.command("prompts")
-def import_prompts(
-    file: FileArgument,
-    project: ProjectOption,
-    format: Annotated[str | None, typer.Option(help="lines, jsonl, csv or parquet; found out if left out.")] = None,
-    is_trial: TrialOption = False,
-    as_json: JSONOption = False,
-) -> None:
-    """Plain lines, or records with prompt, text or messages."""
-    run_import("prompts", file, project, format, is_trial, as_json)
-
-
-@imports.command("rankings")
-def import_rankings(
-    file: FileArgument,
-    project: ProjectOption,
-    format: Annotated[
-        str | None, typer.Option(help="kwise, squality, pairwise, hh or trl; found out if left out.")
-    ] = None,
-    is_trial: TrialOption = False,
-    as_json: JSONOption = False,
-) -> None:
-    """K-way rankings (our kwise, Open-Assistant's, SQuALITY's), pairwise judgements, HH-RLHF or TRL pairs."""
-    run_import("rankings", file, project, format, is_trial, as_json)
-
-
-@imports.command("demonstrations")
-def import_demonstrations(
-    file: FileArgument,
-    project: ProjectOption,
-    format: Annotated[str | None, typer.Option(help="jsonl, csv or parquet; found out if left out.")] = None,
-    is_trial: TrialOption = False,
-    as_json: JSONOption = False,
-) -> None:
-    """Records with prompt and completion, or messages whose last turn is the assistant's."""
-    run_import("demonstrations", file, project, format, is_trial, as_json)
-
-
-def run_import(what: str, path: Path, slug: str, format: str | None, is_trial: bool, as_json: bool) -> None:
-    with readable(path) as file, open_session() as session:
-        project = get_project(session, slug)
-        imported = import_file(
-            session, project, what, file, path.name, format=format, now=clock(session), is_trial=is_trial
-        )
-        if imported.record is not None and imported.is_new:
-            audit(session, None, "dataset.import", f"import:{imported.record.id}", project_id=project.id, what=what)
-    if as_json:
-        say(json.dumps({"what": what, "format": imported.format, "is_new": imported.is_new, **imported.report}))
-    elif not imported.is_new:
-        say(f"{path.name} was imported before: nothing has changed.")
-    else:
-        would = "would be " if is_trial else ""
-        say(f"{path.name} ({imported.format}): {reports.summary(imported.report)} {would}added.")
-        for remark in reports.remarks(imported.report):
-            say(f"  {remark}")
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[BinaryIO]:
-    """The file, open. Raises CannotStart with one sentence if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        if error.filename != str(path):
-            raise
-        raise CannotStart(f"{path} cannot be read ({error.strerror}): check the path") from error
 
 
 @snapshots.command("create")

@@ -76,6 +76,48 @@ class UnknownFormat(DatasetError):
         super().__init__(f"{what} cannot be imported as {format}; the formats are {', '.join(known)}.")
 
 
+class ImportRunning(DatasetError):
+    """Another import into the project runs, and takes longer than one waits for it."""
+
+    code = "import_running"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(
+            f"Another file is being imported into {slug}, and only one can be at a time. Nothing was imported of this"
+            " one; wait for the other, which the page of imports shows, and import this one again."
+        )
+
+
+class ImportStopped(DatasetError):
+    """Somebody stopped the import while it ran."""
+
+    code = "import_stopped"
+
+    def __init__(self) -> None:
+        super().__init__("The import was stopped, and nothing was imported; import the file again when you want to.")
+
+
+class ImportNotRunning(DatasetError):
+    """An import that has ended cannot be stopped."""
+
+    code = "import_not_running"
+
+    def __init__(self, file_name: str) -> None:
+        super().__init__(f"The import of {file_name} has ended already, so there is nothing to stop.")
+
+
+class NoRoom(DatasetError):
+    """The database's disk is full."""
+
+    code = "no_room"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database has no room left on its disk. Nothing was imported, and nothing was lost; free some space and"
+            " import the file again."
+        )
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is wrong with one line of a file. line: counted from 1; None: the file as a whole."""

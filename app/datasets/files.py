@@ -9,6 +9,8 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from decimal import Decimal
+from math import isfinite
 from pathlib import PurePath
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
@@ -52,7 +54,10 @@ def records(file: BinaryIO, container: str) -> Iterator[tuple[int, Record]]:
     """The file's objects with the number of their line (of their row, in Parquet). Raises BadFile."""
     read = {"parquet": parquet_records, "jsonl": json_records, "csv": csv_records, "lines": line_records}[container]
     for number, record in read(file):
-        yield number, storable_value(record)
+        try:
+            yield number, storable_value(record)
+        except RecursionError:
+            raise BadFile(number, "nested too deeply") from None
 
 
 def line_records(file: BinaryIO) -> Iterator[tuple[int, Record]]:
@@ -157,9 +162,15 @@ def decoded(number: int, line: bytes) -> str:
 
 
 def storable_value(value: Any) -> Any:
-    """The value with every text in it as Postgres can hold it."""
+    """The value with every text and number in it as Postgres can hold it."""
     if isinstance(value, str):
         return storable(value)
+    if isinstance(value, float):
+        return value if isfinite(value) else None  # NaN is how Parquet files of pandas say that there is nothing
+    if isinstance(value, Decimal):
+        return storable_value(float(value))
+    if isinstance(value, bytes):
+        return storable(value.decode(errors="replace"))  # some Parquet files do not say that a column is text
     if isinstance(value, list):
         return [storable_value(item) for item in value]
     if isinstance(value, dict):

@@ -1,13 +1,14 @@
 """Snapshots that papers can rest on, and the record of every import."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base
+from app.db import Base, one_of
 
 
 class Snapshot(Base):
@@ -88,8 +89,16 @@ class SnapshotBreakdown(Base):
     num_labels: Mapped[int]
 
 
+class ImportState(StrEnum):
+    """running → done | failed. One whose process was killed stays running without a heartbeat; it left nothing."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 class DatasetImport(Base):
-    """One file that was read in, and what each of its lines became."""
+    """One file that was read in, or is being read, and what its lines became."""
 
     __tablename__ = "dataset_import"
 
@@ -99,6 +108,27 @@ class DatasetImport(Base):
     format: Mapped[str]
     file_name: Mapped[str]
     sha256: Mapped[str]
+    state: Mapped[ImportState] = mapped_column(one_of(ImportState, "state"), server_default=text("'done'"))
+    is_trial: Mapped[bool] = mapped_column(server_default=text("false"))  # only looked at: nothing of it was stored
     report: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    problems: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"))  # of a failed one
+    # How far a running one has come, written beside its transaction, and when that was.
+    num_bytes: Mapped[int] = mapped_column(server_default=text("0"))
+    num_bytes_read: Mapped[int] = mapped_column(server_default=text("0"))
+    num_lines_read: Mapped[int] = mapped_column(server_default=text("0"))
+    heartbeat_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
     created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("ix_dataset_import_project", "project_id", "id"),)
+
+
+class DatasetImportLines(Base):
+    """What each of some thousand lines of a file became: JSON lines, packed, since a file may have a million."""
+
+    __tablename__ = "dataset_import_lines"
+
+    import_id: Mapped[int] = mapped_column(ForeignKey("dataset_import.id"), primary_key=True)
+    block: Mapped[int] = mapped_column(primary_key=True)  # 0, 1, 2 … in the file's order
+    packed: Mapped[bytes] = mapped_column(LargeBinary)

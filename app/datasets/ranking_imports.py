@@ -1,32 +1,46 @@
 """Rankings of a file become slates that are done.
 
-A row's id is a hash of what it says: a record that is there already is found, whichever file brings it.
+A row's id is a hash of what it says (identities.py): what is there already is found, whichever file brings it.
 """
 
-import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, BinaryIO
-from uuid import UUID, uuid5
+from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, select, update
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy import any_, bindparam, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Uuid
 
-from app.batches import batches
-from app.datasets.errors import BadRecord
+from app.datasets.copying import copy_rows
+from app.datasets.errors import BadFile, BadRecord
 from app.datasets.files import container_of, records
-from app.datasets.formats import RANKING_FORMATS, Given, GivenRanking, GivenSlate, ranking_format_of
+from app.datasets.identities import (
+    FormerIdentities,
+    Identities,
+    KnownBy,
+    completion_id,
+    content_of,
+    in_places,
+    places_of,
+    shared_slate,
+)
 from app.datasets.importing import Import
+from app.datasets.line_log import of_slates
+from app.datasets.models import DatasetImport, DatasetImportLines, ImportState
+from app.datasets.readers import RANKING_FORMATS, ranking_format_of
+from app.datasets.readers.given import Given, GivenRanking, GivenSlate
+from app.db import table_of
 from app.labeling.models import Completion, CompletionSource, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Labeler
 from app.people.pseudonyms import new_pseudonym
-from app.prompts.models import PromptKind
-from app.prompts.service import place_prompts
+from app.prompts.service import PlacedPrompt
 
-SLATES = UUID("5f0c7c1e-6a0b-5c0e-9a53-0f7f2f1a9d11")  # the namespace of imported slates' ids
-BATCH_SIZE = 200  # slates written with a handful of statements
+BATCH_SIZE = 500  # records written with a handful of statements
+BATCH_LETTERS = 8_000_000  # of their completions: a batch of the longest lines would not fit into memory
+MAX_WITHOUT_IDS = 3_000_000  # different records of one file; what tells their repeats apart is 80 MB a million
 # What a file may say of a completion beyond its text.
 COMPLETION_COLUMNS = ("seed", "temperature", "top_p", "finish_reason", "logprob", "token_ids", "tokenizer_sha256")
 
@@ -43,90 +57,180 @@ def write_rankings(running: Import, file: BinaryIO, format: str | None) -> str:
         running.refuse(first[0], str(error))
         return ""
     understood = running.read(chain([first], found), RANKING_FORMATS[format])
-    occurrences: Counter[UUID] = Counter()
-    for batch in batches(given_slates(running, understood), BATCH_SIZE):
+    identities, former = Identities(), FormerIdentities() if has_former(running) else None
+    for batch in bounded_batches(understood):
         if not running.problems:  # after the first one, the rest is only looked through for others
-            write_batch(running, batch, occurrences)
+            write_batch(running, batch, identities, former)
+        running.tell()
     return format
 
 
-def given_slates(running: Import, understood: Iterable[tuple[int, Given]]) -> Iterator[tuple[int, GivenSlate]]:
+def has_former(running: Import) -> bool:
+    """Whether rankings came in before what each line became was kept: they have the ids of that time."""
+    has_lines = select(DatasetImportLines.import_id).where(DatasetImportLines.import_id == DatasetImport.id).exists()
+    query = select(DatasetImport.id).where(
+        DatasetImport.project_id == running.project.id,
+        DatasetImport.what == "rankings",
+        DatasetImport.state == ImportState.DONE,
+        DatasetImport.id != running.id,
+        ~DatasetImport.is_trial,
+        ~DatasetImport.report.has_key("same_as"),
+        ~has_lines,
+    )
+    return running.session.scalar(query.limit(1)) is not None
+
+
+def bounded_batches(understood: Iterable[tuple[int, Given]]) -> Iterator[list[tuple[int, Given]]]:
+    batch: list[tuple[int, Given]] = []
+    num_letters = 0
     for line, given in understood:
-        for remark in given.remarks:
-            running.report.remark(remark, line)
-        for slate in given.slates:
-            yield line, slate
+        batch.append((line, given))
+        num_letters += sum(len(completion.text) for slate in given.slates for completion in slate.completions)
+        if len(batch) == BATCH_SIZE or num_letters > BATCH_LETTERS:
+            yield batch
+            batch, num_letters = [], 0
+    if batch:
+        yield batch
+
+
+@dataclass
+class Judged:
+    """A ranking of a file on its way into the tables."""
+
+    line: int
+    slate: GivenSlate
+    ranking: GivenRanking
+    content: UUID
+    places: list[int]
+    known_by: KnownBy
+    prompt_id: int
+    slate_id: UUID | None  # that it is on, once this is known
+    former_id: UUID | None  # that it may have from an earlier version
+
+    @property
+    def ranks(self) -> dict[int, int]:
+        """Place -> rank."""
+        return dict(enumerate(in_places(self.ranking.ranks, self.places)))
+
+    @property
+    def ranks_in_order(self) -> dict[int, int]:
+        """Position in the file -> rank: an earlier version's places."""
+        return dict(enumerate(self.ranking.ranks))
 
 
 @dataclass
 class Pending:
-    """A slate to be written, or to get further rankings."""
+    """A slate to be written, or to get further rankings. ids: of its completions, by their places."""
 
     given: GivenSlate
+    places: list[int]
     prompt_id: int
-    rankings: list[tuple[UUID, GivenRanking]] = field(default_factory=list)
+    ids: list[UUID]
+    rankings: list[Judged] = field(default_factory=list)
 
 
-def write_batch(running: Import, batch: Sequence[tuple[int, GivenSlate]], occurrences: Counter[UUID]) -> None:
-    placed = place_prompts(
-        running.session,
-        running.project,
-        [slate.messages for _, slate in batch],
-        kind=PromptKind.IMPORTED,
-        import_id=running.id,
+@dataclass
+class Outcome:
+    """What one record became."""
+
+    sizes: list[int] = field(default_factory=list)  # of its new slates
+    num_joined: int = 0  # rankings that joined slates that were there
+    num_rankings: int = 0
+    num_comparisons: int = 0
+    remarks: list[str] = field(default_factory=list)
+
+
+def write_batch(
+    running: Import, batch: Sequence[tuple[int, Given]], identities: Identities, former: FormerIdentities | None
+) -> None:
+    slates = [(line, slate) for line, given in batch for slate in given.slates]
+    placed = running.place([slate.messages for _, slate in slates])
+    running.report.counts["prompts"] += sum(prompt.outcome == "added" for prompt in placed)
+    outcomes = {line: Outcome(remarks=list(given.remarks)) for line, given in batch}
+    judged = list(judgements(running, slates, placed, identities, former))
+    new = new_ones(running, judged, outcomes)
+    place_repeated(running, [judgement for judgement in new if judgement.slate_id is None], outcomes)
+    if new and not running.problems:
+        write_new(running, new, outcomes)
+    came_from: dict[int, list[str]] = defaultdict(list)
+    for (line, _), prompt in zip(slates, placed, strict=True):
+        came_from[line].append("new" if prompt.outcome == "added" else "reused")
+    for line, outcome in outcomes.items():
+        report_line(running, line, outcome, came_from[line])
+
+
+def judgements(
+    running: Import,
+    slates: Sequence[tuple[int, GivenSlate]],
+    placed: Sequence[PlacedPrompt],
+    identities: Identities,
+    former: FormerIdentities | None,
+) -> Iterator[Judged]:
+    """Raises BadFile where a file holds more without ids than can be told apart."""
+    for (line, slate), prompt in zip(slates, placed, strict=True):
+        content, places = content_of(running.project.id, slate), places_of(slate)
+        former_ids = former.rankings_of(running.project.id, slate) if former else [None] * len(slate.rankings)
+        for ranking, former_id in zip(slate.rankings, former_ids, strict=True):
+            by = identities.of(slate, content, ranking, places)
+            yield Judged(line, slate, ranking, content, places, by, prompt.prompt_id, by.slate_id, former_id)
+        if len(identities.seen) > MAX_WITHOUT_IDS:
+            raise BadFile(line, f"the file holds more than {MAX_WITHOUT_IDS:,} records without an id; split it")
+
+
+def new_ones(running: Import, judged: Sequence[Judged], outcomes: dict[int, Outcome]) -> list[Judged]:
+    """Those that are not there yet. One that contradicts what its labeler said of the slate is refused."""
+    former = [judgement.former_id for judgement in judged if judgement.former_id is not None]
+    known = known_rankings(running, [*(judgement.known_by.ranking_id for judgement in judged), *former])
+    exported = known_originals(running, [judgement.ranking for judgement in judged])
+    new: list[Judged] = []
+    for judgement in judged:
+        ranking, ranking_id = judgement.ranking, judgement.known_by.ranking_id
+        says = judgement.ranks, ranking.is_pick
+        said_formerly = known.get(judgement.former_id) if judgement.former_id else None
+        was_said = says == known.get(ranking_id) or said_formerly == (judgement.ranks_in_order, ranking.is_pick)
+        if ranking.original_id in exported or was_said:
+            outcomes[judgement.line].remarks.append("known")
+        elif ranking_id in known or (said_formerly is not None and judgement.slate.key is not None):
+            # Without the name, which the file has: what is kept of an import is shown to every researcher.
+            running.refuse(judgement.line, "its labeler has ranked this slate before, and differently")
+        else:
+            known[ranking_id] = says
+            new.append(judgement)
+    return new
+
+
+def known_rankings(running: Import, ranking_ids: Sequence[UUID]) -> dict[UUID, tuple[dict[int, int], bool]]:
+    """Ranking -> place -> rank, and whether it is a pick, of those of these ids that are there."""
+    picks = dict(
+        running.session.execute(select(Ranking.id, Ranking.is_pick).where(Ranking.id == any_of(ranking_ids))).all()
     )
-    running.report.counts["prompts"] += placed.num_added
-    ids = [slate_id_of(running, slate, occurrences) for _, slate in batch]
-    known = known_rankings(running, ids)
-    exported = known_originals(running, [ranking for _, slate in batch for ranking in slate.rankings])
-    pending: dict[UUID, Pending] = {}
-    for (line, slate), slate_id, prompt in zip(batch, ids, placed.placed, strict=True):
-        for ranking in slate.rankings:
-            ranking_id = uuid5(slate_id, ranking.labeler or "")
-            said = ranking.ranks, ranking.is_pick
-            if ranking.original_id in exported or known.get(ranking_id) == said:
-                running.report.remark("known", line)
-            elif ranking_id in known:
-                running.refuse(
-                    line, f"{ranking.labeler or 'the labeler'} has ranked this slate before, and differently"
-                )
-            else:
-                known[ranking_id] = said
-                pending.setdefault(slate_id, Pending(slate, prompt.prompt_id)).rankings.append((ranking_id, ranking))
-    if pending and not running.problems:
-        write_pending(running, pending)
+    if not picks:
+        return {}
+    query = select(RankingItem.ranking_id, RankingItem.slate_id, RankingItem.completion_id, RankingItem.rank)
+    items: dict[UUID, list[tuple[UUID, UUID, int]]] = defaultdict(list)
+    for item in running.session.execute(query.where(RankingItem.ranking_id == any_of(list(picks)))):
+        items[item.ranking_id].append((item.slate_id, item.completion_id, item.rank))
+    return {ranking_id: (ranks_by_place(items[ranking_id]), is_pick) for ranking_id, is_pick in picks.items()}
 
 
-def slate_id_of(running: Import, slate: GivenSlate, occurrences: Counter[UUID]) -> UUID:
-    """The same for the same slate. Where a file gives none of its own, a repeated record is another judgement."""
-    content = [running.project.id, slate.key, slate.messages, [completion.text for completion in slate.completions]]
-    slate_id = uuid5(SLATES, json.dumps(content, sort_keys=True))
-    if slate.key is not None:
-        return slate_id
-    occurrences[slate_id] += 1
-    return slate_id if occurrences[slate_id] == 1 else uuid5(slate_id, str(occurrences[slate_id]))
+def ranks_by_place(items: Sequence[tuple[UUID, UUID, int]]) -> dict[int, int]:
+    """items: slate, completion, rank."""
+    ranks = {completion: rank for _, completion, rank in items}
+    return {place: ranks[completion_id(items[0][0], place)] for place in range(len(items))}
 
 
-def known_rankings(running: Import, slate_ids: Sequence[UUID]) -> dict[UUID, tuple[list[int], bool]]:
-    """Ranking -> its ranks in the completions' order and whether it is a pick, of those that these slates have."""
-    ranks = func.array_agg(aggregate_order_by(RankingItem.rank, Completion.position))
-    query = (
-        select(Ranking.id, ranks, Ranking.is_pick)
-        .join(RankingItem, RankingItem.ranking_id == Ranking.id)
-        .join(Completion, Completion.id == RankingItem.completion_id)
-        .where(RankingItem.slate_id.in_(set(slate_ids)))
-        .group_by(Ranking.id)
-    )
-    return {ranking_id: (list(ranks), is_pick) for ranking_id, ranks, is_pick in running.session.execute(query)}
+def any_of(ids: Sequence[UUID]) -> Any:
+    """One parameter whatever their number, so that the statement is always the same."""
+    return any_(literal(list(ids), ARRAY(Uuid)))
 
 
 def known_originals(running: Import, rankings: Iterable[GivenRanking]) -> set[str]:
     """The ids, among those the file gives, of rankings of this project: it is our own export coming home."""
-    given = [ranking.original_id for ranking in rankings if ranking.original_id is not None]
-    ids = [original for original in given if is_uuid(original)]
+    given = {ranking.original_id for ranking in rankings if ranking.original_id is not None}
+    ids = [UUID(original) for original in given if is_uuid(original)]
     if not ids:
         return set()
-    query = select(Ranking.id).where(Ranking.project_id == running.project.id, Ranking.id.in_(map(UUID, ids)))
+    query = select(Ranking.id).where(Ranking.project_id == running.project.id, Ranking.id == any_of(ids))
     return set(map(str, running.session.scalars(query)))
 
 
@@ -137,37 +241,118 @@ def is_uuid(text: str) -> bool:
         return False
 
 
-def write_pending(running: Import, pending: dict[UUID, Pending]) -> None:
-    session, report = running.session, running.report
-    query = select(Slate.id, Slate.overlap).where(Slate.id.in_(pending)).with_for_update()
-    overlaps = dict(session.execute(query).all())
-    new = {slate_id: slate for slate_id, slate in pending.items() if slate_id not in overlaps}
-    names = [labeler_name(running, ranking) for slate in pending.values() for _, ranking in slate.rankings]
-    labelers = find_labelers(running, names)
+def place_repeated(running: Import, judged: Sequence[Judged], outcomes: dict[int, Outcome]) -> None:
+    """Give each judgement the first slate of its content that its labeler has not judged yet."""
+    names = {name for judgement in judged if (name := judgement.ranking.labeler) is not None}
+    waiting, number = list(judged), 1
+    while waiting:
+        slates = [shared_slate(judgement.content, number) for judgement in waiting]
+        taken = set(judges_of(running, slates, names))
+        later: list[Judged] = []
+        for judgement, slate_id in zip(waiting, slates, strict=True):
+            place = slate_id, str(judgement.ranking.labeler)
+            if place in taken:
+                later.append(judgement)
+                continue
+            taken.add(place)
+            judgement.slate_id = slate_id
+            if number > 1:
+                outcomes[judgement.line].remarks.append("judged_again")
+        waiting, number = later, number + 1
+
+
+def judges_of(running: Import, slate_ids: Sequence[UUID], names: Iterable[str]) -> Iterator[tuple[UUID, str]]:
+    """(slate, name in files) of who ranked these slates."""
+    query = (
+        select(Ranking.slate_id, Labeler.external_id)
+        .join(Labeler, Labeler.id == Ranking.labeler_id)
+        .where(Ranking.slate_id == any_of(slate_ids), Labeler.external_id.in_(set(names)))
+    )
+    for slate_id, name in running.session.execute(query):
+        yield slate_id, str(name)
+
+
+def write_new(running: Import, new: Sequence[Judged], outcomes: dict[int, Outcome]) -> None:
+    pending: dict[UUID, Pending] = {}
+    for judgement in new:
+        assert judgement.slate_id is not None
+        if judgement.slate_id not in pending:
+            ids = [completion_id(judgement.slate_id, place) for place in range(len(judgement.places))]
+            pending[judgement.slate_id] = Pending(judgement.slate, judgement.places, judgement.prompt_id, ids)
+        pending[judgement.slate_id].rankings.append(judgement)
+    overlaps = overlaps_of(running, list(pending))
+    added = {slate_id: slate for slate_id, slate in pending.items() if slate_id not in overlaps}
+    labelers = find_labelers(running, [labeler_name(running, judgement.ranking) for judgement in new])
     rankings: list[dict[str, Any]] = []
     items: list[dict[str, Any]] = []
     for slate_id, slate in pending.items():
-        for slot, (ranking_id, ranking) in enumerate(slate.rankings, start=overlaps.get(slate_id, 0) + 1):
-            labeler_id = labelers[labeler_name(running, ranking)]
-            rankings.append(ranking_values(running, slate_id, slot, ranking_id, ranking, labeler_id))
-            items += item_values(slate_id, ranking_id, ranking)
-            report.counts["comparisons"] += num_comparisons(ranking.ranks)
-    if new:
-        session.execute(insert(Slate), [slate_values(running, slate_id, slate) for slate_id, slate in new.items()])
-        session.execute(
-            insert(Completion), [row for slate_id, slate in new.items() for row in completion_values(slate_id, slate)]
-        )
+        for slot, judgement in enumerate(slate.rankings, start=overlaps.get(slate_id, 0) + 1):
+            labeler_id = labelers[labeler_name(running, judgement.ranking)]
+            rankings.append(ranking_values(running, slate_id, slot, judgement, labeler_id, slate.ids))
+            items += item_values(slate_id, judgement, slate.ids)
+    copy_rows(running.session, Slate, (slate_values(running, slate_id, slate) for slate_id, slate in added.items()))
+    copy_rows(
+        running.session,
+        Completion,
+        (row for slate_id, slate in added.items() for row in completion_values(slate_id, slate)),
+    )
+    widen(running, {slate_id: overlap + len(pending[slate_id].rankings) for slate_id, overlap in overlaps.items()})
+    copy_rows(running.session, Ranking, rankings)
+    copy_rows(running.session, RankingItem, items)
+    count(running, pending, added, outcomes)
+
+
+def overlaps_of(running: Import, slate_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Slate -> overlap, of those that are there; they are locked, but not for whoever refers to them."""
+    query = select(Slate.id, Slate.overlap).where(Slate.id == any_of(slate_ids)).order_by(Slate.id)
+    return dict(running.session.execute(query.with_for_update(key_share=True)).all())
+
+
+def widen(running: Import, overlaps: dict[UUID, int]) -> None:
+    """Let slates that are there have further rankings."""
     if overlaps:
-        table = Slate.__table__
-        session.connection().execute(
-            update(Slate).where(table.c.id == bindparam("slate")).values(overlap=bindparam("wanted")),
-            [{"slate": id_, "wanted": overlap + len(pending[id_].rankings)} for id_, overlap in overlaps.items()],
+        table = table_of(Slate)
+        running.session.connection().execute(
+            update(table).where(table.c.id == bindparam("slate")).values(overlap=bindparam("wanted")),
+            [{"slate": slate_id, "wanted": overlap} for slate_id, overlap in overlaps.items()],
         )
-    session.execute(insert(Ranking), rankings)
-    session.execute(insert(RankingItem), items)
-    report.counts["slates"] += len(new)
-    report.counts["rankings"] += len(rankings)
-    report.sizes.update(len(slate.given.completions) for slate in new.values())
+
+
+def count(
+    running: Import, pending: dict[UUID, Pending], added: dict[UUID, Pending], outcomes: dict[int, Outcome]
+) -> None:
+    counts = running.report.counts
+    for slate_id, slate in pending.items():
+        is_new = slate_id in added
+        for judgement in slate.rankings:
+            outcome = outcomes[judgement.line]
+            outcome.num_rankings += 1
+            outcome.num_comparisons += num_comparisons(judgement.ranking.ranks)
+            outcome.num_joined += not is_new
+        if is_new:
+            outcomes[slate.rankings[0].line].sizes.append(len(slate.given.completions))
+            joined_by = {judgement.line for judgement in slate.rankings[1:]} - {slate.rankings[0].line}
+            for line in joined_by:
+                outcomes[line].num_joined += sum(judgement.line == line for judgement in slate.rankings)
+            running.report.sizes[len(slate.given.completions)] += 1
+    counts["slates"] += len(added)
+    counts["rankings"] += sum(len(slate.rankings) for slate in pending.values())
+
+
+def report_line(running: Import, line: int, outcome: Outcome, prompts: Sequence[str]) -> None:
+    running.report.counts["comparisons"] += outcome.num_comparisons
+    for remark in outcome.remarks:
+        running.report.remark(remark, line)
+    found = Counter(prompts)
+    words = prompts[0] if len(found) == 1 else ", ".join(f"{number} {name}" for name, number in sorted(found.items()))
+    running.became(
+        line,
+        of_slates(outcome.sizes, outcome.num_joined) if prompts else "left out",
+        prompt=words if prompts else "",
+        rankings=outcome.num_rankings,
+        comparisons=outcome.num_comparisons,
+        remark=" ".join(dict.fromkeys(outcome.remarks)),
+    )
 
 
 def labeler_name(running: Import, ranking: GivenRanking) -> str:
@@ -197,8 +382,8 @@ def slate_values(running: Import, slate_id: UUID, slate: Pending) -> dict[str, A
         "id": slate_id,
         "project_id": running.project.id,
         "prompt_id": slate.prompt_id,
-        "kind": SlateKind.IMPORTED,
-        "state": SlateState.DONE,
+        "kind": SlateKind.IMPORTED.value,
+        "state": SlateState.DONE.value,
         "k": len(slate.given.completions),
         "overlap": len(slate.rankings),
         "import_id": running.id,
@@ -209,53 +394,53 @@ def slate_values(running: Import, slate_id: UUID, slate: Pending) -> dict[str, A
 
 
 def completion_values(slate_id: UUID, slate: Pending) -> Iterator[dict[str, Any]]:
-    for position, completion in enumerate(slate.given.completions):
+    for position, (completion, place) in enumerate(zip(slate.given.completions, slate.places, strict=True)):
         yield {
-            "id": completion_id(slate_id, position),
+            "id": slate.ids[place],
             "slate_id": slate_id,
             "position": position,
             "text": completion.text,
-            "source": CompletionSource.IMPORTED,
+            "source": CompletionSource.IMPORTED.value,
             "external_id": completion.external_id,
             "facts": completion.facts,
             **{name: completion.columns.get(name) for name in COMPLETION_COLUMNS},
         }
 
 
-def completion_id(slate_id: UUID, position: int) -> UUID:
-    return uuid5(slate_id, f"completion {position}")
-
-
 def ranking_values(
-    running: Import, slate_id: UUID, slot: int, ranking_id: UUID, ranking: GivenRanking, labeler_id: int
+    running: Import, slate_id: UUID, slot: int, judgement: Judged, labeler_id: int, ids: Sequence[UUID]
 ) -> dict[str, Any]:
+    ranking = judgement.ranking
     order = ranking.order_shown if ranking.order_shown is not None else range(len(ranking.ranks))
     return {
-        "id": ranking_id,
+        "id": judgement.known_by.ranking_id,
         "project_id": running.project.id,
         "slate_id": slate_id,
         "labeler_id": labeler_id,
         "slot": slot,
         "counted": True,
-        "order_shown": [completion_id(slate_id, position) for position in order],
+        "order_shown": [ids[judgement.places[position]] for position in order],
         "is_pick": ranking.is_pick,
-        "strength": ranking.strength,
+        "strength": None if ranking.strength is None else ranking.strength.value,
+        "note": ranking.note,
         "active_s": ranking.active_s,
         "submitted_at": ranking.submitted_at or running.now,
         "import_id": running.id,
     }
 
 
-def item_values(slate_id: UUID, ranking_id: UUID, ranking: GivenRanking) -> Iterator[dict[str, Any]]:
-    for position, rank in enumerate(ranking.ranks):
+def item_values(slate_id: UUID, judgement: Judged, ids: Sequence[UUID]) -> Iterator[dict[str, Any]]:
+    ranking = judgement.ranking
+    for position, (rank, place) in enumerate(zip(ranking.ranks, judgement.places, strict=True)):
         yield {
-            "ranking_id": ranking_id,
-            "completion_id": completion_id(slate_id, position),
+            "ranking_id": judgement.known_by.ranking_id,
+            "completion_id": ids[place],
             "slate_id": slate_id,
             "rank": rank,
             "quality": None if ranking.qualities is None else ranking.qualities[position],
             "flags": [] if ranking.flags is None else ranking.flags[position],
             "is_safe": None if ranking.are_safe is None else ranking.are_safe[position],
+            "note": None if ranking.notes is None else ranking.notes[position],
         }
 
 

@@ -1,9 +1,8 @@
-"""Datasets: what there is to freeze, snapshots and their exports, and imports with their reports."""
+"""Datasets: what there is to freeze, and snapshots with their exports."""
 
-from functools import partial
 from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from sqlalchemy.orm import Session
 
@@ -30,13 +29,11 @@ from app.datasets.exports import (
 )
 from app.datasets.filter_words import in_words
 from app.datasets.filters import SnapshotFilter
-from app.datasets.imports import FORMATS, Imported, find_import, list_imports
 from app.datasets.licences import licence_of
 from app.datasets.models import Snapshot
 from app.datasets.reading import rows_between
-from app.datasets.schemas import FilterQuery, ImportOut, SnapshotForm, SnapshotIn, SnapshotOut
+from app.datasets.schemas import FilterQuery, SnapshotForm, SnapshotIn, SnapshotOut
 from app.datasets.snapshots import create_snapshot, find_snapshot, list_snapshots
-from app.datasets.uploads import answer_upload, run_upload
 from app.db import SessionDep, clock
 from app.pages import render
 from app.people.access import Access, ResearcherAccess
@@ -94,20 +91,6 @@ def freeze_as(session: Session, access: Access, name: str, filter: SnapshotFilte
     return snapshot
 
 
-@router.post("/projects/{slug}/datasets/imports")
-def import_upload(
-    request: Request,
-    session: SessionDep,
-    access: ResearcherAccess,
-    file: Annotated[UploadFile, File()],
-    what: Annotated[str, Form(pattern="^(rankings|demonstrations)$")] = "rankings",
-    format: Annotated[str, Form()] = "",
-    is_trial: Annotated[bool, Form()] = False,
-) -> Response:
-    """Import rankings or demonstrations, or only say what the file would become."""
-    return answer_upload(session, access, what, file, format, is_trial, page=partial(page, request, session, access))
-
-
 def page(
     request: Request,
     session: Session,
@@ -116,22 +99,20 @@ def page(
     status_code: int = 200,
     query: FilterQuery = FilterQuery(),  # noqa: B008 - frozen
     problem: str | None = None,
-    **shown: Any,
+    **typed: Any,
 ) -> Response:
     told = told_of(session, access, query)
     if told["problem"]:
         status_code = 422
     elif problem:
         told["problem"] = problem
-    context: dict[str, Any] = {**told, **form_of(session, access, query), "refused": None, "imported": None}
     return render(
         request,
         "datasets/index.html",
         status_code=status_code,
         snapshots=list_snapshots(session, access.project),
-        imports=list_imports(session, access.project),
-        formats=FORMATS,
-        **(context | shown),
+        **(told | typed),
+        **form_of(session, access, query),
     )
 
 
@@ -194,22 +175,6 @@ def card(session: SessionDep, access: ResearcherAccess, snapshot_id: int) -> Res
     return PlainTextResponse(cards.dataset_card(access.project, snapshot), media_type="text/markdown; charset=utf-8")
 
 
-@router.get("/projects/{slug}/datasets/imports/{import_id}")
-def import_page(request: Request, session: SessionDep, access: ResearcherAccess, import_id: int) -> Response:
-    """What became of a file's lines."""
-    record = find_import(session, access.project, import_id)
-    account = session.get(Account, record.created_by) if record.created_by else None
-    imported = Imported(record.what, record.format, record.report, record, is_new=True)
-    return render(
-        request,
-        "datasets/import.html",
-        project=access.project,
-        record=record,
-        imported=imported,
-        importer=account,
-    )
-
-
 @api.get("/projects/{slug}/snapshots")
 def list_as_json(session: SessionDep, access: ResearcherAccess) -> list[SnapshotOut]:
     """The project's snapshots, the newest first."""
@@ -243,26 +208,3 @@ def export_as_api(
 ) -> Response:
     """The snapshot as a file: the same bytes each time, which the ETag names."""
     return download(request, session, access, snapshot_id, format, file, ties, labels, style)
-
-
-@api.post("/projects/{slug}/imports", status_code=201)
-def import_as_api(
-    session: SessionDep,
-    access: ResearcherAccess,
-    file: Annotated[UploadFile, File()],
-    response: Response,
-    what: Annotated[str, Form(pattern="^(rankings|demonstrations)$")] = "rankings",
-    format: Annotated[str, Form()] = "",
-    is_trial: Annotated[bool, Form()] = False,
-) -> ImportOut:
-    """Import a file of rankings or demonstrations; 200 when there was nothing to do, 422 with each line's problem."""
-    imported = run_upload(session, access, what, file, format, is_trial)
-    if not imported.is_new or imported.record is None:
-        response.status_code = 200
-    return ImportOut(
-        id=None if imported.record is None else imported.record.id,
-        what=imported.what,
-        format=imported.format,
-        is_new=imported.is_new,
-        report=imported.report,
-    )

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from app.datasets.filters import SnapshotFilter, filter_of
 from app.datasets.licences import Licence
+from app.datasets.models import ImportState
 
 
 class FilterQuery(BaseModel):
@@ -100,13 +101,28 @@ class SnapshotOut(BaseModel):
 
 
 class ImportOut(BaseModel):
-    """is_new: false when the same file was imported before; id: null when it was only checked."""
+    """One import: while it runs, done, or failed with a problem a line; a check stores nothing but its report.
 
-    id: int | None
+    is_new: false when the same file was imported before: this is that import, or names it as `same_as` in its report.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
     what: str
     format: str
-    is_new: bool
+    file_name: str
+    sha256: str
+    state: ImportState
+    is_trial: bool
+    is_new: bool = True
     report: dict[str, Any]
+    problems: list[dict[str, Any]]
+    num_bytes: int
+    num_bytes_read: int
+    num_lines_read: int
+    created_at: datetime
+    finished_at: datetime | None
 
 
 class PreviewOut(BaseModel):

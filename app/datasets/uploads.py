@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from app.datasets.errors import ImportRefused, Problem, UnknownFormat
 from app.datasets.files import MAX_FILE_BYTES
-from app.datasets.imports import Imported, import_file
-from app.db import clock
+from app.datasets.import_runs import ImportRun, start_import
+from app.datasets.imports import Imported
+from app.errors import PodiumError
 from app.people.access import Access
-from app.people.service import audit
 
 
 class ImportPage(Protocol):
@@ -30,25 +30,27 @@ class ImportPage(Protocol):
 def answer_upload(
     session: Session, access: Access, what: str, upload: UploadFile, format: str, is_trial: bool, *, page: ImportPage
 ) -> Response:
-    """Import the file; answer with its report, or with the page it came from and why there is none."""
+    """Import the file; answer with the page of its import, or with the page it came from and why there is none."""
     try:
         imported = run_upload(session, access, what, upload, format, is_trial)
     except (ImportRefused, UnknownFormat) as error:
         return page(status_code=422, refused=error)
-    if imported.record is None or not imported.is_new:
+    if isinstance(imported, Imported):
         return page(imported=imported)
-    report = f"/projects/{access.project.slug}/datasets/imports/{imported.record.id}"
-    return RedirectResponse(report, status_code=303)
+    return RedirectResponse(f"/projects/{access.project.slug}/datasets/imports/{imported.record_id}", status_code=303)
 
 
 def run_upload(
     session: Session, access: Access, what: str, upload: UploadFile, format: str, is_trial: bool
-) -> Imported:
-    """Import the file. format: "" finds out. Raises ImportRefused, UnknownFormat."""
+) -> ImportRun | Imported:
+    """Import the file: its import, which may still run, or Imported if it changes nothing. format: "" finds out.
+
+    Raises ImportRefused, UnknownFormat, and whatever else ended it while one waited.
+    """
     name = PurePath(upload.filename or "upload").name
     if (upload.size or 0) > MAX_FILE_BYTES:
         raise ImportRefused(name, [Problem(None, f"the file is longer than {MAX_FILE_BYTES >> 30} GiB; split it")])
-    imported = import_file(
+    run = start_import(
         session,
         access.project,
         what,
@@ -56,16 +58,12 @@ def run_upload(
         name,
         format=format or None,
         account=access.account,
-        now=clock(session),
         is_trial=is_trial,
     )
-    if imported.record is not None and imported.is_new:
-        audit(
-            session,
-            access.account.id,
-            "dataset.import",
-            f"import:{imported.record.id}",
-            project_id=access.project.id,
-            what=what,
-        )
-    return imported
+    if isinstance(run, Imported):
+        return run
+    if isinstance(run.outcome, PodiumError):
+        raise run.outcome
+    if run.outcome is not None and not run.outcome.is_new:
+        return run.outcome
+    return run

@@ -11,7 +11,7 @@ from app.datasets.uploads import answer_upload
 from app.db import SessionDep
 from app.pages import render
 from app.people.access import Access, AdminAccess, ResearcherAccess
-from app.prompts.errors import BadPrompt
+from app.prompts.errors import PromptError
 from app.prompts.listing import count_by_split, count_prompts, list_prompts
 from app.prompts.messages import checked_prompt, user_message
 from app.prompts.models import PromptKind, Split, Use
@@ -38,7 +38,7 @@ def add_one(request: Request, session: SessionDep, access: AdminAccess, text: An
     """Add the prompt that was typed in."""
     try:
         (placed,) = add_prompts(session, access.project, [user_message(text)], kind=PromptKind.PLAIN).placed
-    except BadPrompt as error:
+    except PromptError as error:
         return page(request, session, access, status_code=422, problem=str(error), text=text)
     return page(request, session, access, placed=placed)
 

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import db, security
+from app.datasets import import_runs
 from app.main import create_app
 from app.people import caller, service, sessions
 from app.people.models import Account, Membership, Role
@@ -57,8 +58,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def app(engine: Any, settings: Settings) -> FastAPI:
-    """The web product on this test's database."""
+def app(engine: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    """The web product on this test's database. A file is imported when its upload is answered."""
+    monkeypatch.setattr(import_runs, "WAIT_S", 60)
     return create_app(settings)
 
 

@@ -48,6 +48,8 @@ def test_a_researcher_imports_freezes_and_downloads(
     sign_in(page, researcher)
     page.goto("/projects/everyday/datasets")
     check_accessibility(page)
+    page.get_by_role("main").get_by_role("link", name="Imports").click()
+    check_accessibility(page)
     form = page.get_by_role("region", name="Rankings", exact=True)
     form.get_by_label("File").set_input_files(rankings)
     form.get_by_role("button", name="Import").click()
@@ -79,12 +81,12 @@ def test_a_bad_file_is_refused_by_line_and_the_page_stays(
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "Name a tree.", "chosen": "Oak", "rejected": "Car"}\n{"chosen"\n', encoding="utf-8")
     sign_in(page, researcher)
-    page.goto("/projects/everyday/datasets")
+    page.goto("/projects/everyday/datasets/imports")
     form = page.get_by_role("region", name="Rankings", exact=True)
     form.get_by_label("File").set_input_files(file)
     form.get_by_role("button", name="Import").click()
     expect(page.get_by_role("alert")).to_contain_text("line 2: not JSON")
-    expect(page.get_by_text("Nothing is frozen yet")).to_be_visible()
+    expect(page.get_by_text("nothing: not imported")).to_be_visible()
     check_accessibility(page)
 
 

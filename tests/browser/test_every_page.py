@@ -27,7 +27,10 @@ from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # n
 from tests.app.loop import HOUR, compare, evaluation_slates, make_what_a_round_needs, run_stage
 
 # Parts of pages, streams, pictures, files, answers for machines, and what leads on to another page.
-NO_PAGES = re.compile(r"/live$|/events$|\.svg$|\.csv$|/export$|/card$|/holds$|^/healthz$|^/readyz$|/work$|/write$")
+NO_PAGES = re.compile(
+    r"/live$|/events$|\.svg$|\.csv$|/export$|/card$|/holds$|/lines$"
+    r"|^/healthz$|^/readyz$|/work$|/write$"
+)
 ROOT = "/projects/everyday"
 # What a button leads to, or a task that is drawn; and a form that has no link while a round runs.
 STARTS = (

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from app import db
-from app.datasets import commands
+from app.datasets import commands, import_commands
 from app.datasets.commands import write_whole
 from app.datasets.errors import BadFilter, ImportRefused, SnapshotNotFound, UnknownLicence
 from app.datasets.models import Snapshot, SnapshotRanking
@@ -36,7 +36,8 @@ def podium(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
         with db.SessionFactory.begin() as session:
             yield session
 
-    monkeypatch.setattr(commands, "open_session", open_session)
+    for module in (commands, import_commands):
+        monkeypatch.setattr(module, "open_session", open_session)
     cli = typer.Typer()
     commands.register(cli)
 
@@ -68,6 +69,22 @@ def test_rankings_are_imported_once_and_said_so(podium: Any, pairs: Path, garden
     assert session.scalar(select(func.count(Ranking.id))) == 1
 
 
+def test_a_dry_run_shows_each_line_and_writes_all_of_them(
+    podium: Any, pairs: Path, garden: Project, session: Session
+) -> None:
+    records = [PAIR, PAIR | {"chosen": "Car"}, *(PAIR | {"rejected": f"Car {number}"} for number in range(60))]
+    pairs.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    table, every = pairs.with_suffix(".csv"), pairs.with_suffix(".lines")
+    shown = podium("import", "rankings", pairs, "-p", "garden", "--dry-run", "--lines", table).output
+    assert "left out" in shown
+    assert "the first 50 of 62 lines" in shown
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 63
+    podium("import", "rankings", pairs, "-p", "garden", "--dry-run", "--lines", every)
+    assert [json.loads(line)["line"] for line in every.read_text(encoding="utf-8").splitlines()] == [*range(1, 63)]
+    podium("import", "rankings", pairs, "-p", "garden", "--lines", pairs.parent / "no" / "x.csv", refused=CannotStart)
+    assert session.scalar(select(func.count(Ranking.id))) == 0
+
+
 def test_a_program_reads_the_report_as_json(podium: Any, pairs: Path, garden: Project) -> None:
     report = json.loads(podium("import", "prompts", pairs, "-p", "garden", "--json").output)
     assert (report["format"], report["counts"]["prompts"]) == ("jsonl", 1)
@@ -76,6 +93,8 @@ def test_a_program_reads_the_report_as_json(podium: Any, pairs: Path, garden: Pr
 def test_a_refused_file_and_a_missing_one_are_told_apart(
     podium: Any, pairs: Path, garden: Project, session: Session
 ) -> None:
+    pairs.write_text('{"chosen": 1, "rejected": 2}\n{"chosen": 3, "rejected": 4}\n{', encoding="utf-8")
+    assert "line 2: chosen and" in podium("import", "rankings", pairs, "-p", "garden", refused=ImportRefused).output
     pairs.write_text("{", encoding="utf-8")
     assert "line 1" in str(podium("import", "rankings", pairs, "-p", "garden", refused=ImportRefused).exception)
     missing = podium("import", "rankings", pairs.with_name("no.jsonl"), "-p", "garden", refused=CannotStart)

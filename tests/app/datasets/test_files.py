@@ -128,3 +128,10 @@ def test_a_parquet_file_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.
 def test_texts_that_postgres_cannot_hold_are_replaced_wherever_they_are() -> None:
     ((_, record),) = read(b'{"a\\u0000": ["b\\u0000", {"c": "\\ud800"}]}')
     assert record == {"a\ufffd": ["b\ufffd", {"c": "\ufffd"}]}
+
+
+def test_a_record_nested_too_deeply_to_be_looked_through_is_named_by_line() -> None:
+    deep = "[" * 800 + "]" * 800
+    with pytest.raises(BadFile, match="nested too deeply") as caught:
+        read(A_PROMPT + f'{{"prompt": {deep}}}'.encode())
+    assert caught.value.problem.line == 2

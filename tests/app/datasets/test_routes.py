@@ -75,7 +75,7 @@ def test_a_filter_that_means_nothing_is_said_to(
 
 def test_an_empty_project_says_what_to_do_first(researcher: Person) -> None:
     assert "Nothing is frozen yet" in researcher.get(PAGE).text
-    assert "or import rankings below" in researcher.get(PAGE).text
+    assert "or import rankings" in researcher.get(PAGE).text
 
 
 def test_a_program_freezes_lists_and_downloads(researcher: Person, add_ranking: AddRanking) -> None:
@@ -167,7 +167,7 @@ def test_rankings_are_imported_by_upload_and_reported(researcher: Person, sessio
 
 def test_demonstrations_are_imported_by_their_own_form(researcher: Person, session: Session) -> None:
     records = [{"prompt": "Name a tree.", "completion": "Oak"}]
-    assert 'name="what" value="demonstrations"' in researcher.get(PAGE).text
+    assert 'name="what" value="demonstrations"' in researcher.get(f"{PAGE}/imports").text
     assert upload(researcher, records, what="demonstrations").status_code == 303
     assert session.scalars(select(Demonstration.text)).all() == ["Oak"]
     assert upload(researcher, records, what="everything").status_code == 422
@@ -178,17 +178,21 @@ def test_a_refused_file_names_its_lines_and_leaves_nothing(researcher: Person, s
     assert answer.status_code == 422
     assert "line 2: chosen and rejected are neither" in answer.text
     assert "&lt;b&gt;.jsonl was not imported" in answer.text
-    assert session.scalar(select(func.count(DatasetImport.id))) == 0
+    assert session.scalars(select(DatasetImport.state)).all() == ["failed"]
 
 
-def test_a_program_imports_and_is_told_each_line_that_is_wrong(researcher: Person) -> None:
+def test_a_program_imports_and_is_told_each_line_that_is_wrong(researcher: Person, session: Session) -> None:
     address = "/api/v1/projects/garden/imports"
     good, bad = json.dumps(pair()).encode(), b'{"chosen": 1}'
     refused = researcher.post(address, files={"file": ("pairs.jsonl", good + b"\n" + bad)})
     assert (refused.status_code, refused.json()["code"]) == (422, "import_refused")
     assert refused.json()["problems"][0]["line"] == 2
     tried = researcher.post(address, files={"file": ("pairs.jsonl", good)}, data={"is_trial": "true"})
-    assert (tried.status_code, tried.json()["id"]) == (200, None)
+    assert (tried.status_code, tried.json()["is_trial"], session.scalar(select(func.count(Ranking.id)))) == (
+        200,
+        True,
+        0,
+    )
     created = researcher.post(address, files={"file": ("pairs.jsonl", good)})
     assert (created.status_code, created.json()["report"]["counts"]["rankings"]) == (201, 1)
     again = researcher.post(address, files={"file": ("pairs.jsonl", good)})
@@ -196,9 +200,9 @@ def test_a_program_imports_and_is_told_each_line_that_is_wrong(researcher: Perso
 
 
 def test_an_unknown_format_is_refused(researcher: Person) -> None:
-    answer = upload(researcher, [pair()], format="stiennon")
+    answer = upload(researcher, [pair()], format="spreadsheet")
     assert answer.status_code == 422
-    assert "the formats are kwise, squality, pairwise, hh, trl" in answer.text
+    assert "the formats are kwise, squality, pairwise, votes, ratings, oasst, hh, trl" in answer.text
 
 
 def test_datasets_are_for_researchers_of_the_project(

@@ -62,8 +62,8 @@ def test_importing_the_same_file_again_changes_nothing(admin: Person, session: S
 
 def test_a_check_stores_nothing(admin: Person, session: Session) -> None:
     answer = upload(admin, b"Name a tree.\n", is_trial="true")
-    assert "the file would add 1 prompt." in answer.text
-    assert (num_prompts(session), session.scalar(select(func.count(DatasetImport.id)))) == (0, 0)
+    assert "The file would add 1 prompt." in admin.get(answer.headers["location"]).text
+    assert (num_prompts(session), session.scalars(select(DatasetImport.is_trial)).all()) == (0, [True])
 
 
 def test_a_bad_line_is_named_and_nothing_is_imported(admin: Person, session: Session) -> None:

@@ -5,12 +5,9 @@ from typing import Any
 import pytest
 
 from app.datasets.errors import BadRecord
-from app.datasets.formats import (
-    RANKING_FORMATS,
-    Given,
-    ranking_format_of,
-    read_demonstration,
-)
+from app.datasets.readers import RANKING_FORMATS, ranking_format_of
+from app.datasets.readers.demonstrations import read_demonstration
+from app.datasets.readers.given import Given
 from app.labeling.models import Strength
 
 USER = {"role": "user", "content": "Name a tree."}
