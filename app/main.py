@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from app import db, error_answers, health
+from app.datasets import export_routes as exports
 from app.datasets import routes as datasets
 from app.labeling import conversation_routes as conversations
 from app.labeling import demonstration_routes as demonstrations
@@ -47,6 +48,7 @@ AREAS = (
     quality,
     alarms,
     webhooks,
+    exports,
 )
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body

@@ -20,9 +20,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from app.datasets.breakdowns import count_labels
 from app.datasets.demonstrations import demonstration_rows, freeze_demonstrations
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
-from app.datasets.kwise import kwise_line
+from app.datasets.kwise import EXPORTER_VERSION, kwise_line
 from app.datasets.models import Snapshot, SnapshotRanking
 from app.datasets.reading import ranking_rows
+from app.datasets.reliability import freeze_reliability
 from app.datasets.rows import DemonstrationRow, RankingRow
 from app.datasets.sft import sft_line
 from app.labeling.models import FITTING_KINDS, Completion, Demonstration, Ranking, RankingItem, Slate, SlateKind
@@ -31,8 +32,6 @@ from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
 from app.quality.models import Adjudication
-
-EXPORTER_VERSION = 3  # raised when the bytes of an export change: a snapshot says which exporter hashed it
 
 
 class Content(StrEnum):
@@ -162,6 +161,7 @@ def create_snapshot(
     digest, sft_digest, counts, num_demonstrations = hashlib.sha256(), hashlib.sha256(), Counts(), 0
     if Content.RANKINGS in filter.contents:
         freeze_rankings(session, snapshot_id, selected(project, filter))
+        freeze_reliability(session, snapshot_id)
     if Content.DEMONSTRATIONS in filter.contents:
         num_demonstrations = freeze_demonstrations(session, snapshot_id, selected_demonstrations(project, filter))
     for row in ranking_rows(session, snapshot_id):

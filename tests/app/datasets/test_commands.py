@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from app import db
-from app.datasets import commands
-from app.datasets.commands import write_whole
+from app.datasets import commands, export_commands
 from app.datasets.errors import ImportRefused, SnapshotNotFound
+from app.datasets.export_commands import write_whole
 from app.datasets.models import Snapshot
 from app.labeling.models import Ranking
 from app.projects.models import Project
@@ -36,9 +36,10 @@ def podium(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
         with db.SessionFactory.begin() as session:
             yield session
 
-    monkeypatch.setattr(commands, "open_session", open_session)
     cli = typer.Typer()
-    commands.register(cli)
+    for area in (commands, export_commands):
+        monkeypatch.setattr(area, "open_session", open_session)
+        area.register(cli)
 
     def run(*arguments: object, refused: type[Exception] | None = None) -> Result:
         result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
