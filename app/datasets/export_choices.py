@@ -1,14 +1,11 @@
 """What file of a snapshot is wanted: format, options, and which part of it."""
 
-import hashlib
 import re
-from dataclasses import astuple, dataclass, fields
-from importlib.metadata import version
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from app.datasets.comparisons import Ties
 from app.datasets.errors import BadExport
-from app.datasets.kwise import EXPORTER_VERSION
 from app.datasets.models import Snapshot
 
 Format = Literal["kwise", "pairs", "hh", "stiennon", "kto", "sft", "prompts"]
@@ -109,13 +106,6 @@ def file_name_of(project_slug: str, snapshot: Snapshot, choice: ExportChoice) ->
 def shard_suffix(choice: ExportChoice) -> str:
     """-00000-of-00003, counted from 0 as everybody names shards; nothing for the only one."""
     return "" if choice.num_shards == 1 else f"-{choice.shard - 1:05}-of-{choice.num_shards:05}"
-
-
-def tag_of(snapshot: Snapshot, choice: ExportChoice) -> str:
-    """The same for the same bytes: an HTTP entity tag, without its quotes."""
-    writer = version("pyarrow") if choice.file == "parquet" else ""  # writes its own version into each file
-    said = (snapshot.sha256, snapshot.id, snapshot.exporter_version, EXPORTER_VERSION, writer, *astuple(choice))
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
 
 
 def num_labels_of(snapshot: Snapshot, choice: ExportChoice) -> int:

@@ -9,15 +9,15 @@ import base64
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.datasets.export_choices import ExportChoice, check_export, tag_of
-from app.datasets.exports import export_pieces
+from app.datasets.export_choices import ExportChoice, check_export
+from app.datasets.exports import export_pieces, tag_of
 from app.datasets.models import ExportFile, Snapshot
 from app.db import SessionFactory
 
@@ -45,13 +45,13 @@ def find_file(session: Session, snapshot: Snapshot, choice: ExportChoice) -> Exp
     return session.get(ExportFile, (snapshot.id, tag_of(snapshot, choice)))
 
 
-def whole(snapshot: Snapshot, choice: ExportChoice) -> Generator[bytes, None, ExportFile]:
-    """The file's bytes, and then what was seen of it, which is noted. Raises BadExport before the first one."""
+def whole(snapshot: Snapshot, choice: ExportChoice) -> Iterator[bytes]:
+    """The file's bytes; what was seen of it is noted at its end. Raises BadExport before the first one."""
     check_export(snapshot, choice)
     return noted(snapshot, tag_of(snapshot, choice), export_pieces(snapshot, choice))
 
 
-def noted(snapshot: Snapshot, tag: str, pieces: Iterable[Iterable[bytes]]) -> Generator[bytes, None, ExportFile]:
+def noted(snapshot: Snapshot, tag: str, pieces: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
     digest, num_bytes, starts = hashlib.sha256(), 0, []
     for piece in pieces:
         starts.append(num_bytes)
@@ -59,26 +59,15 @@ def noted(snapshot: Snapshot, tag: str, pieces: Iterable[Iterable[bytes]]) -> Ge
             digest.update(chunk)
             num_bytes += len(chunk)
             yield chunk
-    facts = {"num_bytes": num_bytes, "sha256": digest.hexdigest(), "starts": starts}
     with SessionFactory.begin() as session:
+        facts = {"num_bytes": num_bytes, "sha256": digest.hexdigest(), "starts": starts}
         # Two readers may come to the end together; both saw the same file.
         session.execute(insert(ExportFile).values(snapshot_id=snapshot.id, tag=tag, **facts).on_conflict_do_nothing())
-    return ExportFile(snapshot_id=snapshot.id, tag=tag, **facts)
 
 
-def measured(snapshot: Snapshot, choice: ExportChoice) -> ExportFile:
-    """What there is to know of a file that nobody has read to its end yet: it is written once for nobody.
-
-    Whoever calls it holds no connection: writing takes one of its own, and where everybody holds one and waits for
-    another nobody gets any.
-    """
-    chunks = whole(snapshot, choice)
-    while True:
-        try:
-            next(chunks)
-        except StopIteration as end:
-            file: ExportFile = end.value
-            return file
+def asks_for_part(asked: str | None) -> bool:
+    """Whether a Range header is one that we heed; the others are answered with the whole file."""
+    return PART.fullmatch(asked or "") is not None
 
 
 def part_of(asked: str | None, num_bytes: int) -> Part | None:

@@ -1,6 +1,7 @@
 """A snapshot to take away as a file: whole, or from where a download broke off."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, get_args
 from urllib.parse import urlencode
 
@@ -21,7 +22,6 @@ from app.datasets.export_choices import (
     Weights,
     check_export,
     file_name_of,
-    tag_of,
 )
 from app.datasets.export_examples import (
     DESCRIPTIONS,
@@ -31,7 +31,17 @@ from app.datasets.export_examples import (
     options_of,
     python_lines,
 )
-from app.datasets.export_files import NoSuchPart, digest_header, find_file, measured, part_chunks, part_of, whole
+from app.datasets.export_files import (
+    NoSuchPart,
+    asks_for_part,
+    digest_header,
+    find_file,
+    part_chunks,
+    part_of,
+    whole,
+)
+from app.datasets.export_measuring import WhenMeasured
+from app.datasets.exports import tag_of
 from app.datasets.layout import fits
 from app.datasets.models import ExportFile, Snapshot
 from app.datasets.snapshots import find_snapshot
@@ -142,10 +152,10 @@ def download(
     if wanted.if_none_match == tag:
         return Response(status_code=304, headers={"ETag": tag})
     known = find_file(session, snapshot, choice)
-    if wanted.range is None or wanted.if_range not in (None, tag):
+    if not asks_for_part(wanted.range) or wanted.if_range not in (None, tag):
         return entire(access, snapshot, choice, known)
-    session.commit()  # nothing more is asked of it: the connection goes back before a file is measured
-    return part(access, snapshot, choice, known or measured(snapshot, choice), wanted.range)
+    answer = partial(part, access, snapshot, choice, wanted.range)
+    return WhenMeasured(snapshot, choice, answer) if known is None else answer(known)
 
 
 @api.get("/export")
@@ -182,8 +192,8 @@ def entire(access: Access, snapshot: Snapshot, choice: ExportChoice, known: Expo
     return StreamingResponse(whole(snapshot, choice), media_type=MEDIA_TYPES[choice.file], headers=headers)
 
 
-def part(access: Access, snapshot: Snapshot, choice: ExportChoice, file: ExportFile, asked: str) -> Response:
-    """The part that was asked for; the whole where what was asked for is no part that we know."""
+def part(access: Access, snapshot: Snapshot, choice: ExportChoice, asked: str | None, file: ExportFile) -> Response:
+    """The part that was asked for."""
     headers = headers_of(access, snapshot, choice, file)
     try:
         found = part_of(asked, file.num_bytes)

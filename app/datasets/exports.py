@@ -5,11 +5,14 @@ slow download holds no connection while it waits for its reader. A file of JSON 
 pieces.
 """
 
+import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import astuple
 from functools import partial
+from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +25,7 @@ from app.datasets.demonstrations import demonstrations_between
 from app.datasets.export_choices import ExportChoice, check_export, num_labels_of
 from app.datasets.hh import Transcripts
 from app.datasets.kto import Unpaired
-from app.datasets.kwise import Rankings
+from app.datasets.kwise import EXPORTER_VERSION, Rankings
 from app.datasets.models import Snapshot
 from app.datasets.pairs import Pairs
 from app.datasets.prompt_lists import Prompts, prompts_between
@@ -57,6 +60,14 @@ class RecordFormat(Protocol):
 
 
 Read = Callable[[Session, int, int], Iterable[Any]]  # the rows at these positions, both included
+
+
+def tag_of(snapshot: Snapshot, choice: ExportChoice) -> str:
+    """The same for the same bytes in the same pieces: an HTTP entity tag, without its quotes."""
+    writer = version("pyarrow") if choice.file == "parquet" else ""  # writes its own version into each file
+    made_by = (snapshot.exporter_version, EXPORTER_VERSION, writer, ROWS_PER_SESSION)
+    said = (snapshot.sha256, snapshot.id, *made_by, *astuple(choice))
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
 
 
 def export_chunks(snapshot: Snapshot, choice: ExportChoice) -> Iterator[bytes]:

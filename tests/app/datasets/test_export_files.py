@@ -1,17 +1,21 @@
 """Downloads that go on where they broke off, from the database and not from a file."""
 
+import asyncio
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from threading import Event
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.datasets import exports
+from app.datasets import export_files, exports
 from app.datasets.models import ExportFile
 from app.projects.models import Project
 from tests.app.conftest import Person
@@ -73,6 +77,55 @@ def test_a_part_can_be_asked_for_before_anybody_has_read_the_whole(
     assert answer.status_code == 206
     whole = researcher.get(address, params={"format": "pairs"})
     assert (answer.content, answer.headers["etag"]) == (whole.content[100:], whole.headers["etag"])
+
+
+def test_a_file_is_measured_once_whoever_waits_for_it_and_nobody_else_waits(
+    app: FastAPI, engine: Any, researcher: Person, address: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_connections = 3
+    monkeypatch.setattr(engine.pool, "size", lambda: num_connections)
+    write, readings, has_begun, goes_on = export_files.export_pieces, [], Event(), Event()
+
+    def held(*given: Any, first: int | None = None) -> Iterator[Iterator[bytes]]:
+        if first is None:
+            readings.append(given)
+            has_begun.set()
+            goes_on.wait(30)
+        yield from write(*given, first=first or 0)
+
+    monkeypatch.setattr(export_files, "export_pieces", held)
+
+    async def ask() -> tuple[httpx.Response, list[httpx.Response]]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://testserver", cookies=dict(researcher.cookies), timeout=None
+        ) as reader:
+            waiting = [
+                asyncio.create_task(reader.get(address, headers={"Range": "bytes=100-"}))
+                for _ in range(2 * num_connections)
+            ]
+            try:
+                await asyncio.to_thread(has_begun.wait, 30)
+                other = await asyncio.wait_for(reader.get(API), 15)
+            finally:
+                goes_on.set()
+            return other, await asyncio.gather(*waiting)
+
+    other, parts = asyncio.run(ask())
+    assert other.status_code == 200
+    assert [part.status_code for part in parts] == [206] * len(parts)
+    assert len(readings) == 1
+    assert {part.content for part in parts} == {researcher.get(address).content[100:]}
+
+
+def test_where_pieces_begin_is_forgotten_when_they_are_made_of_other_sizes(
+    rest: Rest, researcher: Person, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = researcher.get(address, params={"format": "pairs"})
+    start = len(whole.content) * 2 // 3
+    monkeypatch.setattr(exports, "ROWS_PER_SESSION", 3)
+    assert rest(f"bytes={start}-").content == whole.content[start:]
+    assert rest(f"bytes={start}-", If_Range=whole.headers["etag"]).content == whole.content
 
 
 def test_the_size_and_the_hash_are_told_once_somebody_came_to_the_end(researcher: Person, address: str) -> None:

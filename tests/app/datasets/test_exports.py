@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from app.datasets import exports
 from app.datasets.errors import BadExport
-from app.datasets.export_choices import ExportChoice, tag_of
-from app.datasets.exports import export_chunks
+from app.datasets.export_choices import ExportChoice
+from app.datasets.exports import export_chunks, tag_of
 from app.datasets.imports import import_file
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
