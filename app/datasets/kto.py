@@ -1,8 +1,9 @@
 """The format `kto`: one record a completion, good or bad, as TRL's KTOTrainer reads it (arXiv:2402.01306).
 
 A ranking says what is better, not what is good. Two rules say where good begins: the middle of the slate (a completion
-is good when it is above more of the others than are above it, and one exactly in the middle is left out), or a quality
-of 1 to 7 that the labeler gave (a completion without one is left out).
+is good when it is above more of the others than are above it, and one exactly in the middle is left out; so are those
+that a pick among three or more left uncompared), or a quality of 1 to 7 that the labeler gave (a completion without one
+is left out).
 """
 
 from collections.abc import Iterator
@@ -51,6 +52,8 @@ class Unpaired:
             quality = None if row.is_decision else row.qualities[position]
             return None if quality is None else quality >= self.least_quality
         own = row.ranks[position]
+        if row.is_pick and len(row.ranks) > 2 and own > 1:
+            return None  # nobody was asked which of the others it is above
         balance = sum((rank > own) - (rank < own) for rank in row.ranks)
         return None if balance == 0 else balance > 0
 

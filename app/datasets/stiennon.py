@@ -2,7 +2,8 @@
 
 Its fields are those of openai/summarize-from-feedback's `comparisons`. What a prompt of one turn says is the `post`;
 one of several turns is there as a transcript; nothing here has a title or a subreddit, which are null. The two
-summaries stand in the order in which the labeler saw them, and `choice` counts from 0.
+summaries stand in the order in which the labeler saw them, and `choice` counts from 0. What the nine steps of their
+`confidence` mean was not published, so it is null here and `strength` stands beside it.
 """
 
 from collections.abc import Iterator
@@ -14,18 +15,9 @@ from app.datasets.comparisons import Ties, compared_places
 from app.datasets.hh import transcript
 from app.datasets.kwise import encode
 from app.datasets.rows import RankingRow
-from app.labeling.models import Strength
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# Their nine points: 9 is surely the second, 1 surely the first; 5, neither, is no choice.
-POINTS_FROM_THE_MIDDLE = {
-    Strength.SIGNIFICANTLY: 4,
-    Strength.BETTER: 3,
-    Strength.SLIGHTLY: 2,
-    Strength.NEGLIGIBLY: 1,
-}
 
 
 @dataclass(frozen=True)
@@ -44,16 +36,16 @@ class Comparisons:
         }
         for better, worse, is_tie in compared_places(row, self.ties):
             shown = sorted((better, worse), key=seen_at.__getitem__)
-            choice = shown.index(better)
             yield {
                 "info": info,
                 "summaries": [self.summary(row, position) for position in shown],
-                "choice": choice,
+                "choice": shown.index(better),
                 "worker": None if row.is_decision else row.pseudonym,
                 "batch": f"{row.submitted_at.astimezone(UTC):%Y-%m-%d}",
                 "split": row.split.value,
                 "extra": {
-                    "confidence": None if is_tie else confidence(row.strength, choice),
+                    "confidence": None,
+                    "strength": None if row.strength is None else row.strength.value,
                     "tie": is_tie,
                     "weight": row.weight / 2 if is_tie else row.weight,
                     "group": row.group_key,
@@ -82,6 +74,7 @@ class Comparisons:
         extra = pa.struct(
             [
                 ("confidence", pa.int32()),
+                ("strength", text),
                 ("tie", pa.bool_()),
                 ("weight", pa.float64()),
                 ("group", text),
@@ -100,11 +93,3 @@ class Comparisons:
                 ("extra", extra),
             ]
         )
-
-
-def confidence(strength: Strength | None, choice: int) -> int | None:
-    """1 to 9; None where no strength was asked. choice: 0 or 1."""
-    if strength is None:
-        return None
-    points = POINTS_FROM_THE_MIDDLE[strength]
-    return 5 + points if choice else 5 - points

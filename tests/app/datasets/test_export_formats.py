@@ -59,13 +59,16 @@ def test_stiennon_has_the_published_fields_in_the_order_shown(
     ranking = add_ranking(
         (1, 2), kind=SlateKind.PAIR, texts=("Elm", "Car"), prompt="Name a tree.", strength=Strength.SIGNIFICANTLY
     )
-    (row,) = records(freeze(session, garden), format="stiennon")
+    snapshot = freeze(session, garden)
+    (row,) = records(snapshot, format="stiennon")
     assert set(row) == {"info", "summaries", "choice", "worker", "batch", "split", "extra"}
     assert row["info"] | {"id": ""} == {"id": "", "post": "Name a tree.", "title": None, "subreddit": None}
     assert row["summaries"] == [  # shown the other way round
         {"text": "Car", "policy": "policy-1", "note": None}, {"text": "Elm", "policy": "policy-1", "note": None}
     ]  # fmt: skip
-    assert (row["choice"], row["extra"]["confidence"]) == (1, 9)
+    # What their nine steps mean was not published: the strength stands beside them in its own words.
+    assert (row["choice"], row["extra"]["confidence"], row["extra"]["strength"]) == (1, None, "significantly")
+    assert records(snapshot, format="stiennon", file="parquet")[0]["extra"] == row["extra"]
     assert (row["batch"], row["worker"]) == ("2026-05-04", f"person-3-{garden.id}")
     assert row["extra"]["slate_id"] == str(ranking.slate_id)
 
@@ -88,6 +91,18 @@ def test_kto_leaves_out_what_is_exactly_in_the_middle(
     add_ranking((1, 1), kind=SlateKind.PAIR, prompt="Which?")
     rows = records(freeze(session, garden), format="kto")
     assert {row["completion"]: row["label"] for row in rows} == {"a": True, "c": False}
+
+
+def test_kto_calls_bad_no_completion_that_a_pick_left_uncompared(
+    session: Session, garden: Project, add_ranking: AddRanking
+) -> None:
+    add_ranking((2, 1, 2, 2), texts=("a", "b", "c", "d"), qualities=(7, 6, 3, None), is_pick=True)
+    add_ranking((1, 2), kind=SlateKind.PAIR, prompt="Which?", texts=("e", "f"), is_pick=True)
+    snapshot = freeze(session, garden)
+    labels = {row["completion"]: row["label"] for row in records(snapshot, format="kto")}
+    assert labels == {"b": True, "e": True, "f": False}
+    by_quality = {row["completion"]: row["label"] for row in records(snapshot, format="kto", least_quality=5)}
+    assert by_quality == {"a": True, "b": True, "c": False}
 
 
 def test_kto_goes_by_quality_where_asked_and_leaves_out_who_gave_none(
