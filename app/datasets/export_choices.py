@@ -85,9 +85,11 @@ def check_export(snapshot: Snapshot, choice: ExportChoice) -> None:
         raise BadExport("The snapshot holds no demonstration; freeze one that does.")
     if choice.format not in OF_DEMONSTRATIONS + OF_BOTH and not snapshot.num_rankings:
         raise BadExport("The snapshot holds demonstrations alone; choose sft.")
-    if choice.weights == "reliability" and snapshot.exporter_version < KNOWS_RELIABILITY:
+    if choice.weights == "reliability" and not knows_reliability(snapshot):
         raise BadExport(
             "The snapshot was frozen before labelers' reliability was; freeze the same labels under another name."
+            if snapshot.exporter_version < KNOWS_RELIABILITY
+            else "No two labelers compared the same slate of it, so nobody's reliability is known; leave out weights."
         )
     conversational = snapshot.counts["conversational"]
     if choice.style == "standard" and conversational:
@@ -95,6 +97,11 @@ def check_export(snapshot: Snapshot, choice: ExportChoice) -> None:
             f"{conversational} rankings have prompts of several turns, which do not fit the standard style;"
             " choose conversational."
         )
+
+
+def knows_reliability(snapshot: Snapshot) -> bool:
+    """Whether its labelers have a reliability; without one, all would weigh the same."""
+    return snapshot.exporter_version >= KNOWS_RELIABILITY and bool(snapshot.counts.get("shared_slates"))
 
 
 def file_name_of(project_slug: str, snapshot: Snapshot, choice: ExportChoice) -> str:

@@ -22,6 +22,7 @@ from app.datasets.export_choices import (
     Weights,
     check_export,
     file_name_of,
+    knows_reliability,
 )
 from app.datasets.export_examples import (
     DESCRIPTIONS,
@@ -134,6 +135,7 @@ def files_page(
         titles=TITLES,
         words=WORDS,
         query=urlencode(chosen(choice)),
+        knows_reliability=knows_reliability(snapshot),
         known=find_file(session, snapshot, choice),
         example=first_record(session, snapshot, choice),
         command=command_line(snapshot, choice),

@@ -24,7 +24,6 @@ import numpy as np
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.orm import Session
 
-from app.batches import batches
 from app.datasets.models import SnapshotLabeler, SnapshotRanking, SnapshotSlate
 from app.quality.pairs import pairs_of
 
@@ -73,14 +72,30 @@ class Tally:
         return self.agreement / self.num if self.num else None
 
 
-def freeze_reliability(session: Session, snapshot_id: int) -> None:
-    """Write down the agreement of the snapshot's slates and the reliability and weight of who ranked them."""
-    slates, labelers = compared(shared_rankings(session, snapshot_id))
-    for batch in batches(slates.items(), RANKINGS_AT_ONCE):
-        session.execute(
-            insert(SnapshotSlate),
-            [{"snapshot_id": snapshot_id, "slate_id": slate_id, "agreement": tally.mean} for slate_id, tally in batch],
-        )
+def freeze_reliability(session: Session, snapshot_id: int) -> int:
+    """Write down the agreement of the snapshot's slates and the reliability and weight of who ranked them.
+
+    Returns how many slates two or more people compared: where there is none, nobody's reliability is known.
+    """
+    labelers: dict[str, Tally] = defaultdict(Tally)
+    num_slates = 0
+    for some in whole_slates(shared_rankings(session, snapshot_id)):
+        slates = compared(some, labelers)
+        num_slates += len(slates)
+        if slates:
+            session.execute(
+                insert(SnapshotSlate),
+                [
+                    {"snapshot_id": snapshot_id, "slate_id": slate_id, "agreement": tally.mean}
+                    for slate_id, tally in slates.items()
+                ],
+            )
+    freeze_labelers(session, snapshot_id, labelers)
+    return num_slates
+
+
+def freeze_labelers(session: Session, snapshot_id: int, labelers: dict[str, Tally]) -> None:
+    """labelers: their pairings, by pseudonym; who ranked and is not among them has none."""
     num_rankings = dict(
         session.execute(
             select(SnapshotRanking.pseudonym, func.count())
@@ -117,25 +132,26 @@ def shared_rankings(session: Session, snapshot_id: int) -> Iterator[SharedRankin
             yield SharedRanking(*row)
 
 
-def compared(rankings: Iterable[SharedRanking]) -> tuple[dict[UUID, Tally], dict[str, Tally]]:
-    """Every two rankings of one slate by different people: tallies of the slates and of the labelers."""
+def compared(some: Sequence[SharedRanking], labelers: dict[str, Tally]) -> dict[UUID, Tally]:
+    """Every two rankings of one slate by different people: the slates' tallies; the labelers' are added to theirs.
+
+    some: at least one, all of each slate's.
+    """
     slates: dict[UUID, Tally] = defaultdict(Tally)
-    labelers: dict[str, Tally] = defaultdict(Tally)
-    for some in whole_slates(rankings):
-        pairs = pairs_of(
-            numbered([ranking.slate_id for ranking in some]),
-            numbered([ranking.pseudonym for ranking in some]),
-            np.zeros(len(some), dtype=np.int64),
-            padded([ranking.ranks for ranking in some]),
-            np.array([ranking.is_pick for ranking in some]),
-        )
-        for first, second, alike, num in zip(pairs.first, pairs.second, pairs.alike, pairs.num, strict=True):
-            if num:  # two picks may compare nothing in common
-                share = float(alike) / int(num)
-                slates[some[first].slate_id].add(share)
-                labelers[some[first].pseudonym].add(share)
-                labelers[some[second].pseudonym].add(share)
-    return slates, labelers
+    pairs = pairs_of(
+        numbered([ranking.slate_id for ranking in some]),
+        numbered([ranking.pseudonym for ranking in some]),
+        np.zeros(len(some), dtype=np.int64),
+        padded([ranking.ranks for ranking in some]),
+        np.array([ranking.is_pick for ranking in some]),
+    )
+    for first, second, alike, num in zip(pairs.first, pairs.second, pairs.alike, pairs.num, strict=True):
+        if num:  # two picks may compare nothing in common
+            share = float(alike) / int(num)
+            slates[some[first].slate_id].add(share)
+            labelers[some[first].pseudonym].add(share)
+            labelers[some[second].pseudonym].add(share)
+    return slates
 
 
 def whole_slates(rankings: Iterable[SharedRanking]) -> Iterator[list[SharedRanking]]:

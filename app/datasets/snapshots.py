@@ -94,6 +94,7 @@ class Counts:
     sizes: Counter[int] = field(default_factory=Counter)  # K -> rankings
     policies: Counter[int] = field(default_factory=Counter)  # version number -> completions
     labelers: set[str] = field(default_factory=set)
+    shared_slates: int = 0  # compared by two people or more
     demonstrations: int = 0  # pieces: a whole conversation is one
     demonstration_splits: Counter[str] = field(default_factory=Counter)
     prompt_kinds: Counter[str] = field(default_factory=Counter)
@@ -135,6 +136,7 @@ class Counts:
             "with_strength": self.with_strength,
             "picks": self.picks,
             "adjudicated": len(self.decided),
+            "shared_slates": self.shared_slates,
             "demonstration_split": dict(sorted(self.demonstration_splits.items())),
             "demonstration_prompt_kind": dict(sorted(self.prompt_kinds.items())),
             "with_suggestion": self.with_suggestion,
@@ -161,7 +163,7 @@ def create_snapshot(
     digest, sft_digest, counts, num_demonstrations = hashlib.sha256(), hashlib.sha256(), Counts(), 0
     if Content.RANKINGS in filter.contents:
         freeze_rankings(session, snapshot_id, selected(project, filter))
-        freeze_reliability(session, snapshot_id)
+        counts.shared_slates = freeze_reliability(session, snapshot_id)
     if Content.DEMONSTRATIONS in filter.contents:
         num_demonstrations = freeze_demonstrations(session, snapshot_id, selected_demonstrations(project, filter))
     for row in ranking_rows(session, snapshot_id):

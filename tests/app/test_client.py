@@ -95,7 +95,7 @@ def test_a_program_freezes_lists_and_iterates(podium: Podium) -> None:
     assert [snapshot.name for snapshot in project.snapshots()] == ["May"]
     assert project.snapshot("May").id == project.snapshot(frozen.id).id == frozen.id
     assert len(list(frozen.kwise())) == frozen.facts["num_rankings"] == 9
-    pairs = list(frozen.pairs(ties="keep", weights="reliability"))
+    pairs = list(frozen.pairs(ties="keep", split=None))
     assert len(pairs) == 9 * 6
     assert {pair["prompt"] for pair in pairs} == {f"Wörter {number}?\nUnd \u2028 mehr." for number in range(9)}
     assert {prompt["prompt"][0]["content"][:6] for prompt in frozen.prompts()} == {"Wörter"}

@@ -1,5 +1,6 @@
 """How far labelers agree, as it is frozen with a snapshot, and what that makes their rankings weigh."""
 
+from collections import defaultdict
 from itertools import combinations
 from typing import Any
 from uuid import UUID
@@ -7,17 +8,25 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.datasets import reliability
+from app.datasets.errors import BadExport
 from app.datasets.models import Snapshot, SnapshotLabeler, SnapshotSlate
-from app.datasets.reliability import SharedRanking, compared
+from app.datasets.reliability import SharedRanking, Tally, compared, whole_slates
 from app.labeling.models import SlateKind
 from app.projects.models import Project
+from tests.app.conftest import Person
 from tests.app.datasets.conftest import AddRanking, days
 from tests.app.datasets.test_exports import NOW, freeze, records
+
+
+@pytest.fixture
+def project(garden: Project) -> Project:
+    """The people of these tests are the garden's."""
+    return garden
 
 
 def labelers(session: Session, snapshot: Snapshot) -> dict[int, SnapshotLabeler]:
@@ -114,6 +123,42 @@ def test_the_database_refuses_to_change_what_was_frozen(
         session.execute(text(f"DELETE FROM {table}"))
 
 
+def test_what_was_compared_is_written_before_more_is_read(
+    session: Session, garden: Project, add_ranking: AddRanking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        first = add_ranking(prompt=f"Q{number}", labeler="a")
+        add_ranking(labeler="bb", slate=first.slate)
+    monkeypatch.setattr(reliability, "RANKINGS_AT_ONCE", 2)
+    compare, written = reliability.pairs_of, []
+
+    def watched(*given: Any) -> Any:
+        written.append(session.scalar(select(func.count()).select_from(SnapshotSlate)))
+        return compare(*given)
+
+    monkeypatch.setattr(reliability, "pairs_of", watched)
+    freeze(session, garden)
+    assert written == [0, 1, 2]
+
+
+def test_nobody_is_weighed_by_a_reliability_that_is_not_known(
+    session: Session, garden: Project, add_ranking: AddRanking, researcher: Person
+) -> None:
+    first = add_ranking(labeler="a")
+    alone = freeze(session, garden)
+    add_ranking(labeler="bb", slate=first.slate)
+    shared = freeze(session, garden, "June")
+    with pytest.raises(BadExport, match="nobody's reliability is known"):
+        records(alone, weights="reliability")
+    assert len(records(shared, weights="reliability")) == 2
+    offered = {
+        snapshot.id: '<option value="reliability"'
+        in researcher.get(f"/projects/garden/datasets/snapshots/{snapshot.id}/files").text
+        for snapshot in (alone, shared)
+    }
+    assert offered == {alone.id: False, shared.id: True}
+
+
 ranks = st.lists(st.integers(1, 3), min_size=3, max_size=3)
 
 
@@ -124,13 +169,16 @@ def test_however_many_are_compared_at_once_each_pairing_counts_once(slates: Any,
         for number, slate in enumerate(slates)
         for place, ranks in enumerate(slate)
     ]
+    of_slates: dict[UUID, Tally] = {}
+    of_labelers: dict[str, Tally] = defaultdict(Tally)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reliability, "RANKINGS_AT_ONCE", at_once)
-        of_slates, of_labelers = compared(rankings)
+        for some in whole_slates(rankings):
+            of_slates |= compared(some, of_labelers)
     for number, slate in enumerate(slates):
         shares = [alike(*two) for two in combinations(slate, 2)]
-        assert of_slates[UUID(int=number)].num == len(shares)
-        assert of_slates[UUID(int=number)].agreement == pytest.approx(sum(shares))
+        found = of_slates.get(UUID(int=number), Tally())
+        assert (found.num, found.agreement) == (len(shares), pytest.approx(sum(shares)))
     assert sum(tally.num for tally in of_labelers.values()) == 2 * sum(tally.num for tally in of_slates.values())
 
 
