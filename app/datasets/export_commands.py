@@ -132,7 +132,13 @@ def described(snapshot: Snapshot, choice: ExportChoice) -> str:
     written = choice.format in OF_DEMONSTRATIONS
     what = f"{snapshot.num_demonstrations:,} demonstrations" if written else f"{snapshot.num_rankings:,} rankings"
     part = choice.split if choice.split != "all" else "a part" if choice.num_shards > 1 else None
-    return f"{'' if part is None else f'{part} of '}{what} of “{snapshot.name}” as {choice.format}"
+    said = f"{'' if part is None else f'{part} of '}{what} of “{snapshot.name}” as {choice.format}"
+    left_out = snapshot.counts.get("not_in_hh", 0) if choice.format == "hh" else 0
+    if left_out:
+        said += (
+            f" ({left_out:,} of {snapshot.num_comparisons:,} comparisons left out: a speaker's mark is in their texts)"
+        )
+    return said
 
 
 def choice_of(**given: Any) -> ExportChoice:

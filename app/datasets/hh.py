@@ -2,7 +2,7 @@
 
 The format knows two speakers and nothing else. A system text is put before what the user says first, as chat templates
 without a system turn do. A text in which one of the speakers' marks stands cannot be told from a turn: comparisons with
-such a text are left out.
+such a text are left out, and how many they are is counted when a snapshot is frozen.
 """
 
 import re
@@ -30,6 +30,21 @@ def transcript(messages: list[dict[str, Any]]) -> str:
     return "".join(f"\n\n{SPEAKERS[turn['role']]}: {content}" for turn, content in zip(turns, texts, strict=True))
 
 
+def fitting(row: RankingRow) -> list[bool]:
+    """Of each completion, whether it can be told from a turn, and the prompt too."""
+    if any(MARK.search(message["content"]) for message in row.messages):
+        return [False] * len(row.completions)
+    return [MARK.search(completion.text) is None for completion in row.completions]
+
+
+def num_left_out(row: RankingRow) -> int:
+    """How many of the ranking's comparisons the format leaves out."""
+    fits = fitting(row)
+    if all(fits):
+        return 0
+    return sum(not (fits[better] and fits[worse]) for better, worse, _ in compared_places(row, "drop"))
+
+
 @dataclass(frozen=True)
 class Transcripts:
     """`chosen` and `rejected`, each the whole conversation; beside them where they come from."""
@@ -37,9 +52,7 @@ class Transcripts:
     ties: Ties
 
     def columns(self, row: RankingRow) -> Iterator[dict[str, Any]]:
-        if any(MARK.search(message["content"]) for message in row.messages):
-            return
-        fits = [MARK.search(completion.text) is None for completion in row.completions]
+        fits = fitting(row)
         prompt = transcript(row.messages)
         texts = [f"{prompt}\n\nAssistant: {completion.text}" for completion in row.completions]
         for better, worse, is_tie in compared_places(row, self.ties):

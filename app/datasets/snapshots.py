@@ -20,6 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from app.datasets.breakdowns import count_labels
 from app.datasets.demonstrations import demonstration_rows, freeze_demonstrations
 from app.datasets.errors import BadFilter, NothingSelected, SnapshotNameTaken, SnapshotNotFound
+from app.datasets.hh import num_left_out
 from app.datasets.kwise import EXPORTER_VERSION, kwise_line
 from app.datasets.models import Snapshot, SnapshotRanking
 from app.datasets.reading import ranking_rows
@@ -95,6 +96,7 @@ class Counts:
     policies: Counter[int] = field(default_factory=Counter)  # version number -> completions
     labelers: set[str] = field(default_factory=set)
     shared_slates: int = 0  # compared by two people or more
+    not_in_hh: int = 0  # comparisons
     demonstrations: int = 0  # pieces: a whole conversation is one
     demonstration_splits: Counter[str] = field(default_factory=Counter)
     prompt_kinds: Counter[str] = field(default_factory=Counter)
@@ -107,6 +109,7 @@ class Counts:
         self.conversational += row.is_conversational
         self.with_strength += row.strength is not None
         self.picks += row.is_pick
+        self.not_in_hh += num_left_out(row)
         if row.decision is not None:
             self.decided.add(row.slate_id)
         self.kinds[row.kind.value] += 1
@@ -137,6 +140,7 @@ class Counts:
             "picks": self.picks,
             "adjudicated": len(self.decided),
             "shared_slates": self.shared_slates,
+            "not_in_hh": self.not_in_hh,
             "demonstration_split": dict(sorted(self.demonstration_splits.items())),
             "demonstration_prompt_kind": dict(sorted(self.prompt_kinds.items())),
             "with_suggestion": self.with_suggestion,
