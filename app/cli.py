@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from app import db, embedded_postgres, migrate, serving, terminal
 from app.datasets import commands as datasets
+from app.datasets import export_commands as exports
 from app.errors import PodiumError
 from app.people import commands as people
 from app.people.invitations import first_admin_link
@@ -100,7 +101,7 @@ def migrate_command(
     say("The database is at this version's schema.")
 
 
-for area in (projects, people, datasets, rounds, policies, simulation):
+for area in (projects, people, datasets, exports, rounds, policies, simulation):
     area.register(cli)
 
 

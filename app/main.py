@@ -10,6 +10,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from app import db, error_answers, health
 from app.datasets import comparison_routes as snapshot_comparisons
 from app.datasets import explorer_routes as explorer
+from app.datasets import export_routes as exports
 from app.datasets import import_routes as imports
 from app.datasets import routes as datasets
 from app.labeling import conversation_routes as conversations
@@ -53,6 +54,7 @@ AREAS = (
     explorer,
     snapshot_comparisons,
     datasets,
+    exports,
 )
 AREAS_THAT_TAKE_FILES = (prompts, imports)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 
-def resident_mb(field: str) -> float:
+def resident_mb(field: str, process: int | str = "self") -> float:
     """VmRSS: the process's resident memory now, in MB; VmHWM: its highest since it began or `reset_peak`."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     assert found is not None
     return int(found[1]) / 1024
 

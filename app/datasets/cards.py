@@ -38,6 +38,7 @@ on {date}.
 | rankings | {rankings:,} |
 | of which picks: one against each of the others | {picks:,} |
 | comparisons (pairs of which one is better) | {comparisons:,} |
+| of which left out of `hh`: a text has a speaker's mark in it | {not_in_hh} |
 | slates that a researcher decided | {adjudicated:,} |
 | labelers | {labelers:,} |
 | by kind of slate | {kinds} |
@@ -90,6 +91,7 @@ def dataset_card(project: Project, snapshot: Snapshot) -> str:
         rankings=snapshot.num_rankings,
         picks=counts.get("picks", 0),
         comparisons=snapshot.num_comparisons,
+        not_in_hh=f"{counts['not_in_hh']:,}" if "not_in_hh" in counts else "not counted",
         adjudicated=counts.get("adjudicated", 0),
         labelers=counts["labelers"],
         kinds=in_words(counts["kind"]) or "none",

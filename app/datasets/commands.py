@@ -1,19 +1,12 @@
-"""`podium snapshot` and `podium export`: datasets without the browser."""
+"""`podium import` and `podium snapshot`: datasets without the browser."""
 
 import json
-import os
-from collections.abc import Iterable
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app.datasets import import_commands
-from app.datasets.errors import BadExport, SnapshotNotFound
-from app.datasets.exports import ExportChoice, export_chunks
 from app.datasets.filters import filter_of
 from app.datasets.labeler_groups import LabelerGroup
 from app.datasets.licences import licence_of
@@ -21,9 +14,8 @@ from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
 from app.db import clock
 from app.people.service import audit
-from app.projects.models import Project
 from app.projects.service import get_project
-from app.terminal import CannotStart, open_session, say
+from app.terminal import open_session, say
 
 snapshots = typer.Typer(help="Freeze rankings and demonstrations, and list what is frozen.", no_args_is_help=True)
 
@@ -35,7 +27,6 @@ def register(cli: typer.Typer) -> None:
     """Add this area's commands."""
     import_commands.register(cli)
     cli.add_typer(snapshots, name="snapshot")
-    cli.command("export")(export)
 
 
 @snapshots.command("create")
@@ -134,71 +125,3 @@ def facts(snapshot: Snapshot) -> dict[str, Any]:
         "sha256": snapshot.sha256,
         "sft_sha256": snapshot.sft_sha256,
     }
-
-
-def export(
-    snapshot: Annotated[str, typer.Argument(help="The snapshot's number, or with --project its name.")],
-    to: Annotated[Path, typer.Option("--to", help="The file to write; .parquet writes Parquet, else JSON lines.")],
-    format: Annotated[
-        str, typer.Option(help="kwise: one ranking a row. pairs: TRL's preference format. sft: what people wrote.")
-    ] = "kwise",
-    project: Annotated[str | None, typer.Option("--project", "-p", help="The project's short name.")] = None,
-    ties: Annotated[str, typer.Option(help="drop or keep, in pairs.")] = "drop",
-    labels: Annotated[
-        str, typer.Option(help="given, or adjudicated: a researcher's decision where there is one; in pairs.")
-    ] = "given",
-    style: Annotated[str, typer.Option(help="auto, standard or conversational, in pairs.")] = "auto",
-) -> None:
-    """Write a snapshot to a file, whole or not at all."""
-    file = "parquet" if to.suffix == ".parquet" else "jsonl"
-    choice = choice_of(format=format, file=file, ties=ties, labels=labels, style=style)
-    with open_session() as session:
-        found = find(session, snapshot, project)
-        size = write_whole(to, export_chunks(found, choice))
-    what = f"{found.num_demonstrations:,} demonstrations" if format == "sft" else f"{found.num_rankings:,} rankings"
-    say(f"{to}: {what} of “{found.name}” as {format}, {size:,} bytes")
-
-
-def choice_of(**given: Any) -> ExportChoice:
-    try:
-        return ExportChoice(**given)
-    except BadExport as error:
-        raise CannotStart(str(error)) from error
-
-
-def find(session: Session, snapshot: str, slug: str | None) -> Snapshot:
-    query = select(Snapshot)
-    if slug is not None:
-        query = query.join(Project, Project.id == Snapshot.project_id).where(Project.slug == slug)
-    by_name = slug is not None and not snapshot.isdecimal()
-    if not (by_name or snapshot.isdecimal()):
-        raise CannotStart(f"“{snapshot}” is no snapshot's number; to name one, say its --project too")
-    query = query.where(Snapshot.name == snapshot if by_name else Snapshot.id == int(snapshot))
-    found = session.scalars(query).one_or_none()
-    if found is None:
-        raise SnapshotNotFound(snapshot)
-    return found
-
-
-def write_whole(path: Path, chunks: Iterable[bytes]) -> int:
-    """Write the file beside its place and move it there when it is complete; returns its size in bytes.
-
-    Raises CannotStart, leaving what was there before, when it cannot be written.
-    """
-    beside: Path | None = None
-    try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            beside = Path(file.name)
-            size = sum(file.write(chunk) for chunk in chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.chmod(0o644)  # temporary files are for their owner alone
-        beside.replace(path)
-        return size
-    except OSError as error:
-        raise CannotStart(
-            f"{path} cannot be written ({error.strerror}): nothing was left there; free space or choose another place"
-        ) from error
-    finally:
-        if beside is not None:
-            beside.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from app.datasets.rows import DemonstrationRow
 from app.labeling.models import Demonstration
 from app.labeling.task_models import Writing, WritingTask
 from app.people.models import Labeler
-from app.prompts.models import Prompt
+from app.prompts.models import Prompt, Split
 
 
 def freeze_demonstrations(session: Session, snapshot_id: int, conditions: Sequence[ColumnElement[bool]]) -> int:
@@ -51,9 +51,13 @@ def demonstration_rows(session: Session, snapshot_id: int) -> Iterator[Demonstra
         yield from map(demonstration_row, result)
 
 
-def demonstrations_between(session: Session, snapshot_id: int, first: int, last: int) -> Iterator[DemonstrationRow]:
-    """Those at these positions, both included, counted from 1."""
+def demonstrations_between(
+    session: Session, snapshot_id: int, first: int, last: int, split: Split | None = None
+) -> Iterator[DemonstrationRow]:
+    """Those at these positions, both included, counted from 1; of one side of the split, or of all."""
     query = rows_query(snapshot_id).where(SnapshotDemonstration.position.between(first, last))
+    if split is not None:
+        query = query.where(Prompt.split == split)
     return map(demonstration_row, session.execute(query))
 
 

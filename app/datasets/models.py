@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
+from sqlalchemy import ARRAY, BigInteger, Double, ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, one_of
@@ -87,6 +87,49 @@ class SnapshotBreakdown(Base):
     dimension: Mapped[str] = mapped_column(primary_key=True)  # "labeler", "week", "split", "authors"
     key: Mapped[str] = mapped_column(primary_key=True)
     num_labels: Mapped[int]
+
+
+class SnapshotLabeler(Base):
+    """How far others agree with one who ranked, by the rankings of a snapshot when it was frozen."""
+
+    __tablename__ = "snapshot_labeler"
+
+    snapshot_id: Mapped[int] = mapped_column(
+        ForeignKey("snapshot.id", deferrable=True, initially="DEFERRED"), primary_key=True
+    )
+    pseudonym: Mapped[str] = mapped_column(primary_key=True)
+    num_rankings: Mapped[int]
+    num_pairings: Mapped[int]  # of a ranking of theirs with somebody else's of the same slate
+    agreement: Mapped[float | None] = mapped_column(Double)  # mean share of comparisons ordered alike; null: no pairing
+    reliability: Mapped[float | None] = mapped_column(Double)  # that, shrunk to everybody's; null: nobody has a pairing
+    weight: Mapped[float] = mapped_column(Double)  # of each of their rankings; the mean over the snapshot's is 1
+
+
+class SnapshotSlate(Base):
+    """How far those who ranked a slate agree, by the rankings of a snapshot; only slates that two or more ranked."""
+
+    __tablename__ = "snapshot_slate"
+
+    snapshot_id: Mapped[int] = mapped_column(
+        ForeignKey("snapshot.id", deferrable=True, initially="DEFERRED"), primary_key=True
+    )
+    slate_id: Mapped[UUID] = mapped_column(ForeignKey("slate.id"), primary_key=True)
+    agreement: Mapped[float] = mapped_column(Double)
+
+
+class ExportFile(Base):
+    """What is known of a file since it was written to its end once: how long it is, its hash, where its pieces begin.
+
+    The file itself is kept nowhere: any part of it is written anew from the snapshot.
+    """
+
+    __tablename__ = "export_file"
+
+    snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshot.id"), primary_key=True)
+    tag: Mapped[str] = mapped_column(primary_key=True)  # the HTTP entity tag: format, options and exporter version
+    num_bytes: Mapped[int]
+    sha256: Mapped[str]
+    starts: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))  # first byte of each piece that can be begun with
 
 
 class ImportState(StrEnum):

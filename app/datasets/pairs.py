@@ -1,15 +1,21 @@
 """The format `pairs`: one record a comparison, as TRL's RewardTrainer and DPOTrainer read it."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
+from app.datasets.comparisons import Ties, compared_places
 from app.datasets.kwise import encode
 from app.datasets.rows import RankingRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# A record of JSON: the prompt, then text, rank and policy version of the better and of the worse one, then the rest.
+LINE = (
+    b'{"prompt":%b,"chosen":%b,"chosen_rank":%d,"chosen_policy_version":%b'
+    b',"rejected":%b,"rejected_rank":%d,"rejected_policy_version":%b,%b}\n'
+)
 
 
 @dataclass(frozen=True)
@@ -18,19 +24,13 @@ class Pairs:
 
     has_margins: with a column `margin`; TRL learns from that column and cannot read a null in it, so it is there only
     when every ranking that is written states its strength.
+    has_agreement: with how far those who ranked the slate agree; left out of snapshots from before that was known.
     """
 
-    keeps_ties: bool
+    ties: Ties
     has_turns: bool
     has_margins: bool
-
-    def places(self, row: RankingRow) -> Iterator[tuple[int, int]]:
-        """Positions of the better and the worse completion, from the best downwards."""
-        order = [position for _, position in row.places]
-        for place, better in enumerate(order):
-            for worse in order[place + 1 :]:
-                if row.ranks[better] < row.ranks[worse] or (self.keeps_ties and row.is_tie(better, worse)):
-                    yield better, worse
+    has_agreement: bool
 
     def prompt(self, row: RankingRow) -> Any:
         return row.messages if self.has_turns else row.messages[0]["content"]
@@ -41,17 +41,21 @@ class Pairs:
     def shared(self, row: RankingRow) -> dict[str, Any]:
         """What all comparisons of a ranking have in common."""
         margin = {"margin": row.margin} if self.has_margins else {}
-        return margin | {
-            "strength": None if row.strength is None else row.strength.value,
-            "group": row.group_key,
-            "split": row.split.value,
-            "kind": row.kind.value,
-            "ranking_id": None if row.is_decision else str(row.ranking_id),
-            "k": len(row.ranks),
-            "labeler": None if row.is_decision else row.pseudonym,
-            "adjudicated": row.decision is not None,
-            "weight": row.weight,
-        }
+        return (
+            margin
+            | {
+                "strength": None if row.strength is None else row.strength.value,
+                "group": row.group_key,
+                "split": row.split.value,
+                "kind": row.kind.value,
+                "ranking_id": None if row.is_decision else str(row.ranking_id),
+                "k": len(row.ranks),
+                "labeler": None if row.is_decision else row.pseudonym,
+                "adjudicated": row.decision is not None,
+                "weight": row.weight,
+            }
+            | ({"agreement": row.agreement} if self.has_agreement else {})
+        )
 
     def side(self, name: str, row: RankingRow, position: int) -> dict[str, Any]:
         """What only the better ("chosen") or the worse ("rejected") completion of a comparison has."""
@@ -62,24 +66,33 @@ class Pairs:
             f"{name}_policy_version": completion.policy_number,
         }
 
-    def records(self, row: RankingRow) -> Iterator[dict[str, Any]]:
+    def columns(self, row: RankingRow) -> Iterator[dict[str, Any]]:
+        """The records of a ranking, as Parquet holds them and JSON too."""
         prompt, shared, positions = self.prompt(row), self.shared(row), range(len(row.ranks))
         chosen = [self.side("chosen", row, position) for position in positions]
         rejected = [self.side("rejected", row, position) for position in positions]
-        for better, worse in self.places(row):
-            tie = row.ranks[better] == row.ranks[worse]
-            yield {"prompt": prompt, **chosen[better], **rejected[worse], "tie": tie, **shared}
+        for better, worse, is_tie in compared_places(row, self.ties):
+            yield {"prompt": prompt, **chosen[better], **rejected[worse], "tie": is_tie, **self.weighed(shared, is_tie)}
+
+    def weighed(self, shared: dict[str, Any], is_tie: bool) -> dict[str, Any]:
+        return shared | {"weight": shared["weight"] / 2} if is_tie and self.ties == "halve" else shared
 
     def lines(self, row: RankingRow) -> bytes:
         """The records as lines of JSON. A text is in up to K-1 of them, so each is encoded once and then copied."""
-        positions = range(len(row.ranks))
-        chosen = [inside({"prompt": self.prompt(row)} | self.side("chosen", row, position)) for position in positions]
-        rejected = [inside(self.side("rejected", row, position)) for position in positions]
-        rest = {tie: inside({"tie": tie} | self.shared(row)) for tie in (True, False)}
+        shared, prompt = self.shared(row), encode(self.prompt(row)).encode()
+        sides = [self.encoded_side(row, position) for position in range(len(row.ranks))]
+        rest = {tie: inside({"tie": tie} | self.weighed(shared, tie)) for tie in (True, False)}
         return b"".join(
-            b"{%b,%b,%b}\n" % (chosen[better], rejected[worse], rest[row.ranks[better] == row.ranks[worse]])
-            for better, worse in self.places(row)
+            LINE % (prompt, *sides[better], *sides[worse], rest[is_tie])
+            for better, worse, is_tie in compared_places(row, self.ties)
         )
+
+    def encoded_side(self, row: RankingRow, position: int) -> tuple[bytes, int, bytes]:
+        """What `side` says, as JSON and without the names."""
+        completion = row.completions[position]
+        number = completion.policy_number
+        version = b"null" if number is None else b"%d" % number
+        return encode(self.completion(completion.text)).encode(), row.ranks[position], version
 
     def schema(self) -> "pa.Schema":
         import pyarrow as pa
@@ -87,6 +100,7 @@ class Pairs:
         turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
         text_type = turns if self.has_turns else pa.string()
         margin = [("margin", pa.float64())] if self.has_margins else []
+        agreement = [("agreement", pa.float64())] if self.has_agreement else []
         return pa.schema(
             [
                 ("prompt", text_type),
@@ -107,19 +121,9 @@ class Pairs:
                 ("labeler", pa.string()),
                 ("adjudicated", pa.bool_()),
                 ("weight", pa.float64()),
+                *agreement,
             ]
         )
-
-
-def with_decisions(rows: Iterable[RankingRow]) -> Iterator[RankingRow]:
-    """The rankings, but for a slate that a researcher decided the decision alone, where its first ranking would be."""
-    written: set[UUID] = set()
-    for row in rows:
-        if row.decision is None:
-            yield row
-        elif row.slate_id not in written:
-            written.add(row.slate_id)
-            yield replace(row, ranks=row.decision.ranks, is_decision=True, is_pick=False, strength=None, weight=1.0)
 
 
 def inside(fields: dict[str, Any]) -> bytes:

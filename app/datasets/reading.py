@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from datetime import UTC
+from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ARRAY, ColumnElement, Select, Text, and_, bindparam, case, cast, exists, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from app.datasets.models import SnapshotRanking
+from app.datasets.models import SnapshotLabeler, SnapshotRanking, SnapshotSlate
 from app.datasets.rows import CompletionRow, Decision, RankingRow
 from app.labeling.models import Completion, Ranking, RankingItem, Slate
 from app.policies.models import PolicyVersion
-from app.prompts.models import Prompt
+from app.prompts.models import Prompt, Split
 from app.quality.models import Adjudication
 
 ROWS_PER_FETCH = 200  # of about 10 kB each
@@ -25,20 +25,33 @@ def ranking_rows(session: Session, snapshot_id: int) -> Iterator[RankingRow]:
     The session must not commit while the rows are read.
     """
     result = session.execute(
-        rows_query(snapshot_id), execution_options={"stream_results": True, "yield_per": ROWS_PER_FETCH}
+        rows_query(),
+        {"snapshot_id": snapshot_id},
+        execution_options={"stream_results": True, "yield_per": ROWS_PER_FETCH},
     )
     with result:  # a reader who stops early leaves no open cursor
         for record in result:
             yield ranking_row(record)
 
 
-def rows_between(session: Session, snapshot_id: int, first: int, last: int) -> Iterator[RankingRow]:
-    """The rows at these positions, both included, counted from 1."""
-    query = rows_query(snapshot_id).where(SnapshotRanking.position.between(first, last))
-    return map(ranking_row, session.execute(query))
+def rows_between(
+    session: Session, snapshot_id: int, first: int, last: int, split: Split | None = None
+) -> Iterator[RankingRow]:
+    """The rows at these positions, both included, counted from 1; of one side of the split, or of all."""
+    bound = {"snapshot_id": snapshot_id, "first": first, "last": last}
+    return map(ranking_row, session.execute(rows_between_query(split), bound))
 
 
-def rows_query(snapshot_id: int) -> Select[Any]:
+# Built once: putting the query together costs as much as a hundred rows do.
+@lru_cache(maxsize=1 + len(Split))
+def rows_between_query(split: Split | None) -> Select[Any]:
+    query = rows_query().where(SnapshotRanking.position.between(bindparam("first"), bindparam("last")))
+    return query if split is None else query.where(Prompt.split == split)
+
+
+@lru_cache(maxsize=1)
+def rows_query() -> Select[Any]:
+    """Of the snapshot that is bound as `snapshot_id`."""
     items = (
         select(
             func.json_agg(
@@ -83,8 +96,8 @@ def rows_query(snapshot_id: int) -> Select[Any]:
             Prompt.split,
             Slate.kind,
             Prompt.messages,
-            items.label("items"),
-            Ranking.order_shown,
+            items.label("told"),
+            cast(Ranking.order_shown, ARRAY(Text)).label("order_shown"),  # ids are texts here: they are only written
             SnapshotRanking.pseudonym,
             Ranking.is_pick,
             Ranking.strength,
@@ -94,19 +107,48 @@ def rows_query(snapshot_id: int) -> Select[Any]:
             Adjudication.ranks.label("decided_ranks"),
             Adjudication.num_rankings.label("decided_on"),
             Adjudication.created_at.label("decided_at"),
+            is_first_of_decided(),
+            SnapshotSlate.agreement,
+            SnapshotLabeler.reliability,
+            func.coalesce(SnapshotLabeler.weight, 1.0).label("reliability_weight"),  # frozen before there were weights
+            Slate.asked_by,
+            Slate.disagreement,
         )
         .select_from(SnapshotRanking)
         .join(Ranking, Ranking.id == SnapshotRanking.ranking_id)
         .join(Slate, Slate.id == Ranking.slate_id)
         .join(Prompt, Prompt.id == Slate.prompt_id)
         .outerjoin(Adjudication, decided)
-        .where(SnapshotRanking.snapshot_id == snapshot_id)
+        .outerjoin(
+            SnapshotSlate,
+            and_(SnapshotSlate.snapshot_id == SnapshotRanking.snapshot_id, SnapshotSlate.slate_id == Ranking.slate_id),
+        )
+        .outerjoin(
+            SnapshotLabeler,
+            and_(
+                SnapshotLabeler.snapshot_id == SnapshotRanking.snapshot_id,
+                SnapshotLabeler.pseudonym == SnapshotRanking.pseudonym,
+            ),
+        )
+        .where(SnapshotRanking.snapshot_id == bindparam("snapshot_id"))
         .order_by(SnapshotRanking.position)
     )
 
 
+def is_first_of_decided() -> ColumnElement[bool]:
+    """Whether a ranking is the first of its slate's in the snapshot; looked up only where the slate was decided."""
+    before, of_same_slate = aliased(SnapshotRanking), aliased(Ranking)
+    has_one_before = (
+        exists()
+        .where(before.snapshot_id == SnapshotRanking.snapshot_id, before.position < SnapshotRanking.position)
+        .where(of_same_slate.id == before.ranking_id, of_same_slate.slate_id == Ranking.slate_id)
+        .correlate(SnapshotRanking, Ranking)
+    )
+    return case((SnapshotRanking.is_adjudicated, ~has_one_before), else_=False).label("is_first_of_decided")
+
+
 def ranking_row(record: Any) -> RankingRow:
-    completions = [CompletionRow(UUID(item[0]), *item[1:12]) for item in record.items]
+    completions = [CompletionRow(*item[:12]) for item in record.told]
     position = {completion.id: index for index, completion in enumerate(completions)}
     return RankingRow(
         ranking_id=record.id,
@@ -117,10 +159,10 @@ def ranking_row(record: Any) -> RankingRow:
         kind=record.kind,
         messages=record.messages,
         completions=completions,
-        ranks=[item[12] for item in record.items],
-        qualities=[item[13] for item in record.items],
-        flags=[item[14] for item in record.items],
-        are_safe=[item[15] for item in record.items],
+        ranks=[item[12] for item in record.told],
+        qualities=[item[13] for item in record.told],
+        flags=[item[14] for item in record.told],
+        are_safe=[item[15] for item in record.told],
         order_shown=[position[completion_id] for completion_id in record.order_shown],
         pseudonym=record.pseudonym,
         is_pick=record.is_pick,
@@ -129,6 +171,12 @@ def ranking_row(record: Any) -> RankingRow:
         active_s=record.active_s,
         submitted_at=record.submitted_at.astimezone(UTC),
         decision=decision_of(record, completions),
+        is_first_of_decided=record.is_first_of_decided,
+        agreement=record.agreement,
+        reliability=record.reliability,
+        reliability_weight=record.reliability_weight,
+        asked_by=record.asked_by,
+        disagreement=record.disagreement,
     )
 
 
@@ -136,7 +184,7 @@ def decision_of(record: Any, completions: list[CompletionRow]) -> Decision | Non
     if record.decided_ranks is None:
         return None
     return Decision(
-        ranks=[record.decided_ranks[str(completion.id)] for completion in completions],
+        ranks=[record.decided_ranks[completion.id] for completion in completions],
         num_rankings=record.decided_on,
         decided_at=record.decided_at.astimezone(UTC),
     )

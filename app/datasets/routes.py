@@ -3,10 +3,11 @@
 from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from sqlalchemy.orm import Session
 
 from app.datasets import cards
+from app.datasets.comparisons import Ties
 from app.datasets.demonstrations import demonstrations_between
 from app.datasets.errors import (
     BadFilter,
@@ -15,18 +16,7 @@ from app.datasets.errors import (
     UnknownLicence,
 )
 from app.datasets.explorer_routes import form_of, told_of
-from app.datasets.exports import (
-    ExportChoice,
-    FileType,
-    Format,
-    Labels,
-    Style,
-    Ties,
-    check_export,
-    export_chunks,
-    file_name_of,
-    tag_of,
-)
+from app.datasets.export_choices import FileType, Style
 from app.datasets.filter_words import in_words
 from app.datasets.filters import SnapshotFilter
 from app.datasets.licences import licence_of
@@ -44,8 +34,6 @@ router = APIRouter()
 api = APIRouter(tags=["datasets"])
 
 NUM_EXAMPLES = 3
-
-MEDIA_TYPES = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
 
 
 @router.get("/projects/{slug}/datasets")
@@ -130,41 +118,9 @@ def snapshot_page(request: Request, session: SessionDep, access: ResearcherAcces
         chosen=in_words(SnapshotFilter.model_validate(snapshot.filter)),
         examples=list(rows_between(session, snapshot.id, 1, NUM_EXAMPLES)),
         written=list(demonstrations_between(session, snapshot.id, 1, NUM_EXAMPLES)),
-        address=str(request.base_url).rstrip("/"),
         files=get_args(FileType),
         ties=get_args(Ties),
         styles=get_args(Style),
-    )
-
-
-@router.get("/projects/{slug}/datasets/snapshots/{snapshot_id}/export")
-def download(
-    request: Request,
-    session: SessionDep,
-    access: ResearcherAccess,
-    snapshot_id: int,
-    format: Format = "kwise",
-    file: FileType = "jsonl",
-    ties: Ties = "drop",
-    labels: Labels = "given",
-    style: Style = "auto",
-) -> Response:
-    """The snapshot as a file."""
-    choice = ExportChoice(format=format, file=file, ties=ties, labels=labels, style=style)
-    return streamed(request, access, find_snapshot(session, access.project, snapshot_id), choice)
-
-
-def streamed(request: Request, access: Access, snapshot: Snapshot, choice: ExportChoice) -> Response:
-    """The file, sent as it is made; nothing at all to whoever has it already."""
-    check_export(snapshot, choice)
-    tag = f'"{tag_of(snapshot, choice)}"'
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers={"ETag": tag})
-    name = file_name_of(access.project.slug, snapshot, choice)
-    return StreamingResponse(
-        export_chunks(snapshot, choice),
-        media_type=MEDIA_TYPES[choice.file],
-        headers={"Content-Disposition": f'attachment; filename="{name}"', "ETag": tag},
     )
 
 
@@ -192,19 +148,3 @@ def create_as_json(session: SessionDep, access: ResearcherAccess, wanted: Snapsh
 def show_as_json(session: SessionDep, access: ResearcherAccess, snapshot_id: int) -> SnapshotOut:
     """One snapshot."""
     return SnapshotOut.model_validate(find_snapshot(session, access.project, snapshot_id))
-
-
-@api.get("/projects/{slug}/snapshots/{snapshot_id}/export")
-def export_as_api(
-    request: Request,
-    session: SessionDep,
-    access: ResearcherAccess,
-    snapshot_id: int,
-    format: Format = "kwise",
-    file: FileType = "jsonl",
-    ties: Ties = "drop",
-    labels: Labels = "given",
-    style: Style = "auto",
-) -> Response:
-    """The snapshot as a file: the same bytes each time, which the ETag names."""
-    return download(request, session, access, snapshot_id, format, file, ties, labels, style)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from app.labeling.models import SlateKind, Strength
+from app.labeling.models import AskedBy, SlateKind, Strength
 from app.labeling.task_models import WritingTask
 from app.prompts.models import PromptKind, Split
 
@@ -33,7 +33,7 @@ def safety_bin(*, better_is_safe: bool, worse_is_safe: bool) -> SafetyBin | None
 class CompletionRow:
     """One completion of a ranked slate."""
 
-    id: UUID
+    id: str  # a UUID
     text: str
     token_ids: list[int] | None  # EOS included when it stopped
     finish_reason: str | None  # "stop" or "length"
@@ -81,6 +81,12 @@ class RankingRow:
     submitted_at: datetime  # UTC
     decision: Decision | None  # on its slate, by the time of the freeze
     is_decision: bool = False  # it stands for the decision, and for no labeler's ranking
+    is_first_of_decided: bool = False  # of its slate's rankings, where a researcher decided the slate
+    agreement: float | None = None  # of those who ranked its slate; None: one did
+    reliability: float | None = None  # of the labeler; None: nobody in the snapshot shares a slate
+    reliability_weight: float = 1.0  # what the labeler's rankings weigh where reliability weighs
+    asked_by: AskedBy | None = None  # why the slate was chosen to be shown; None: nothing was chosen
+    disagreement: float | None = None  # of the reward models that chose
 
     @property
     def num_comparisons(self) -> int:

@@ -4,6 +4,7 @@ TRL's SFTTrainer and `datasets` read it as it is. With `assistant_only_loss` eve
 `written_turns` says which of them a person wrote, the others in an edited conversation are the policy's.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from app.datasets.kwise import encode
@@ -59,3 +60,16 @@ def sft_schema() -> "pa.Schema":
             ("created_at", pa.timestamp("us", tz="UTC")),
         ]
     )
+
+
+class Writings:
+    """One record for what a person wrote in one piece."""
+
+    def columns(self, row: DemonstrationRow) -> Iterator[dict[str, Any]]:
+        yield sft_columns(row)
+
+    def lines(self, row: DemonstrationRow) -> bytes:
+        return sft_line(row)
+
+    def schema(self) -> "pa.Schema":
+        return sft_schema()

@@ -27,10 +27,12 @@ from app.datasets.filters import (
     selected,
     selected_demonstrations,
 )
-from app.datasets.kwise import kwise_line
+from app.datasets.hh import num_left_out
+from app.datasets.kwise import EXPORTER_VERSION, kwise_line
 from app.datasets.measures import measure
 from app.datasets.models import Snapshot, SnapshotRanking
 from app.datasets.reading import ranking_rows
+from app.datasets.reliability import freeze_reliability
 from app.datasets.rows import DemonstrationRow, RankingRow
 from app.datasets.sft import sft_line
 from app.labeling.models import Ranking, Slate
@@ -38,8 +40,6 @@ from app.people.models import Account, Labeler
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.quality.models import Adjudication
-
-EXPORTER_VERSION = 3  # raised when the bytes of an export change: a snapshot says which exporter hashed it
 
 
 @dataclass
@@ -57,6 +57,8 @@ class Counts:
     sizes: Counter[int] = field(default_factory=Counter)  # K -> rankings
     policies: Counter[int] = field(default_factory=Counter)  # version number -> completions
     labelers: set[str] = field(default_factory=set)
+    shared_slates: int = 0  # compared by two people or more
+    not_in_hh: int = 0  # comparisons
     demonstrations: int = 0  # pieces: a whole conversation is one
     demonstration_splits: Counter[str] = field(default_factory=Counter)
     prompt_kinds: Counter[str] = field(default_factory=Counter)
@@ -69,6 +71,7 @@ class Counts:
         self.conversational += row.is_conversational
         self.with_strength += row.strength is not None
         self.picks += row.is_pick
+        self.not_in_hh += num_left_out(row)
         if row.decision is not None:
             self.decided.add(row.slate_id)
         self.kinds[row.kind.value] += 1
@@ -98,6 +101,8 @@ class Counts:
             "with_strength": self.with_strength,
             "picks": self.picks,
             "adjudicated": len(self.decided),
+            "shared_slates": self.shared_slates,
+            "not_in_hh": self.not_in_hh,
             "demonstration_split": dict(sorted(self.demonstration_splits.items())),
             "demonstration_prompt_kind": dict(sorted(self.prompt_kinds.items())),
             "with_suggestion": self.with_suggestion,
@@ -126,6 +131,7 @@ def create_snapshot(
     biases = Biases()
     if Content.RANKINGS in filter.contents:
         freeze_rankings(session, snapshot_id, selected(session, project, filter))
+        counts.shared_slates = freeze_reliability(session, snapshot_id)
     if Content.DEMONSTRATIONS in filter.contents:
         num_demonstrations = freeze_demonstrations(
             session, snapshot_id, selected_demonstrations(session, project, filter)

@@ -188,3 +188,37 @@ def test_counts_follow_what_a_researcher_chooses_and_so_does_the_address(
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("heading", name="The first that were added")).to_be_visible()
     check_accessibility(page)
+
+
+def test_a_researcher_chooses_options_sees_the_first_record_and_downloads_a_shard(
+    page: Page,
+    sign_in: Callable[[Page, Person], None],
+    researcher: Person,
+    session: Session,
+    project: Project,
+    check_accessibility: Callable[[Page], None],
+) -> None:
+    for prompt in make_prompts(session, project, Split.TRAIN, 3):
+        rank(session, make_slate(session, prompt), [1, 1, 2, 3])
+    session.commit()
+    sign_in(page, researcher)
+    page.goto("/projects/everyday/datasets")
+    page.get_by_label("Name").fill("May")
+    page.get_by_role("button", name="Freeze these labels").click()
+    page.get_by_role("link", name="All formats and options").click()
+    check_accessibility(page)
+    page.get_by_role("navigation", name="Format").get_by_role("link", name="kto").click()
+    expect(page.get_by_label("The first record")).to_contain_text('"label": true')
+    page.get_by_role("navigation", name="Format").get_by_role("link", name="pairs").click()
+    page.get_by_label("Ties").select_option("halve")
+    page.get_by_label("In files").select_option("2")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_label("The first record")).to_contain_text('"weight": 0.5')
+    expect(page.get_by_label("Command")).to_contain_text("--to pairs.jsonl --format pairs --ties halve --shards 2")
+    expect(page.get_by_label("Python")).to_contain_text("snapshot.records('pairs', ties='halve')")
+    check_accessibility(page)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="JSON lines, file 2 of 2").click()
+    assert download.value.suggested_filename == "everyday-may-pairs-00001-of-00002.jsonl"
+    pairs = [json.loads(line) for line in Path(download.value.path()).read_text(encoding="utf-8").splitlines()]
+    assert [pair["weight"] for pair in pairs] == [0.5, 0.5, 1, 1, 1, 1, 1] * 2

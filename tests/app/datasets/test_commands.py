@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from app import db
-from app.datasets import commands, import_commands
-from app.datasets.commands import write_whole
+from app.datasets import commands, export_commands, import_commands
 from app.datasets.errors import BadFilter, ImportRefused, SnapshotNotFound, UnknownLicence
+from app.datasets.export_commands import write_whole
 from app.datasets.models import Snapshot, SnapshotRanking
 from app.labeling.models import Ranking
 from app.projects.models import Project
@@ -36,10 +36,11 @@ def podium(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
         with db.SessionFactory.begin() as session:
             yield session
 
-    for module in (commands, import_commands):
-        monkeypatch.setattr(module, "open_session", open_session)
     cli = typer.Typer()
+    for module in (commands, export_commands, import_commands):
+        monkeypatch.setattr(module, "open_session", open_session)
     commands.register(cli)
+    export_commands.register(cli)
 
     def run(*arguments: object, refused: type[Exception] | None = None) -> Result:
         result = CliRunner().invoke(cli, [str(argument) for argument in arguments])

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy.orm import Session
 
-from app.datasets.exports import ExportChoice, export_chunks
+from app.datasets.export_choices import ExportChoice
+from app.datasets.exports import export_chunks
 from app.datasets.imports import import_file
 from app.datasets.models import Snapshot
 from app.datasets.reading import ranking_rows

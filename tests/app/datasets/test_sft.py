@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 from app.datasets import exports
 from app.datasets.errors import BadExport, NothingSelected
-from app.datasets.exports import ExportChoice, export_chunks
+from app.datasets.export_choices import ExportChoice
+from app.datasets.exports import export_chunks
 from app.datasets.filters import Content, SnapshotFilter
 from app.datasets.imports import import_file
 from app.datasets.models import Snapshot
