@@ -38,6 +38,7 @@ from app.settings import Settings, get_settings
 from app.supervision import end_with_parent
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
+from trainer.database_away import Stopping
 from trainer.devices import available_device, memory_gb
 from trainer.errors import StageError
 from trainer.inspect_policy import describe_policy
@@ -49,6 +50,7 @@ from trainer.recipe_process import (
     explain,
     is_worth_another_try,
 )
+from trainer.reward_evaluations import EvaluationRunner, Hands
 from trainer.round_folder import (
     MANIFEST,
     RoundFolder,
@@ -57,6 +59,7 @@ from trainer.round_folder import (
     read_table,
 )
 from trainer.round_folder import Stage as StageFile
+from trainer.score_table import SCORES_FILE
 from trainer.settings import SAME_RESULT, recipe_config
 from trainer.stage_tables import write_data
 from trainer.versions import code_version, library_versions
@@ -75,10 +78,6 @@ STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
 MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
 
 Answer = TypeVar("Answer")
-
-
-class Stopping(Exception):
-    """The worker was told to stop while the database was away."""
 
 
 class OtherSettings(StageError):
@@ -124,6 +123,18 @@ class Worker:
         self.claim: StageClaim | None = None
         self.is_cancelled = False
         self.is_lost = False
+        hands = Hands(
+            settings=settings,
+            store=self.store,
+            wakeups=wakeups,
+            owner=self.owner,
+            heart=self.heart,
+            stopping=self.stopping,
+            device=self.device,
+            gpu=self.gpu,
+            claim_duration=claim_duration,
+        )
+        self.evaluations = EvaluationRunner(hands, self._transact)
 
     def run(self) -> None:
         """Until told to stop. Survives a database that goes away and comes back."""
@@ -156,11 +167,11 @@ class Worker:
             log.exception("a rule could not be looked at; looking again in %s s", LOOK_AT_RULES_S)
 
     def step(self) -> bool:
-        """Run one stage, if one waits; whether one did."""
+        """Run one stage, or else one evaluation of a reward model, if one waits; whether one did."""
         self.is_cancelled = self.is_lost = False
         claim = self._transact(self._claim)
         if claim is None:
-            return False
+            return self.evaluations.step()
         log.info("stage=%s attempt=%s claimed", claim.stage_id, claim.attempt)
         self.claim = claim
         try:
@@ -376,6 +387,7 @@ class Worker:
 
     def _renew(self, session: Session, now: datetime) -> None:
         """Part of each heartbeat, in its thread."""
+        self.evaluations.renew(session, now)
         claim = self.claim
         if claim is None:
             return
@@ -452,7 +464,9 @@ def read_stage_result(recipe: Recipe, folder: RoundFolder) -> StageResult:
         completions = read_table(folder.result / "completions.parquet")
         return StageResult(figures=figures, manifest_sha256=manifest_sha256, completions=completions)
     if recipe == Recipe.REWARD:
-        return StageResult(figures=figures, manifest_sha256=manifest_sha256)
+        scores = folder.result / SCORES_FILE
+        rows = read_table(scores) if scores.is_file() else []  # one that an earlier version of the recipe left has none
+        return StageResult(figures=figures, manifest_sha256=manifest_sha256, scores=rows)
     policy = describe_policy(folder.result)
     return StageResult(
         figures=figures,
