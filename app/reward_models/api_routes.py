@@ -4,11 +4,12 @@ from dataclasses import asdict
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 
 from app.db import SessionDep, clock
 from app.people.access import ResearcherAccess
 from app.reward_models import scoring, service
+from app.reward_models.addresses import FoundEvaluation, FoundModel
 from app.reward_models.contradictions import A_PAGE, against_people, slates_of, with_texts
 from app.reward_models.measures import comparisons_of
 from app.reward_models.schemas import (
@@ -20,24 +21,9 @@ from app.reward_models.schemas import (
     ScoringIn,
     ScoringOut,
 )
-from app.reward_models.service import Evaluated, Fitted
 from app.reward_models.side_by_side import compare, report_table
 
 api = APIRouter(prefix="/projects/{slug}", tags=["reward models"])
-
-
-def found_model(access: ResearcherAccess, number: int, session: SessionDep) -> Fitted:
-    """The reward model of the address."""
-    return service.find_fitted(session, access.project, number)
-
-
-def found_evaluation(access: ResearcherAccess, evaluation_id: int, session: SessionDep) -> Evaluated:
-    """The evaluation of the address."""
-    return service.find_evaluation(session, access.project, evaluation_id)
-
-
-FoundModel = Annotated[Fitted, Depends(found_model)]
-FoundEvaluation = Annotated[Evaluated, Depends(found_evaluation)]
 
 
 @api.get("/reward-models")
@@ -54,7 +40,7 @@ def model_out(fitted: FoundModel) -> RewardModelOut:
 
 @api.post("/reward-models/{number}/scorings", status_code=202)
 def score(access: ResearcherAccess, fitted: FoundModel, session: SessionDep, asked: ScoringIn) -> ScoringOut:
-    """Ask the model for scores; a sampler answers, so ask for the scoring by its id until it has scores or a problem."""
+    """Ask the model. A sampler answers: ask for the scoring by its id until it has scores, or a problem."""
     now = clock(session)
     id = scoring.ask(session, access.project, fitted.version, asked.messages, asked.completions, now=now)
     return ScoringOut.of(scoring.find(session, access.project, fitted.version, id, now=now))
@@ -120,6 +106,4 @@ def difference_out(
     """Two reports on the comparisons that they have in common."""
     other = service.find_evaluation(session, access.project, other_id)
     both = compare(session, request.app.state.settings, found, other)
-    return DifferenceOut(
-        num_rankings=both.num_rankings, num_comparisons=len(both.first), **asdict(both.difference)
-    )
+    return DifferenceOut(num_rankings=both.num_rankings, num_comparisons=len(both.first), **asdict(both.difference))

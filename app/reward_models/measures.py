@@ -323,10 +323,16 @@ def mcnemar(only_first: int, only_second: int) -> float | None:
 
     McNemar 1947. None without such comparisons.
     """
-    from scipy.stats import binomtest
-
-    num = only_first + only_second
-    return float(binomtest(only_first, num, 0.5).pvalue) if num else None
+    num, least = only_first + only_second, min(only_first, only_second)
+    if num == 0:
+        return None
+    # The chance of exactly `least`, then of fewer: each from the one before, as factorials of millions would overflow.
+    chance = math.exp(math.lgamma(num + 1) - math.lgamma(least + 1) - math.lgamma(num - least + 1) - num * math.log(2))
+    total = 0.0
+    for k in range(least, -1, -1):
+        total += chance
+        chance *= k / (num - k + 1)
+    return min(1.0, 2 * total)
 
 
 def correlation_within_slates(first: ScoredRankings, second: ScoredRankings) -> Estimate:

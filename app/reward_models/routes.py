@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from sqlalchemy.orm import Session
 
@@ -14,13 +14,13 @@ from app.pages import render
 from app.people.access import Access, ResearcherAccess
 from app.prompts.models import Split
 from app.reward_models import pictures, score_routes, service
+from app.reward_models.addresses import FoundEvaluation, FoundModel, FoundReport
 from app.reward_models.api_routes import api
 from app.reward_models.contradictions import A_PAGE, against_people, slates_of, with_texts
 from app.reward_models.errors import BadEvaluation, NoReportYet, NothingInCommon
 from app.reward_models.measures import comparisons_of
-from app.reward_models.reports import Report
 from app.reward_models.schemas import EvaluationForm
-from app.reward_models.service import DEFAULT_SPLITS, ENDED, Evaluated, Fitted
+from app.reward_models.service import DEFAULT_SPLITS, ENDED, Evaluated
 from app.reward_models.side_by_side import compare, report_table
 from app.rounds.events import live
 from app.rounds.heart import is_alive
@@ -36,27 +36,11 @@ PICTURE = {  # nothing in it runs, and its own style sheet is all it needs; a re
 }
 
 
-def found_evaluation(access: ResearcherAccess, evaluation_id: int, session: SessionDep) -> Evaluated:
-    """The evaluation of the address, for whoever may look at it."""
-    return service.find_evaluation(session, access.project, evaluation_id)
-
-
-def found_report(found: "FoundEvaluation") -> Report:
-    """Raises NoReportYet."""
-    if found.evaluation.report is None:
-        raise NoReportYet(found.evaluation.id, found.evaluation.state.value)
-    return found.evaluation.report
-
-
-FoundEvaluation = Annotated[Evaluated, Depends(found_evaluation)]
-FoundReport = Annotated[Report, Depends(found_report)]
 Page = Annotated[int, Query(ge=1, le=100_000)]
 
 
 @router.get("")
-def list_page(
-    request: Request, access: ResearcherAccess, session: SessionDep, snapshot: int | None = None
-) -> Response:
+def list_page(request: Request, access: ResearcherAccess, session: SessionDep, snapshot: int | None = None) -> Response:
     """Every reward model, every evaluation, and the form that asks for one. snapshot: chosen in the form."""
     return listing(request, session, access, EvaluationForm(snapshot_id=snapshot, splits=list(DEFAULT_SPLITS)))
 
@@ -154,7 +138,9 @@ def compare_page(
 
 
 @router.get("/evaluations/{evaluation_id}")
-def evaluation_page(request: Request, access: ResearcherAccess, found: FoundEvaluation, session: SessionDep) -> Response:
+def evaluation_page(
+    request: Request, access: ResearcherAccess, found: FoundEvaluation, session: SessionDep
+) -> Response:
     """How far an evaluation is, and then its report."""
     return render(request, "reward_models/evaluation.html", **report_of(request, session, found))
 
@@ -260,9 +246,8 @@ def csv_file(text: str, name: str) -> Response:
 
 
 @router.get("/{number}")
-def model_page(request: Request, access: ResearcherAccess, number: int, session: SessionDep) -> Response:
+def model_page(request: Request, access: ResearcherAccess, fitted: FoundModel, session: SessionDep) -> Response:
     """One reward model: where it comes from, the report of its stage, and its evaluations."""
-    fitted: Fitted = service.find_fitted(session, access.project, number)
     evaluations = service.evaluations_of(session, access.project)
     own = [each for each in evaluations if each.version is not None and each.version.id == fitted.version.id]
     of_stage = next((each for each in own if each.evaluation.by_stage), None)
@@ -277,4 +262,3 @@ def model_page(request: Request, access: ResearcherAccess, number: int, session:
 
 
 router.include_router(score_routes.router)
-

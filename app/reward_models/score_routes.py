@@ -11,7 +11,8 @@ from app.db import SessionDep, clock
 from app.errors import status_of
 from app.pages import render
 from app.people.access import ResearcherAccess
-from app.reward_models import scoring, service
+from app.reward_models import scoring
+from app.reward_models.addresses import FoundModel
 from app.reward_models.errors import BadScoring
 from app.reward_models.scoring import MOST_COMPLETIONS, Scoring
 from app.reward_models.service import Fitted
@@ -30,14 +31,6 @@ class ScoringForm(BaseModel):
     prompt: str = ""
     completions: list[str] = []
     action: str = "score"
-
-
-def found_model(access: ResearcherAccess, number: int, session: SessionDep) -> Fitted:
-    """The reward model of the address."""
-    return service.find_fitted(session, access.project, number)
-
-
-FoundModel = Annotated[Fitted, Depends(found_model)]
 
 
 def found_scoring(access: ResearcherAccess, fitted: FoundModel, request_id: UUID, session: SessionDep) -> Scoring:
@@ -67,9 +60,7 @@ def score(
         return page(request, fitted, form.model_copy(update={"completions": [*form.completions, ""]}))
     messages = [{"role": "user", "content": form.prompt}]
     try:
-        asked = scoring.ask(
-            session, access.project, fitted.version, messages, form.completions, now=clock(session)
-        )
+        asked = scoring.ask(session, access.project, fitted.version, messages, form.completions, now=clock(session))
     except BadScoring as error:
         return page(request, fitted, form, problem=str(error), status_code=status_of(error))
     address = f"/projects/{access.project.slug}/reward-models/{fitted.version.number}/score/{asked}"

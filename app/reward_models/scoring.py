@@ -69,7 +69,7 @@ class Scoring:
     def placed(self) -> list[Placed]:
         """The best first; none while there is no answer."""
         order = sorted(enumerate(self.scores or ()), key=lambda each: -each[1])
-        following = [score for _, score in order[1:]] + [None]
+        following = [*(score for _, score in order[1:]), None][: len(order)]
         return [
             Placed(
                 number=index + 1,

@@ -11,8 +11,10 @@ from typing import Any
 from xml.etree import ElementTree  # to write, never to read
 
 import pygal
+from pygal.etree import etree as pygal_etree
 from pygal.style import Style
 
+pygal_etree.to_etree()  # the standard library's, also where lxml is installed, whose comments svg_of could not write
 # pygal leaves an import hook of Python 2's kind behind, which makes every later failed import of the process a warning.
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "PluginImportFixer"]
 

@@ -74,8 +74,11 @@ def is_wanted(session: Session, device: str, *, now: datetime) -> bool:
     if wanted_by is None:
         return False
     kind, _, id = wanted_by.partition(":")
-    table: type[Stage] | type[RewardEvaluation] = Stage if kind == STAGE else RewardEvaluation
-    work = session.get(table, int(id), populate_existing=True)
+    work: Stage | RewardEvaluation | None
+    if kind == STAGE:
+        work = session.get(Stage, int(id), populate_existing=True)
+    else:
+        work = session.get(RewardEvaluation, int(id), populate_existing=True)
     return work is not None and work.state == StageState.RUNNING and work.deadline is not None and work.deadline > now
 
 
