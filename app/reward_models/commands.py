@@ -209,6 +209,6 @@ def share(value: float | None) -> str:
 
 
 def with_interval(estimate: dict[str, Any]) -> str:
-    if estimate["low"] is None:
+    if estimate["low"] is None or estimate["low"] == estimate["high"]:  # an interval of no width claims to be sure
         return share(estimate["value"]) + (f" ({estimate['reason']})" if estimate["value"] is None else "")
     return f"{share(estimate['value'])} ({share(estimate['low'])} to {share(estimate['high'])})"
