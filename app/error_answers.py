@@ -40,6 +40,7 @@ TITLES_OF_STATES = {
     "project_paused": "This project is paused",
     "membership_paused": "You are paused in this project",
     "policy_store_away": "The artifact store cannot be reached",
+    "scores_away": "The artifact store cannot be reached",
 }
 RETRY_AFTER_S = 5
 

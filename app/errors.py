@@ -88,8 +88,6 @@ HTTP_STATUS = {
     "scores_away": 503,
     "bad_scoring": 422,
     "scoring_not_found": 404,
-    "model_did_not_answer": 503,
-    "model_refused": 422,
 }
 CONFLICT = 409
 

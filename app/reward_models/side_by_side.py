@@ -8,8 +8,9 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from app.reward_models.contradictions import Contradiction, between_models, slates_of
+from app.reward_models.differences import Difference, difference
 from app.reward_models.errors import NoReportYet, NothingInCommon
-from app.reward_models.measures import Comparisons, Difference, comparisons_of, difference
+from app.reward_models.measures import Comparisons, comparisons_of
 from app.reward_models.service import Evaluated
 from app.reward_models.tables import ScoredRankings, judged_by, scores_of
 from app.rounds.models import StageState

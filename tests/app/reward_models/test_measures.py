@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from app.reward_models.differences import correlation_within_slates, difference, mcnemar
 from app.reward_models.measures import (
     calibration,
     ceiling,
     comparisons_of,
-    correlation_within_slates,
-    difference,
-    mcnemar,
     mean_of,
     mean_over_prompts,
     num_ties,

@@ -5,12 +5,14 @@ import html
 import io
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.artifacts import Store, files_below
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import SnapshotFilter, create_snapshot
 from app.db import clock
@@ -25,6 +27,7 @@ from app.settings import Settings
 from tests.app.conftest import Person
 from tests.app.loop import HOUR, make_project
 from tests.app.reward_models.fitted import fit, good, make_loop, make_ranked_slates, naive, run_evaluation
+from tests.object_store import ObjectStore
 
 ROOT = "/projects/everyday/reward-models"
 API = "/api/v1/projects/everyday"
@@ -289,6 +292,31 @@ def test_scores_that_are_gone_are_said_to_be_gone_while_the_report_stays(
     assert researcher.get(f"{ROOT}/evaluations/{evaluation_id}").status_code == 200
     gone = researcher.get(f"{API}/reward-evaluations/{evaluation_id}/disagreements")
     assert (gone.status_code, gone.json()["code"]) == (409, "scores_missing")
+
+
+def test_a_store_that_is_away_costs_the_texts_and_not_the_report(
+    session: Session,
+    settings: Settings,
+    snapshot: Snapshot,
+    researcher: Person,
+    object_store: ObjectStore,
+    tmp_path: Path,
+) -> None:
+    evaluation_id = evaluate(researcher, snapshot, "a/b")
+    run_evaluation(session, settings, naive)
+    result = settings.artifacts / f"projects/everyday/reward-evaluations/{evaluation_id:04}/result"
+    files = files_below(result, but=["manifest.json"])
+    manifest = (result / "manifest.json").read_bytes()
+    folder = result.relative_to(settings.artifacts).as_posix()
+    Store(object_store.url, settings.artifacts).send(folder, files, manifest=manifest)
+    elsewhere = Settings(home=tmp_path / "web", PODIUM_ARTIFACTS=object_store.url)
+    researcher.app.state.settings = elsewhere  # type: ignore[attr-defined]
+    object_store.go_away()
+    away = researcher.get(f"{API}/reward-evaluations/{evaluation_id}/disagreements")
+    assert (away.status_code, away.json()["code"]) == (503, "scores_away")
+    assert researcher.get(f"{ROOT}/evaluations/{evaluation_id}").status_code == 200
+    object_store.come_back()
+    assert len(researcher.get(f"{API}/reward-evaluations/{evaluation_id}/disagreements").json()) == 10
 
 
 def test_an_evaluation_that_waits_is_called_off_once(session: Session, snapshot: Snapshot, researcher: Person) -> None:
