@@ -21,6 +21,7 @@ from app.people.invitations import first_admin_link
 from app.policies import commands as policies
 from app.projects import commands as projects
 from app.projects.starter import ensure_starter_project
+from app.reward_models import commands as reward_models
 from app.rounds import commands as rounds
 from app.settings import Settings, get_settings
 from app.simulation import commands as simulation
@@ -101,7 +102,7 @@ def migrate_command(
     say("The database is at this version's schema.")
 
 
-for area in (projects, people, datasets, exports, rounds, policies, simulation):
+for area in (projects, people, datasets, exports, rounds, policies, reward_models, simulation):
     area.register(cli)
 
 

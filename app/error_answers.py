@@ -41,6 +41,7 @@ TITLES_OF_STATES = {
     "membership_paused": "You are paused in this project",
     "reset_link_withdrawn": "This link has ended",
     "policy_store_away": "The artifact store cannot be reached",
+    "scores_away": "The artifact store cannot be reached",
 }
 RETRY_AFTER_S = 5
 

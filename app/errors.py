@@ -84,6 +84,12 @@ HTTP_STATUS = {
     "delivery_not_found": 404,
     "bad_webhook": 422,
     "policy_not_usable": 422,
+    "reward_model_not_found": 404,
+    "reward_evaluation_not_found": 404,
+    "bad_evaluation": 422,
+    "scores_away": 503,
+    "bad_scoring": 422,
+    "scoring_not_found": 404,
 }
 CONFLICT = 409
 

@@ -29,6 +29,7 @@ from app.projects import wizard_routes as new_projects
 from app.prompts import routes as prompts
 from app.quality import entry_routes as getting_in
 from app.quality import routes as quality
+from app.reward_models import routes as reward_models
 from app.rounds import comparison_routes as comparisons
 from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
@@ -47,6 +48,7 @@ AREAS = (
     win_rates,
     evidence,
     policies,
+    reward_models,
     getting_in,
     quality,
     alarms,

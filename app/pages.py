@@ -33,6 +33,7 @@ LINKS = (
     ("Project", "", "researcher"),
     ("Rounds", "/rounds", "researcher"),
     ("Policies", "/policies", "researcher"),
+    ("Reward models", "/reward-models", "researcher"),
     ("Prompts", "/prompts", "researcher"),
     ("Datasets", "/datasets", "researcher"),
     ("Quality", "/quality", "researcher"),

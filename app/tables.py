@@ -11,6 +11,7 @@ from app.projects import models as projects
 from app.prompts import models as prompts
 from app.quality import entry_models as getting_in
 from app.quality import models as quality
+from app.reward_models import models as reward_models
 from app.rounds import models as rounds
 from app.rounds import rule_models as round_rules
 
@@ -27,6 +28,7 @@ __all__ = [
     "projects",
     "prompts",
     "quality",
+    "reward_models",
     "round_rules",
     "rounds",
     "tasks",

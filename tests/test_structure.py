@@ -6,8 +6,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_PACKAGES = {"sqlalchemy", "psycopg", "alembic"}
-# The two processes of trainer/, and what the worker writes into a folder: they may touch the database.
-SHELLS = {"trainer.worker", "trainer.sampler", "trainer.stage_folder", "trainer.stage_tables"}
+# The two processes of trainer/, and the worker's other halves: what it writes into a folder, and evaluations.
+SHELLS = {
+    "trainer.worker",
+    "trainer.sampler",
+    "trainer.stage_folder",
+    "trainer.stage_tables",
+    "trainer.reward_evaluations",
+}
 PURE = {"trainer.losses": {"torch"}, "trainer.advantages": {"torch"}, "trainer.kl": {"torch"}}
 ON_ANY_GPU_MACHINE = {
     *("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "huggingface_hub", "trainer")

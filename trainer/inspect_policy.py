@@ -44,7 +44,7 @@ class HubUnreachable(StageError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"the hub cannot be reached to fetch {name}, which is not on the sampler's machine",
+            f"the hub cannot be reached to fetch {name}, which is not on the machine that opens it",
             advice="see that this machine has network and HF_HUB_OFFLINE is not set, or give a folder that lies on it",
         )
 
@@ -56,8 +56,8 @@ class HubRefused(StageError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"the hub does not give {name} to the sampler: it is private, gated, or not there",
-            advice="check the name; accept the model's terms and set HF_TOKEN for the sampler where it needs them",
+            f"the hub does not give {name}: it is private, gated, or not there",
+            advice="check the name; accept the model's terms and set HF_TOKEN where it is opened",
         )
 
 
@@ -82,9 +82,7 @@ def describe_policy(path: str | Path) -> PolicyFacts:
 
     Raises ModelNotFound, UnsafeWeights, UnsupportedModel, NoTokenizer, HubUnreachable, HubRefused.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        folder = _download(str(path))
+    folder = fetched(path)
     with model_errors(folder):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         with torch.device("meta"):  # the architecture alone
@@ -120,8 +118,14 @@ def inspect_policy(source: str) -> dict[str, Any]:
     }
 
 
+def fetched(path: str | Path) -> Path:
+    """The folder, or that of a Hugging Face name. Raises ModelNotFound, HubUnreachable, HubRefused."""
+    folder = Path(path)
+    return folder if folder.is_dir() else _download(str(path))
+
+
 def _download(name: str) -> Path:
-    """A policy of the hub, on this machine. Raises ModelNotFound, HubUnreachable, HubRefused."""
+    """A model of the hub, on this machine. Raises ModelNotFound, HubUnreachable, HubRefused."""
     if Path(name).is_absolute() or name.startswith((".", "~")):
         raise ModelNotFound(name)
     try:

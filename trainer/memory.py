@@ -80,7 +80,15 @@ LANES = {
 
 # Models of a stage: (those that learn, those that are frozen beside them). trainer.stage_models opens them. Not here:
 # the reward model of sft where its score chooses, and the reference that a reward stage samples from after the fit.
-MODELS = {"sft": (1, 0), "reward": (1, 0), "ppo": (2, 2), "grpo": (1, 2), "rejection": (1, 2), "evaluate": (0, 3)}
+MODELS = {
+    "sft": (1, 0),
+    "reward": (1, 0),
+    "ppo": (2, 2),
+    "grpo": (1, 2),
+    "rejection": (1, 2),
+    "evaluate": (0, 3),
+    "score": (0, 1),
+}
 SAMPLING = ("ppo", "grpo", "rejection", "evaluate")
 
 

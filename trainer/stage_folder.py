@@ -13,6 +13,7 @@ from trainer.errors import StageError
 from trainer.inspect_policy import describe_policy
 from trainer.round_folder import MANIFEST, RoundFolder, file_sha256, read_result, read_table
 from trainer.round_folder import Stage as StageFile
+from trainer.score_table import SCORES_FILE
 from trainer.settings import SAME_RESULT, recipe_config
 from trainer.versions import code_version, library_versions
 
@@ -73,7 +74,9 @@ def read_stage_result(recipe: Recipe, folder: RoundFolder) -> StageResult:
         completions = read_table(folder.result / "completions.parquet")
         return StageResult(figures=figures, manifest_sha256=manifest_sha256, completions=completions)
     if recipe == Recipe.REWARD:
-        return StageResult(figures=figures, manifest_sha256=manifest_sha256)
+        scores = folder.result / SCORES_FILE
+        rows = read_table(scores) if scores.is_file() else []  # one that an earlier version of the recipe left has none
+        return StageResult(figures=figures, manifest_sha256=manifest_sha256, scores=rows)
     policy = describe_policy(folder.result)
     return StageResult(
         figures=figures,

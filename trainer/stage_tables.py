@@ -4,7 +4,7 @@ Beside the worker and the sampler the only module here that touches the database
 recipe is given, apart from how it is run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from sqlalchemy.orm import Session
 
@@ -58,7 +58,13 @@ def reads_prompts(inputs: StageInputs) -> bool:
 def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list[RankingRow]:
     """Every ranking that the stage learns from and that fits."""
     rankings = chosen_rankings(session, inputs)
-    held_out = held_out_labelers({ranking.pseudonym for ranking in rankings})
+    return encoded_rankings(rankings, held_out_labelers({ranking.pseudonym for ranking in rankings}), encoder)
+
+
+def encoded_rankings(
+    rankings: Iterable[FrozenRanking], held_out: Collection[str], encoder: Encoder
+) -> list[RankingRow]:
+    """Those that fit, in tokens. held_out: labelers that nothing is fitted to."""
     rows = []
     for ranking in rankings:
         if len(set(ranking.ranks)) == 1:

@@ -36,6 +36,7 @@ from app.settings import Settings, get_settings
 from app.supervision import end_with_parent
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
+from trainer.database_away import Stopping
 from trainer.devices import available_device, memory_gb
 from trainer.errors import StageError
 from trainer.recipe_process import (
@@ -46,6 +47,7 @@ from trainer.recipe_process import (
     explain,
     is_worth_another_try,
 )
+from trainer.reward_evaluations import EvaluationRunner, Hands
 from trainer.round_folder import (
     RoundFolder,
 )
@@ -66,10 +68,6 @@ STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
 MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
 
 Answer = TypeVar("Answer")
-
-
-class Stopping(Exception):
-    """The worker was told to stop while the database was away."""
 
 
 class Worker:
@@ -103,6 +101,18 @@ class Worker:
         self.claim: StageClaim | None = None
         self.is_cancelled = False
         self.is_lost = False
+        hands = Hands(
+            settings=settings,
+            store=self.store,
+            wakeups=wakeups,
+            owner=self.owner,
+            heart=self.heart,
+            stopping=self.stopping,
+            device=self.device,
+            gpu=self.gpu,
+            claim_duration=claim_duration,
+        )
+        self.evaluations = EvaluationRunner(hands, self._transact)
 
     def run(self) -> None:
         """Until told to stop. Survives a database that goes away and comes back."""
@@ -135,11 +145,11 @@ class Worker:
             log.exception("a rule could not be looked at; looking again in %s s", LOOK_AT_RULES_S)
 
     def step(self) -> bool:
-        """Run one stage, if one waits; whether one did."""
+        """Run one stage, or else one evaluation of a reward model, if one waits; whether one did."""
         self.is_cancelled = self.is_lost = False
         claim = self._transact(self._claim)
         if claim is None:
-            return False
+            return self.evaluations.step()
         log.info("stage=%s attempt=%s claimed", claim.stage_id, claim.attempt)
         self.claim = claim
         try:
@@ -326,6 +336,7 @@ class Worker:
 
     def _renew(self, session: Session, now: datetime) -> None:
         """Part of each heartbeat, in its thread."""
+        self.evaluations.renew(session, now)
         claim = self.claim
         if claim is None:
             return

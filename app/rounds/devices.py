@@ -11,9 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.db import SAMPLER_CHANNEL, TRAINER_CHANNEL, notify
+from app.reward_models.models import RewardEvaluation
 from app.rounds.models import DeviceClaim, Stage, StageState
 
-SAMPLING = "sampler"
+SAMPLING, STAGE, EVALUATION = "sampler", "stage", "evaluation"  # what a device is held for
 
 
 def hold_for_sampling(session: Session, device: str, owner: str, *, duration: timedelta, now: datetime) -> bool:
@@ -27,14 +28,22 @@ def hold_for_stage(
     session: Session, device: str, owner: str, stage_id: int, *, duration: timedelta, now: datetime
 ) -> bool:
     """Take or keep the device for a stage. False while another process holds it: it is asked to let go."""
-    if _take(session, device, owner, _purpose(stage_id), duration=duration, now=now):
+    return _hold(session, device, owner, f"{STAGE}:{stage_id}", duration=duration, now=now)
+
+
+def hold_for_evaluation(
+    session: Session, device: str, owner: str, evaluation_id: int, *, duration: timedelta, now: datetime
+) -> bool:
+    """The same for the evaluation of a reward model."""
+    return _hold(session, device, owner, f"{EVALUATION}:{evaluation_id}", duration=duration, now=now)
+
+
+def _hold(session: Session, device: str, owner: str, purpose: str, *, duration: timedelta, now: datetime) -> bool:
+    if _take(session, device, owner, purpose, duration=duration, now=now):
         session.execute(update(DeviceClaim).where(DeviceClaim.device == device).values(wanted_by=None))
         return True
-    session.execute(
-        update(DeviceClaim)
-        .where(DeviceClaim.device == device, DeviceClaim.wanted_by.is_(None))
-        .values(wanted_by=_purpose(stage_id))
-    )
+    if not is_wanted(session, device, now=now):  # also where what wanted it has ended: nobody would let go for that
+        session.execute(update(DeviceClaim).where(DeviceClaim.device == device).values(wanted_by=purpose))
     notify(session, SAMPLER_CHANNEL)
     return False
 
@@ -60,18 +69,17 @@ def release(session: Session, device: str, owner: str, *, now: datetime) -> None
 
 
 def is_wanted(session: Session, device: str, *, now: datetime) -> bool:
-    """Whether a stage that a live trainer holds waits for the device."""
+    """Whether a stage or an evaluation that a live trainer holds waits for the device."""
     wanted_by = session.scalar(select(DeviceClaim.wanted_by).where(DeviceClaim.device == device))
     if wanted_by is None:
         return False
-    stage = session.get(Stage, int(wanted_by.removeprefix("stage:")), populate_existing=True)
-    return (
-        stage is not None and stage.state == StageState.RUNNING and stage.deadline is not None and stage.deadline > now
-    )
-
-
-def _purpose(stage_id: int) -> str:
-    return f"stage:{stage_id}"
+    kind, _, id = wanted_by.partition(":")
+    work: Stage | RewardEvaluation | None
+    if kind == STAGE:
+        work = session.get(Stage, int(id), populate_existing=True)
+    else:
+        work = session.get(RewardEvaluation, int(id), populate_existing=True)
+    return work is not None and work.state == StageState.RUNNING and work.deadline is not None and work.deadline > now
 
 
 def _take(session: Session, device: str, owner: str, purpose: str, *, duration: timedelta, now: datetime) -> bool:

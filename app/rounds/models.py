@@ -228,9 +228,9 @@ class DeviceClaim(Base):
 
     device: Mapped[str] = mapped_column(primary_key=True)  # "<host>/cuda:0"
     owner: Mapped[str]
-    purpose: Mapped[str]  # "sampler" or "stage:<id>"
+    purpose: Mapped[str]  # "sampler", "stage:<id>" or "evaluation:<id>"
     claimed_until: Mapped[datetime]
-    wanted_by: Mapped[str | None]  # a stage that waits for the sampler to let go
+    wanted_by: Mapped[str | None]  # a stage or evaluation that waits for the sampler to let go
 
 
 class Heartbeat(Base):

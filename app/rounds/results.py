@@ -17,6 +17,7 @@ from app.policies.evaluation import make_evaluation_slates
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import ROUNDS_PREFIX
 from app.projects.models import Project
+from app.reward_models.registration import register_report_of_stage
 from app.rounds.claims import StageClaim, locked_stage, tell
 from app.rounds.models import POLICY_RECIPES, Metric, Phase, Recipe, RoundState, Stage, StageSample, StageState
 from app.rounds.service import announce, conclude_if_compared
@@ -26,7 +27,8 @@ ROWS_PER_STATEMENT = 1000  # Postgres takes 65,535 parameters a statement
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage made. completions: rows of an evaluation's completions.parquet."""
+    """What a stage made. completions: rows of an evaluation's completions.parquet.  scores: of a reward model's
+    scores.parquet."""
 
     figures: dict[str, Any]
     manifest_sha256: str
@@ -34,6 +36,7 @@ class StageResult:
     context_tokens: int | None = None
     tokenizer_sha256: str | None = None
     completions: Sequence[Mapping[str, Any]] = field(default=())
+    scores: Sequence[Mapping[str, Any]] = field(default=())
 
 
 def record_metrics(session: Session, claim: StageClaim, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -112,16 +115,18 @@ def _register_reward_model(session: Session, project: Project, stage: Stage, res
             RewardModelVersion.project_id == project.id
         )
     )
-    session.add(
-        RewardModelVersion(
-            project_id=project.id,
-            number=number,
-            stage_id=stage.id,
-            source=f"{stage.folder}/result",
-            manifest_sha256=result.manifest_sha256,
-            figures=result.figures,
-        )
+    version = RewardModelVersion(
+        project_id=project.id,
+        number=number,
+        stage_id=stage.id,
+        source=f"{stage.folder}/result",
+        manifest_sha256=result.manifest_sha256,
+        figures=result.figures,
     )
+    session.add(version)
+    if result.scores:
+        session.flush()
+        register_report_of_stage(session, version, stage, result.scores)
 
 
 def _register_policy(session: Session, project: Project, stage: Stage, result: StageResult) -> None:

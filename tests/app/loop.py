@@ -128,11 +128,10 @@ def rank(
         project_id=slate.project_id,
         slate_id=slate.id,
         labeler_id=labeler.id,
-        slot=1,
         counted=True,
         order_shown=[completion.id for completion in slate.completions],
         submitted_at=now,
-        **columns,
+        **{"slot": 1, **columns},
     )
     session.add(ranking)
     session.flush()

@@ -32,7 +32,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     done = podium("--help", home=tmp_path)
     named = {line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()}
     assert named >= {"up", "serve", "sampler", "trainer", "migrate", "project", "user", "key", "import", "export"}
-    assert named >= {"round", "policy", "snapshot", "simulate", "demo"}
+    assert named >= {"round", "policy", "reward-model", "snapshot", "simulate", "demo"}
 
 
 def test_a_port_in_use_is_named_with_the_next_move(tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ NOT_BY_LINKS = {
     "/projects/{slug}/onboarding/{ranking_id}",
     "/projects/{slug}/datasets/imports/{import_id}",
     "/projects/{slug}/policies/try-out/{left_id}/{right_id}",
+    "/projects/{slug}/reward-models/compare",
+    "/projects/{slug}/reward-models/evaluations/{evaluation_id}",
+    "/projects/{slug}/reward-models/evaluations/{evaluation_id}/disagreements",
+    "/projects/{slug}/reward-models/{number}/score/{request_id}",
 }
 
 

@@ -18,6 +18,9 @@ from app.datasets.models import Snapshot
 from app.db import TRAINER_CHANNEL, clock
 from app.policies.models import RewardModelVersion
 from app.projects.models import Project
+from app.prompts.models import Split
+from app.reward_models.service import request_evaluation
+from app.reward_models.tables import scores_of
 from app.rounds import claims
 from app.rounds.claims import StageClaim
 from app.rounds.inputs import StageInputs
@@ -308,3 +311,30 @@ def test_only_whole_checkpoints_are_copied_the_newest_first_and_older_ones_leave
     Checkpoints(there.checkpoints).save(4, {"w": torch.zeros(2)}, {})
     StageCopies(other, REWARD, attempt=4).bring(seed=0, snapshot_sha256=None)
     assert [path.name for path in Checkpoints(there.checkpoints).saved()][-1] == "step-00000004"
+
+
+def test_an_evaluation_goes_on_on_another_machine_and_its_scores_are_read_on_a_third(
+    session: Session, machine: Machine, loop: Project, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    round = start(session, loop, "reward")
+    first, second = machine("first"), machine("second")
+    assert first.step()
+    assert fresh(session, round).snapshot_id is not None
+    evaluation = request_evaluation(
+        session,
+        loop,
+        model="1",
+        snapshot_id=fresh(session, round).snapshot_id or 0,
+        splits=(Split.VALIDATION,),
+        account=None,
+        now=clock(session),
+    )
+    session.commit()
+    first.stop()
+    assert first.step()
+    assert second.step()
+    session.expire_all()
+    assert (evaluation.state, evaluation.attempt) == (StageState.SUCCEEDED, 2), evaluation.error
+    web = Settings(home=tmp_path / "web", PODIUM_ARTIFACTS=object_store.url)
+    assert len(scores_of(web, evaluation)) == (evaluation.report or {})["num_rankings"] == 12
+    assert not (web.artifacts / f"{evaluation.folder}").exists()

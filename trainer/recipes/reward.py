@@ -7,6 +7,7 @@ several adapters on one trunk, each with a head, a start and an order of the ran
 
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -40,7 +41,8 @@ from trainer.recipes.program import Interrupt, run_recipe
 from trainer.recomputing import checkpointing
 from trainer.reward_report import Judged, comparisons_of, figures, tables
 from trainer.reward_store import Members, saving_members
-from trainer.round_folder import JsonLines, RoundFolder, Stage
+from trainer.round_folder import JsonLines, RankingRow, RoundFolder, Stage, write_table
+from trainer.score_table import SCORE_COLUMNS, SCORES_FILE, score_rows
 from trainer.settings import RewardConfig
 from trainer.shared_prompt import context_tokens
 from trainer.stage_models import divided, host_or, is_divided
@@ -90,9 +92,17 @@ def fit_reward_model(folder: RoundFolder, stage: Stage, interrupt: Interrupt) ->
     )
     normalisations = [normalise(member, yardstick) for member in members.models]
     judged = judge(members.models, validation, config)
-    by_held_out = figures(judge(members.models, data.held_out, config)) if data.held_out else {}
+    judged_held_out = judge(members.models, data.held_out, config) if data.held_out else []
+    by_held_out = figures(judged_held_out) if judged_held_out else {}
+    scored = score_rows([*rankings_with(judged, validation), *rankings_with(judged_held_out, data.held_out)])
+    write_members = saving_members(members, source=stage.models["policy"])
+
+    def write(path: Path) -> None:
+        write_members(path)
+        write_table(path / SCORES_FILE, SCORE_COLUMNS, scored)
+
     folder.publish_result(
-        saving_members(members, source=stage.models["policy"]),
+        write,
         {
             "figures": without_unknown(
                 {
@@ -214,6 +224,12 @@ def judge(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: Re
     batches = batches_of_slates(slates, config)
     judged = team.each(batches, lambda batch: judged_slates(mean_scores_of(models, batch), batch))
     return list(chain.from_iterable(judged))
+
+
+def rankings_with(judged: Sequence[Judged], slates: Sequence[Slate]) -> list[tuple[RankingRow, Sequence[float]]]:
+    """Each ranking of the slates with the scores of its completions, as `judge` gave them: in the same order."""
+    rankings = [row for slate in slates for row in slate.rankings]
+    return [(row, own.scores) for row, own in zip(rankings, judged, strict=True)]
 
 
 @torch.no_grad()

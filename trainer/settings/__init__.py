@@ -19,7 +19,15 @@ from trainer.settings.reading import (
     preset_for,
     recipe_config,
 )
-from trainer.settings.scored import EvaluateConfig, GRPOConfig, PolicyConfig, PPOConfig, RejectionConfig, ScoredConfig
+from trainer.settings.scored import (
+    EvaluateConfig,
+    GRPOConfig,
+    PolicyConfig,
+    PPOConfig,
+    RejectionConfig,
+    ScoreConfig,
+    ScoredConfig,
+)
 
 __all__ = [
     "RECIPES",
@@ -37,6 +45,7 @@ __all__ = [
     "RejectionConfig",
     "RewardConfig",
     "SFTConfig",
+    "ScoreConfig",
     "ScoredConfig",
     "SettingDescription",
     "TuningConfig",

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from trainer.settings.fields import ConfigError, Preset, RecipeConfig, Value, article
 from trainer.settings.fitted import RewardConfig, SFTConfig
-from trainer.settings.scored import EvaluateConfig, GRPOConfig, PPOConfig, RejectionConfig
+from trainer.settings.scored import EvaluateConfig, GRPOConfig, PPOConfig, RejectionConfig, ScoreConfig
 
 SMALL_MODEL_PARAMETERS = 100_000_000  # `small` holds below this many parameters
 
@@ -17,7 +17,7 @@ SAME_RESULT = frozenset({"micro_batch_tokens", "gradient_checkpointing", "checkp
 
 RECIPES: dict[str, type[RecipeConfig]] = {
     config.recipe: config
-    for config in (SFTConfig, RewardConfig, PPOConfig, GRPOConfig, RejectionConfig, EvaluateConfig)
+    for config in (SFTConfig, RewardConfig, PPOConfig, GRPOConfig, RejectionConfig, EvaluateConfig, ScoreConfig)
 }
 
 

@@ -372,3 +372,12 @@ class EvaluateConfig(RecipeConfig):
         maximum=64,
     )
     micro_batch_tokens: int = setting(16384, "Tokens computed at once; lower it when memory runs out.", minimum=64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(RecipeConfig):
+    """Scores: what a reward model makes of rankings that are there. No stage of a round: an evaluation's recipe."""
+
+    recipe: ClassVar[str] = "score"
+
+    micro_batch_tokens: int = setting(16384, "Tokens computed at once; lower it when memory runs out.", minimum=64)

@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 
 from app.datasets.errors import ImportRefused
 from app.datasets.exports import ExportChoice, export_chunks
+from app.datasets.filters import SnapshotFilter
 from app.datasets.imports import Imported, import_file
 from app.datasets.models import DatasetImport
-from app.datasets.snapshots import SnapshotFilter, create_snapshot
+from app.datasets.snapshots import create_snapshot
 from app.labeling.models import Completion, CompletionSource, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Labeler
 from app.projects.models import Project

@@ -17,7 +17,7 @@ from trainer.recipes.program import Interrupt, run_in_folder
 from trainer.recipes.reward import add_gradients, fit_reward_model, judge, look_at
 from trainer.reward_report import figures
 from trainer.reward_store import load_scorer
-from trainer.round_folder import read_result
+from trainer.round_folder import read_result, read_table
 from trainer.scoring import score_completions
 from trainer.settings import ConfigError, recipe_config
 
@@ -415,3 +415,24 @@ def test_members_are_scaled_down_one_by_one():
 def test_an_ensemble_of_whole_models_is_refused_with_what_to_set():
     with pytest.raises(ConfigError, match="num_members=3 needs"):
         recipe_config("reward", "small", {"num_members": 3})
+
+
+def test_the_scores_of_what_it_is_judged_by_are_kept_each_beside_its_ranking(reward_folder):
+    folder = reward_folder(24, num_epochs=1)
+    rows = folder.read_rankings()
+    held_out = dataclasses.replace(rows[1], ranking_id="held out", labeler="nobody learned from", held_out_labeler=True)
+    folder.write_rankings([*rows, held_out])
+    run(folder)
+    kept = {row["ranking_id"]: row for row in read_table(folder.result / "scores.parquet")}
+    expected = [row for row in rows if row.split == "validation"] + [held_out]
+    assert kept.keys() == {row.ranking_id for row in expected}
+    plain = AutoModelForSequenceClassification.from_pretrained(folder.result).eval()
+    for row in expected:
+        scores = [plain(torch.tensor([row.prompt_ids + ids])).logits.item() for ids in row.completion_ids]
+        assert kept[row.ranking_id]["scores"] == pytest.approx(scores, abs=1e-4)
+        assert (kept[row.ranking_id]["ranks"], kept[row.ranking_id]["held_out_labeler"]) == (
+            row.ranks,
+            row.held_out_labeler,
+        )
+        assert kept[row.ranking_id]["characters"] == [len(text) for text in row.completion_texts]
+    assert set(json.loads((folder.result / "manifest.json").read_text())) >= {"scores.parquet", "model.safetensors"}

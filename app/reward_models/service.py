@@ -1,0 +1,252 @@
+"""Reward models of a project, and evaluations of any reward model on any of its snapshots: asked for, found, ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.datasets.models import Snapshot, SnapshotRanking
+from app.datasets.snapshots import find_snapshot
+from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
+from app.labeling.models import Ranking, Slate
+from app.people.models import Account
+from app.people.service import audit
+from app.policies.models import RewardModelVersion
+from app.projects.models import Project
+from app.prompts.models import Prompt, Split
+from app.reward_models.errors import BadEvaluation, EvaluationNotFound, NotCancellable, RewardModelNotFound
+from app.reward_models.models import RewardEvaluation
+from app.rounds.models import Round, Stage, StageState
+
+DEFAULT_SPLITS = (Split.VALIDATION, Split.TEST)
+ENDED = (StageState.SUCCEEDED, StageState.FAILED, StageState.CANCELLED)
+LONGEST_CHECKPOINT = 500
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A reward model with the round that fitted it and the report of its stage; none where it was fitted before."""
+
+    version: RewardModelVersion
+    round: Round
+    stage: Stage
+    evaluation: RewardEvaluation | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation with what it evaluates and on what."""
+
+    evaluation: RewardEvaluation
+    version: RewardModelVersion | None
+    snapshot: Snapshot
+
+    @property
+    def model(self) -> str:
+        """What the reward model is called."""
+        return f"reward model {self.version.number}" if self.version else str(self.evaluation.checkpoint)
+
+
+def fitted_models(session: Session, project: Project) -> list[Fitted]:
+    """The project's reward models, the newest first."""
+    rows = session.execute(
+        select(RewardModelVersion, Round, Stage, RewardEvaluation)
+        .join(Stage, Stage.id == RewardModelVersion.stage_id)
+        .join(Round, Round.id == Stage.round_id)
+        .outerjoin(
+            RewardEvaluation,
+            (RewardEvaluation.reward_model_id == RewardModelVersion.id) & RewardEvaluation.by_stage,
+        )
+        .where(RewardModelVersion.project_id == project.id)
+        .order_by(RewardModelVersion.number.desc())
+    )
+    return [Fitted(*row) for row in rows]
+
+
+def find_fitted(session: Session, project: Project, number: int) -> Fitted:
+    """Raises RewardModelNotFound."""
+    for fitted in fitted_models(session, project):
+        if fitted.version.number == number:
+            return fitted
+    raise RewardModelNotFound(number)
+
+
+def evaluations_of(session: Session, project: Project) -> list[Evaluated]:
+    """Every evaluation of the project, those of stages too, the newest first."""
+    rows = session.execute(
+        select(RewardEvaluation, RewardModelVersion, Snapshot)
+        .outerjoin(RewardModelVersion, RewardModelVersion.id == RewardEvaluation.reward_model_id)
+        .join(Snapshot, Snapshot.id == RewardEvaluation.snapshot_id)
+        .where(RewardEvaluation.project_id == project.id)
+        .order_by(RewardEvaluation.id.desc())
+    )
+    return [Evaluated(*row) for row in rows]
+
+
+def find_evaluation(session: Session, project: Project, evaluation_id: int) -> Evaluated:
+    """Raises EvaluationNotFound, also for another project's."""
+    row = session.execute(
+        select(RewardEvaluation, RewardModelVersion, Snapshot)
+        .outerjoin(RewardModelVersion, RewardModelVersion.id == RewardEvaluation.reward_model_id)
+        .join(Snapshot, Snapshot.id == RewardEvaluation.snapshot_id)
+        .where(RewardEvaluation.project_id == project.id, RewardEvaluation.id == evaluation_id)
+    ).one_or_none()
+    if row is None:
+        raise EvaluationNotFound(evaluation_id)
+    return Evaluated(*row)
+
+
+def request_evaluation(
+    session: Session,
+    project: Project,
+    *,
+    model: str,
+    snapshot_id: int,
+    splits: Sequence[Split] = DEFAULT_SPLITS,
+    includes_learned: bool = False,
+    account: Account | None,
+    now: datetime,
+) -> RewardEvaluation:
+    """Queue an evaluation; a trainer is woken when the caller commits.
+
+    model: the number of a reward model of the project, or else a folder of the trainer's machine or a hub's name.
+    includes_learned: prompts too that the model learned from.  account: None on the command line.
+    Raises BadEvaluation, RewardModelNotFound, SnapshotNotFound.
+    """
+    model = model.strip()
+    if not model or len(model) > LONGEST_CHECKPOINT:
+        raise BadEvaluation(
+            f"Name a reward model: its number, a folder or a hub's name of {LONGEST_CHECKPOINT} letters."
+        )
+    if not splits:
+        raise BadEvaluation("Choose at least one split: validation and test are those that no model was fitted to.")
+    snapshot = find_snapshot(session, project, snapshot_id)
+    version = find_fitted(session, project, int(model)).version if model.isdecimal() else None
+    evaluation = RewardEvaluation(
+        project_id=project.id,
+        reward_model_id=None if version is None else version.id,
+        checkpoint=model if version is None else None,
+        snapshot_id=snapshot.id,
+        splits=[split.value for split in Split if split in splits],
+        includes_learned=includes_learned,
+        requested_by=None if account is None else account.id,
+        created_at=now,
+    )
+    if not choice_of(session, evaluation).num_judged:
+        raise BadEvaluation(
+            f"“{snapshot.name}” has no ranking to judge {evaluation_words(evaluation)}; choose other splits or another"
+            " snapshot."
+        )
+    session.add(evaluation)
+    session.flush()
+    audit(
+        session,
+        evaluation.requested_by,
+        "reward_model.evaluate",
+        f"reward_evaluation:{evaluation.id}",
+        project_id=project.id,
+        model=model,
+        snapshot=snapshot.name,
+        splits=evaluation.splits,
+    )
+    notify(session, TRAINER_CHANNEL)
+    return evaluation
+
+
+def evaluation_words(evaluation: RewardEvaluation) -> str:
+    """Which of a snapshot's rankings are judged, in words."""
+    of_splits = f"in {' and '.join(evaluation.splits)}"
+    leaves_out = evaluation.reward_model_id is not None and not evaluation.includes_learned
+    return f"{of_splits}, prompts that the model learned from left out" if leaves_out else of_splits
+
+
+def cancel(session: Session, evaluation: RewardEvaluation, *, account: Account | None, now: datetime) -> None:
+    """End it: at once while it waits, else as soon as its trainer hears of it. Raises NotCancellable."""
+    session.refresh(evaluation, with_for_update=True)
+    if evaluation.state in ENDED:
+        raise NotCancellable(evaluation.id)
+    evaluation.cancel_requested_at = evaluation.cancel_requested_at or now
+    if evaluation.state == StageState.QUEUED:
+        evaluation.state, evaluation.finished_at = StageState.CANCELLED, now
+    audit(
+        session,
+        None if account is None else account.id,
+        "reward_model.cancel_evaluation",
+        f"reward_evaluation:{evaluation.id}",
+        project_id=evaluation.project_id,
+    )
+    session.flush()
+    announce(session, evaluation)
+    notify(session, TRAINER_CHANNEL)
+
+
+def announce(session: Session, evaluation: RewardEvaluation) -> None:
+    """Wake the pages that show it."""
+    notify(session, EVENTS_CHANNEL, topic_of(evaluation))
+
+
+def topic_of(evaluation: RewardEvaluation) -> str:
+    return f"reward-evaluation:{evaluation.id}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rankings that an evaluation is about. num_learned: of prompts that the model learned from."""
+
+    num_rankings: int
+    num_learned: int
+    leaves_out: bool
+
+    @property
+    def num_judged(self) -> int:
+        return self.num_rankings - (self.num_learned if self.leaves_out else 0)
+
+
+def choice_of(session: Session, evaluation: RewardEvaluation) -> Choice:
+    """How many rankings of the snapshot's splits there are, and of how many the model learned the prompts."""
+    learned = learned_prompts(session, evaluation)
+    rows = session.execute(
+        select(Slate.prompt_id, func.count())
+        .select_from(SnapshotRanking)
+        .join(Ranking, Ranking.id == SnapshotRanking.ranking_id)
+        .join(Slate, Slate.id == Ranking.slate_id)
+        .join(Prompt, Prompt.id == Slate.prompt_id)
+        .where(SnapshotRanking.snapshot_id == evaluation.snapshot_id, Prompt.split.in_(evaluation.splits))
+        .group_by(Slate.prompt_id)
+    ).all()
+    return Choice(
+        num_rankings=sum(count for _, count in rows),
+        num_learned=sum(count for prompt_id, count in rows if prompt_id in learned),
+        leaves_out=not evaluation.includes_learned,
+    )
+
+
+def learned_prompts(session: Session, evaluation: RewardEvaluation) -> set[int]:
+    """The prompts of the training split in the snapshot of the round that fitted the model.
+
+    Rankings of its held-out labelers on the same prompts count too: the completions were learned from.
+    """
+    if evaluation.reward_model_id is None:
+        return set()
+    version = session.get_one(RewardModelVersion, evaluation.reward_model_id)
+    snapshot_id = select(Round.snapshot_id).join(Stage, Stage.round_id == Round.id).where(Stage.id == version.stage_id)
+    return set(
+        session.scalars(
+            select(Slate.prompt_id)
+            .join(Ranking, Ranking.slate_id == Slate.id)
+            .join(SnapshotRanking, SnapshotRanking.ranking_id == Ranking.id)
+            .join(Prompt, Prompt.id == Slate.prompt_id)
+            .where(SnapshotRanking.snapshot_id == snapshot_id.scalar_subquery(), Prompt.split == Split.TRAIN)
+            .distinct()
+        )
+    )
+
+
+def fitted_snapshot_id(session: Session, evaluation: RewardEvaluation) -> int | None:
+    """The snapshot that the model was fitted to."""
+    if evaluation.reward_model_id is None:
+        return None
+    version = session.get_one(RewardModelVersion, evaluation.reward_model_id)
+    return session.get_one(Stage, version.stage_id).round.snapshot_id
