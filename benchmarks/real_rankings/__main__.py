@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from benchmarks.real_rankings.base import make_base
 from benchmarks.real_rankings.fits import Member, fit_member, folds_of
 from benchmarks.real_rankings.report import write_report
 from benchmarks.real_rankings.sets import NUM_FOLDS, NUM_MEMBERS, SETS, JudgedSet
@@ -62,24 +61,18 @@ def run_fold(name: str, judged_set: JudgedSet, fold: int, data: Path, work: Path
         return
     prompts = judged_set.read(data)
     folds = folds_of(prompts, NUM_FOLDS, seed=0)
-    base = make_base(work, list(read_prose(data)), judged_set.shape, seed=0)
-    tried = {
-        variant: [
-            fit_member(work, base, prompts, folds, variant, test=fold, validation=validation, seed=validation)
-            for validation in ((fold + step) % NUM_FOLDS for step in range(1, NUM_MEMBERS + 1))
-        ]
-        for variant in judged_set.variants
-    }
-    accuracy = {variant: fmean(member.validation_accuracy for member in members) for variant, members in tried.items()}
-    chosen = max(accuracy, key=accuracy.__getitem__)
+    base = judged_set.base(work, list(read_prose(data)))
+    members = [
+        fit_member(work, base, prompts, folds, judged_set.settings, test=fold, validation=validation, seed=validation)
+        for validation in ((fold + step) % NUM_FOLDS for step in range(1, NUM_MEMBERS + 1))
+    ]
     test = [prompt for prompt in prompts if folds[prompt.number] == fold]
     line = {
         "set": name,
         "fold": fold,
-        "chosen": chosen.name,
-        "validation_accuracy": {variant.name: value for variant, value in accuracy.items()},
-        "steps": [member.figures["best_step"] for member in tried[chosen]],
-        "prompts": [tested(prompt, tried[chosen]) for prompt in test],
+        "validation_accuracy": [member.validation_accuracy for member in members],
+        "steps": [member.figures["best_step"] for member in members],
+        "prompts": [tested(prompt, members) for prompt in test],
     }
     with file.open("a", encoding="utf-8") as results_file:
         results_file.write(json.dumps(line) + "\n")

@@ -1,11 +1,11 @@
 """Cross-validation by our recipes: the groups of one fold are test, and each other fold in turn chooses when to stop.
 
 So a fold's reward model is as many members as there are other folds, each fitted without one of them, and their mean
-score judges pairs that no stage has read. What is chosen (the step, the variant) is chosen on the other folds alone.
+score judges pairs that no stage has read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -16,21 +16,12 @@ from benchmarks.real_rankings.sources import JudgedPrompt
 from benchmarks.simulation.stages import StageInputs, run_stage
 from trainer.models import load_reward_model, load_tokenizer
 from trainer.prompting import encode_completion, encode_prompt
-from trainer.round_folder import DemonstrationRow, PromptRow, RankingRow, Split, read_result
+from trainer.round_folder import PromptRow, RankingRow, Split, read_result
 from trainer.scoring import score_completions
 from trainer.settings import Value
 
 # Nothing here needs the unit of the scores: as little as the recipe lets be sampled for it.
 NO_UNIT: dict[str, Value] = {"num_normalisation_completions": 2, "max_completion_tokens": 1}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A way to fit, chosen among others on folds that are not test."""
-
-    name: str
-    reward: Mapping[str, Value] = field(hash=False)
-    sft: Mapping[str, Value] = field(default_factory=dict, hash=False)  # of the completions; none: they are not read
 
 
 @dataclass(frozen=True)
@@ -80,20 +71,6 @@ class Encoded:
             for number, judgement in enumerate(prompt.judgements)
         ]
 
-    def demonstrations(self, prompt: JudgedPrompt, split: Split) -> list[DemonstrationRow]:
-        """Its completions, good and bad: to read, not to imitate."""
-        return [
-            DemonstrationRow(
-                prompt_id=prompt.number,
-                group=prompt.group,
-                split=split,
-                prompt_ids=self.prompt_ids[prompt.number],
-                completion_ids=ids,
-                text=text,
-            )
-            for ids, text in zip(self.completion_ids[prompt.number], prompt.completions, strict=True)
-        ]
-
     def prompt_row(self, prompt: JudgedPrompt, split: Split) -> PromptRow:
         return PromptRow(
             prompt_id=prompt.number, split=split, prompt_ids=self.prompt_ids[prompt.number], text=prompt.text
@@ -105,7 +82,7 @@ def fit_member(
     base: str,
     prompts: Sequence[JudgedPrompt],
     folds: Mapping[int, int],
-    variant: Variant,
+    settings: Mapping[str, Value],
     *,
     test: int,
     validation: int,
@@ -120,25 +97,13 @@ def fit_member(
     }
     known = [prompt for prompt in prompts if prompt.number in split_of]
     rows = [encoded.prompt_row(prompt, split_of[prompt.number]) for prompt in known]
-    policy = base
-    if variant.sft:
-        texts = [row for prompt in known for row in encoded.demonstrations(prompt, split_of[prompt.number])]
-        read = StageInputs(
-            recipe="sft",
-            settings=variant.sft,
-            seed=seed,
-            models={"policy": base},
-            prompts=rows,
-            demonstrations=texts,
-        )
-        policy = str(run_stage(work, read))
     fitted = run_stage(
         work,
         StageInputs(
             recipe="reward",
-            settings={**NO_UNIT, **variant.reward},
+            settings={**NO_UNIT, **settings},
             seed=seed,
-            models={"policy": policy},
+            models={"policy": base},
             prompts=rows,
             rankings=[row for prompt in known for row in encoded.rankings(prompt, split_of[prompt.number])],
         ),

@@ -1,18 +1,18 @@
-"""What is measured: which prompts are held out together, from which trunk, and the ways to fit that are tried."""
+"""What is measured: which prompts are held out together, from which trunk and by which settings."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.real_rankings.base import Shape
-from benchmarks.real_rankings.fits import Variant
+from benchmarks.real_rankings.base import Shape, make_reader, make_speller
 from benchmarks.real_rankings.sources import JudgedPrompt, read_convarg, read_qa_feedback
+from trainer.settings import Value
 
 NUM_FOLDS = 5
 NUM_MEMBERS = 2  # reward models of a fold, each with another fold to stop by
 
-WORDS = Shape()
+Prose = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class JudgedSet:
     """Judged prompts; those of one group are held out together."""
 
     read: Callable[[Path], list[JudgedPrompt]]
-    shape: Shape
-    variants: Sequence[Variant]
+    base: Callable[[Path, Prose], str]  # makes the policy to start from in a folder of stages
+    settings: Mapping[str, Value]  # of the reward stage, over the preset `small`
 
 
 def read_convarg_by_side(folder: Path) -> list[JudgedPrompt]:
@@ -29,20 +29,26 @@ def read_convarg_by_side(folder: Path) -> list[JudgedPrompt]:
     return [dataclasses.replace(prompt, group=prompt.text) for prompt in read_convarg(folder)]
 
 
-ARGUMENTS = [
-    Variant(
-        "reward alone",
-        {"learning_rate": 2e-4, "batch_size": 32, "num_epochs": 1, "evaluations_per_epoch": 10, "patience": 4},
-    ),
-]
-QUESTIONS = [
-    Variant(
-        "reward alone",
-        {"learning_rate": 1e-4, "batch_size": 16, "num_epochs": 4, "evaluations_per_epoch": 2, "patience": 4},
-    ),
-]
+def reader(work: Path, prose: Prose) -> str:
+    return make_reader(work, prose, Shape(), seed=0)
+
+
+def speller(work: Path, prose: Prose) -> str:
+    return make_speller(work, Shape(vocabulary=261, width=64, layers=1, context=1280), seed=0)
+
+
+# What docs/science.md says of the tries these come from.
+ARGUMENTS = {
+    "learning_rate": 1.2e-3,
+    "batch_size": 96,
+    "num_epochs": 1,
+    "warmup": 0.1,
+    "evaluations_per_epoch": 13,
+    "patience": 4,
+}
+QUESTIONS = {"learning_rate": 1e-4, "num_epochs": 4, "evaluations_per_epoch": 2, "patience": 4}
 SETS = {
-    "qa_feedback": JudgedSet(read_qa_feedback, WORDS, QUESTIONS),
-    "convarg": JudgedSet(read_convarg, WORDS, ARGUMENTS),
-    "convarg by side": JudgedSet(read_convarg_by_side, WORDS, ARGUMENTS),
+    "convarg": JudgedSet(read_convarg, speller, ARGUMENTS),
+    "convarg by side": JudgedSet(read_convarg_by_side, speller, ARGUMENTS),
+    "qa_feedback": JudgedSet(read_qa_feedback, reader, QUESTIONS),
 }

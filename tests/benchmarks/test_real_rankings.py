@@ -12,13 +12,15 @@ import pytest
 import torch
 
 from benchmarks.real_rankings.__main__ import run_fold
-from benchmarks.real_rankings.base import Shape
-from benchmarks.real_rankings.fits import Variant, folds_of
+from benchmarks.real_rankings.base import Shape, make_reader, make_speller
+from benchmarks.real_rankings.fits import folds_of
 from benchmarks.real_rankings.intervals import share_by_texts, share_by_units
 from benchmarks.real_rankings.report import pairs_of, tables
 from benchmarks.real_rankings.sets import JudgedSet
 from benchmarks.real_rankings.sources import JudgedPrompt, judgements_of, read_convarg
 from benchmarks.simulation.loop import read_lines
+from trainer.models import load_tokenizer
+from trainer.prompting import encode_completion
 from trainer.round_folder import RoundFolder
 
 
@@ -56,6 +58,13 @@ def test_judgements_that_fit_an_ordering_are_one_ranking_and_others_are_pairs() 
     assert [(judgement.completions, judgement.ranks) for judgement in judgements_of(3, circle)] == [
         (pair, [1, 2]) for pair in circle
     ]
+
+
+def test_a_speller_reads_every_byte_by_itself(tmp_path: Path) -> None:
+    folder = make_speller(tmp_path, Shape(vocabulary=261, width=16, layers=1, heads=2), seed=0)
+    assert folder == make_speller(tmp_path, Shape(vocabulary=261, width=16, layers=1, heads=2), seed=0)
+    text = "They're THE best!!"
+    assert len(encode_completion(load_tokenizer(folder), text)) == len(text) + 1  # and the end
 
 
 def test_a_group_lies_in_one_fold_and_folds_are_even() -> None:
@@ -133,8 +142,8 @@ def write_data(folder: Path) -> None:
 def test_a_fold_is_fitted_without_its_debate_and_run_once(tmp_path: Path) -> None:
     write_data(tmp_path)
     tiny = Shape(vocabulary=300, width=16, layers=1, heads=2, epochs=1)
-    variant = Variant("reward alone", {"batch_size": 8, "num_epochs": 1, "evaluations_per_epoch": 1})
-    judged = JudgedSet(read_convarg, tiny, [variant])
+    settings = {"batch_size": 8, "num_epochs": 1, "evaluations_per_epoch": 1}
+    judged = JudgedSet(read_convarg, lambda work, prose: make_reader(work, prose, tiny, seed=0), settings)
     for _ in range(2):
         run_fold("convarg", judged, 0, tmp_path, tmp_path / "work", tmp_path)
     (line,) = read_lines(tmp_path / "real_rankings.jsonl")
