@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from benchmarks.real_rankings.fits import Member, fit_member, folds_of
 from benchmarks.real_rankings.report import write_report
-from benchmarks.real_rankings.sets import NUM_FOLDS, NUM_MEMBERS, SETS, JudgedSet
+from benchmarks.real_rankings.sets import NUM_FOLDS, SETS, JudgedSet
 from benchmarks.real_rankings.sources import JudgedPrompt, read_prose
 from benchmarks.simulation.loop import read_lines
 
@@ -64,7 +64,7 @@ def run_fold(name: str, judged_set: JudgedSet, fold: int, data: Path, work: Path
     base = judged_set.base(work, list(read_prose(data)))
     members = [
         fit_member(work, base, prompts, folds, judged_set.settings, test=fold, validation=validation, seed=validation)
-        for validation in ((fold + step) % NUM_FOLDS for step in range(1, NUM_MEMBERS + 1))
+        for validation in ((fold + step) % NUM_FOLDS for step in range(1, judged_set.num_members + 1))
     ]
     test = [prompt for prompt in prompts if folds[prompt.number] == fold]
     line = {

@@ -1,7 +1,7 @@
-"""Cross-validation by our recipes: the groups of one fold are test, and each other fold in turn chooses when to stop.
+"""Cross-validation by our recipe: the groups of one fold are test, and another fold chooses when to stop.
 
-So a fold's reward model is as many members as there are other folds, each fitted without one of them, and their mean
-score judges pairs that no stage has read.
+A fold's reward model is several members, each fitted to all folds but the test fold and the one that it stops by; their
+mean score judges pairs whose texts no stage has read.
 """
 
 from collections.abc import Mapping, Sequence

@@ -14,7 +14,6 @@ from benchmarks.simulation.report import replaced
 NEARLY_EQUAL = 1.25  # texts whose lengths differ by less than this factor
 TITLES = {
     "convarg": "convarg: whole debates held out",
-    "convarg by side": "convarg: sides of debates held out",
     "qa_feedback": "qa_feedback: questions held out",
 }
 
@@ -52,9 +51,10 @@ def tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         "| --- | --- | --- | --- | --- |",
         *(row(TITLES[name], pairs, interval_of(name)) for name, pairs in known.items()),
         "",
-        "By who is drawn anew for the interval of the difference:",
+        f"Other intervals of that difference, and the pairs whose lengths differ by less than {NEARLY_EQUAL} ×:",
         "",
-        "| held out | prompts | texts | pairs of like length | longer, % right | reward model, % right | difference |",
+        "| held out | over prompts | over texts | pairs of like length | longer, % right | reward model, % right |"
+        " difference |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(other_row(name, pairs) for name, pairs in known.items()),
     ]

@@ -1,6 +1,5 @@
 """What is measured: which prompts are held out together, from which trunk and by which settings."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from benchmarks.real_rankings.sources import JudgedPrompt, read_convarg, read_qa
 from trainer.settings import Value
 
 NUM_FOLDS = 5
-NUM_MEMBERS = 2  # reward models of a fold, each with another fold to stop by
 
 Prose = Sequence[tuple[str, str]]
 
@@ -22,11 +20,7 @@ class JudgedSet:
     read: Callable[[Path], list[JudgedPrompt]]
     base: Callable[[Path, Prose], str]  # makes the policy to start from in a folder of stages
     settings: Mapping[str, Value]  # of the reward stage, over the preset `small`
-
-
-def read_convarg_by_side(folder: Path) -> list[JudgedPrompt]:
-    """A side of a debate is held out alone: the other may be learned from."""
-    return [dataclasses.replace(prompt, group=prompt.text) for prompt in read_convarg(folder)]
+    num_members: int  # reward models of a fold, each with another of the other folds to stop by
 
 
 def reader(work: Path, prose: Prose) -> str:
@@ -48,7 +42,6 @@ ARGUMENTS = {
 }
 QUESTIONS = {"learning_rate": 1e-4, "num_epochs": 4, "evaluations_per_epoch": 2, "patience": 4}
 SETS = {
-    "convarg": JudgedSet(read_convarg, speller, ARGUMENTS),
-    "convarg by side": JudgedSet(read_convarg_by_side, speller, ARGUMENTS),
-    "qa_feedback": JudgedSet(read_qa_feedback, reader, QUESTIONS),
+    "convarg": JudgedSet(read_convarg, speller, ARGUMENTS, num_members=4),
+    "qa_feedback": JudgedSet(read_qa_feedback, reader, QUESTIONS, num_members=2),
 }

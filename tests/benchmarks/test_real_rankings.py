@@ -143,7 +143,7 @@ def test_a_fold_is_fitted_without_its_debate_and_run_once(tmp_path: Path) -> Non
     write_data(tmp_path)
     tiny = Shape(vocabulary=300, width=16, layers=1, heads=2, epochs=1)
     settings = {"batch_size": 8, "num_epochs": 1, "evaluations_per_epoch": 1}
-    judged = JudgedSet(read_convarg, lambda work, prose: make_reader(work, prose, tiny, seed=0), settings)
+    judged = JudgedSet(read_convarg, lambda work, prose: make_reader(work, prose, tiny, seed=0), settings, 2)
     for _ in range(2):
         run_fold("convarg", judged, 0, tmp_path, tmp_path / "work", tmp_path)
     (line,) = read_lines(tmp_path / "real_rankings.jsonl")
