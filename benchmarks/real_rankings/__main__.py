@@ -1,6 +1,6 @@
 """Does a reward model of our recipe beat "the longer text wins" on what real people judged?
 
-    python -m benchmarks.real_rankings run --data DIR                     every set, every fold; hours on one core
+    python -m benchmarks.real_rankings run --data DIR                     every set, every fold; an hour or two on one core
     python -m benchmarks.real_rankings run --data DIR --sets qa_feedback --folds 0,1
     python -m benchmarks.real_rankings report                             the tables, from the lines that are there
 
