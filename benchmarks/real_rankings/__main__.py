@@ -1,8 +1,8 @@
 """Does a reward model of our recipe beat "the longer text wins" on what real people judged?
 
-    python -m benchmarks.real_rankings run --data DIR                     every set, every fold; an hour or two on one core
+    python -m benchmarks.real_rankings run --data DIR         every set, every fold; an hour or two on one core
     python -m benchmarks.real_rankings run --data DIR --sets qa_feedback --folds 0,1
-    python -m benchmarks.real_rankings report                             the tables, from the lines that are there
+    python -m benchmarks.real_rankings report                 the tables, from the lines that are there
 
 Real judgements, both public: UKPConvArg1 (github.com/UKPLab/acl2016-convincing-arguments, Habernal and Gurevych 2016)
 as convarg_arguments_dev.jsonl.gz and convarg_pair_votes_dev.jsonl.gz, and the qa_feedback of FineGrainedRLHF

@@ -315,7 +315,7 @@ def test_batches_hold_every_slate_once_and_what_they_read_stays_within_the_limit
     rng.shuffle(rows)
     slates = slates_of(rows)
     batches = batches_of_slates(slates, recipe_config("reward", "small", {"micro_batch_tokens": tokens}))
-    assert sorted(map(id, sum(batches, []))) == sorted(map(id, slates))
+    assert sorted(id(slate) for batch in batches for slate in batch) == sorted(map(id, slates))
     for batch in batches:
         texts = {(tuple(s.prompt_ids), tuple(ids)) for s in batch for ids in s.completion_ids}
         read = sum(len(ids) for _, ids in texts) + sum(len(prompt) for prompt in {prompt for prompt, _ in texts})
