@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from trainer.decoding import LocalEngine, SampleRequest, sample_together
 from trainer.models import Policy, shift_scores
-from trainer.ranked_slates import Slate
+from trainer.ranked_slates import Slate, read_once
 from trainer.round_folder import RoundFolder
 from trainer.scoring import last_states, score_completions
 from trainer.settings import RewardConfig
@@ -66,7 +66,8 @@ def find_yardstick(
     model reads at once.
     """
     some = slates[:: math.ceil(len(slates) / MOST_RANKED)]
-    ranked = Texts([slate.prompt_ids for slate in some], [slate.completion_ids for slate in some])
+    reading = read_once(some)
+    ranked = Texts(reading.prompts, reading.completions)
     prompts = prompts_with_room(folder, config, ranked, limit)
     unit = sample_reference(reference(), prompts, config, seed) if prompts else ranked
     rows = [

@@ -6,6 +6,7 @@ overfit within an epoch (InstructGPT, arXiv:2203.02155, 3.5). Knows no files and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, cast
 
 import torch
@@ -33,10 +34,6 @@ class Slate:
     def key(self) -> tuple[int, tuple[tuple[int, ...], ...]]:
         """What makes it the slate it is, in every process: its prompt and its completions."""
         return self.prompt_id, tuple(tuple(ids) for ids in self.completion_ids)
-
-    @property
-    def num_tokens(self) -> int:
-        return slate_tokens(self.prompt_ids, self.completion_ids)
 
 
 def longest_tokens(row: RankingRow) -> int:
@@ -78,15 +75,74 @@ def share_out(rows: Sequence[RankingRow], limit: float) -> SlatesOfStage:
     )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What has to be read for some slates: each prompt once, and once each of its completions.
+
+    Judgements of the pairs of one prompt come as slates of two that share their completions.
+    """
+
+    prompts: list[list[int]]
+    completions: list[list[list[int]]]  # of each prompt, the distinct ones
+    places: list[int]  # for each completion of the slates, in their order, where among all of these it is
+
+    @property
+    def costs(self) -> list[int]:
+        """Tokens of each prompt with its completions."""
+        return [slate_tokens(prompt, own) for prompt, own in zip(self.prompts, self.completions, strict=True)]
+
+
+def read_once(slates: Sequence[Slate]) -> Reading:
+    """Prompts and completions in the order in which they first come up."""
+    found: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}  # prompt -> completion -> its place in the prompt's
+    seen = []
+    for slate in slates:
+        prompt = tuple(slate.prompt_ids)
+        own = found.setdefault(prompt, {})
+        seen += [(prompt, own.setdefault(tuple(ids), len(own))) for ids in slate.completion_ids]
+    starts = dict(zip(found, accumulate(map(len, found.values()), initial=0), strict=False))
+    return Reading(
+        prompts=[list(prompt) for prompt in found],
+        completions=[[list(ids) for ids in own] for own in found.values()],
+        places=[starts[prompt] + place for prompt, place in seen],
+    )
+
+
 def batches_of_slates(slates: Sequence[Slate], config: RewardConfig) -> list[list[Slate]]:
-    costs = [slate.num_tokens for slate in slates]
-    return [[slates[i] for i in batch] for batch in micro_batches(costs, config.micro_batch_tokens)]
+    """Slates that are computed at once: those of one prompt together, and each text that they share is read once."""
+    limit = config.micro_batch_tokens
+    parts = [part for own in slates_by_prompt(slates) for part in within(own, limit)]
+    costs = [sum(read_once(part).costs) for part in parts]
+    return [[slate for i in batch for slate in parts[i]] for batch in micro_batches(costs, limit)]
+
+
+def slates_by_prompt(slates: Sequence[Slate]) -> list[list[Slate]]:
+    found: dict[tuple[int, ...], list[Slate]] = {}
+    for slate in slates:
+        found.setdefault(tuple(slate.prompt_ids), []).append(slate)
+    return list(found.values())
+
+
+def within(slates: Sequence[Slate], limit: int) -> list[list[Slate]]:
+    """The slates of one prompt in parts that read at most `limit` tokens; a longer slate stands alone."""
+    parts: list[list[Slate]] = [[]]
+    tokens, known = 0, set[tuple[int, ...]]()
+    for slate in slates:
+        new = {tuple(ids) for ids in slate.completion_ids} - known
+        if parts[-1] and tokens + sum(map(len, new)) > limit:
+            parts.append([])
+            tokens, known, new = 0, set(), {tuple(ids) for ids in slate.completion_ids}
+        tokens += sum(map(len, new)) + (0 if parts[-1] else len(slate.prompt_ids))
+        known |= new
+        parts[-1].append(slate)
+    return parts
 
 
 def scores_of(model: PreTrainedModel, slates: Sequence[Slate]) -> Tensor:
-    """(M,) the scores of all completions of the slates, with gradients."""
-    prompts, completions = [slate.prompt_ids for slate in slates], [slate.completion_ids for slate in slates]
-    return packed_scores(model, pack(prompts, completions, model.device))
+    """(M,) the scores of all completions of the slates, with gradients. What slates share is computed once."""
+    reading = read_once(slates)
+    scores = packed_scores(model, pack(reading.prompts, reading.completions, model.device))
+    return scores.index_select(0, torch.tensor(reading.places, device=scores.device))
 
 
 def mean_scores_of(models: Sequence[PreTrainedModel], slates: Sequence[Slate]) -> Tensor:

@@ -18,6 +18,7 @@ from trainer.round_folder import DemonstrationRow, PromptRow, RankingRow, RoundF
 from trainer.settings import RecipeConfig, Value, recipe_config
 
 RECIPE_FUNCTIONS = {
+    "sft": "fine_tune",
     "reward": "fit_reward_model",
     "ppo": "run_ppo",
     "grpo": "run_grpo",
@@ -41,6 +42,7 @@ class StageInputs:
     models: Mapping[str, str]
     prompts: Sequence[PromptRow]
     rankings: Sequence[RankingRow] = ()
+    demonstrations: Sequence[DemonstrationRow] = ()
 
     def config(self) -> RecipeConfig:
         return recipe_config(self.recipe, "small", self.settings)
@@ -74,10 +76,9 @@ def run_stage(work: Path, inputs: StageInputs) -> Path:
 def write(folder: RoundFolder, inputs: StageInputs) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write_prompts(inputs.prompts)
+    folder.write_demonstrations(inputs.demonstrations)
     if inputs.rankings:
-        no_demonstrations: list[DemonstrationRow] = []
         folder.write_rankings(inputs.rankings)
-        folder.write_demonstrations(no_demonstrations)
     folder.write_stage(
         Stage(
             recipe=inputs.recipe,

@@ -34,6 +34,7 @@ from trainer.ranked_slates import (
     judged_slates,
     loss_of,
     mean_scores_of,
+    read_once,
     scores_of,
     share_out,
 )
@@ -194,7 +195,8 @@ def add_gradients(model: PreTrainedModel, slates: Sequence[Slate], config: Rewar
         loss += part.item()
         comparisons += [c for judged in judged_slates(scores.detach(), batch) for c in comparisons_of(judged)]
     right = team.collect([comparison.correctness for comparison in comparisons])
-    tokens, forward = operations_of(model, [s.prompt_ids for s in slates], [s.completion_ids for s in slates])
+    reading = read_once(slates)
+    tokens, forward = operations_of(model, reading.prompts, reading.completions)
     return {
         "loss": team.add_numbers(loss)[0],
         "train_accuracy": sum(right) / len(right),

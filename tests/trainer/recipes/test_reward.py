@@ -12,7 +12,7 @@ from tests.trainer.tiny import EOS, GOOD, some_demonstration, some_ranking
 from trainer import fitting
 from trainer.models import load_policy, load_reward_model, reward_model_from_policy
 from trainer.normalisation import find_yardstick
-from trainer.ranked_slates import loss_of, scores_of, slates_of
+from trainer.ranked_slates import batches_of_slates, loss_of, scores_of, slates_of
 from trainer.recipes.program import Interrupt, run_in_folder
 from trainer.recipes.reward import add_gradients, fit_reward_model, judge, look_at
 from trainer.reward_report import figures
@@ -260,6 +260,66 @@ def test_rankings_of_one_slate_share_its_forward_and_count_one_by_one(llama_fold
     both = add_gradients(model, slates_of([first, second]), config)["loss"]
     alone = [add_gradients(model, slates_of([row]), config)["loss"] for row in (first, second)]
     assert both == pytest.approx(statistics.fmean(alone), rel=1e-5)
+
+
+def pairs_of(row, pairs):
+    """What the ranking says of some pairs of its completions, each pair a slate of its own."""
+    return [
+        dataclasses.replace(
+            row,
+            ranking_id=f"{row.ranking_id}-{i}-{j}",
+            completion_ids=[row.completion_ids[i], row.completion_ids[j]],
+            completion_texts=[row.completion_texts[i], row.completion_texts[j]],
+            ranks=[1, 2] if row.ranks[i] < row.ranks[j] else [2, 1],
+        )
+        for i, j in pairs
+    ]
+
+
+def test_pairs_of_one_prompt_read_what_they_share_once_and_learn_as_if_apart(llama_folder):
+    pairs = [(0, 1), (2, 0), (1, 2), (3, 1)]
+    slates = slates_of(pairs_of(some_ranking(1, random.Random(5)), pairs))
+    config = recipe_config("reward", "small", {})
+    apart = reward_model_from_policy(llama_folder, seed=1).model
+    for slate in slates:  # each alone in its forward: nothing to share
+        (loss_of(scores_of(apart, [slate]), [slate], config, 1.0) / len(pairs)).backward()
+    together = reward_model_from_policy(llama_folder, seed=1).model
+    seen = add_gradients(together, slates, config)
+    for one, other in zip(apart.parameters(), together.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    first = slates[0]
+    texts = {tuple(ids) for slate in slates for ids in slate.completion_ids}
+    assert seen["tokens"] == len(first.prompt_ids) + sum(map(len, texts))
+
+
+def test_a_judgement_counts_by_its_weight(llama_folder):
+    """Three labelers against one are a judgement of weight 3 against one of weight 1."""
+    row = pairs_of(some_ranking(1, random.Random(5)), [(0, 1)])[0]
+    against = dataclasses.replace(row, ranking_id="against", ranks=row.ranks[::-1])
+    votes = [dataclasses.replace(row, ranking_id=str(number)) for number in range(3)]
+    config = recipe_config("reward", "small", {})
+    gradients = []
+    for rows in ([*votes, against], [dataclasses.replace(row, weight=3.0), against]):
+        model = reward_model_from_policy(llama_folder, seed=1).model
+        add_gradients(model, slates_of(rows), config)
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("tokens", [64, 150, 16_384])
+def test_batches_hold_every_slate_once_and_what_they_read_stays_within_the_limit(tokens):
+    rng = random.Random(2)
+    ranked = [some_ranking(number, rng, k=16) for number in range(3)]
+    rows = [pair for row in ranked for pair in pairs_of(row, [(i, (5 * i + 1) % 16) for i in range(16)])]
+    rng.shuffle(rows)
+    slates = slates_of(rows)
+    batches = batches_of_slates(slates, recipe_config("reward", "small", {"micro_batch_tokens": tokens}))
+    assert sorted(id(slate) for batch in batches for slate in batch) == sorted(map(id, slates))
+    for batch in batches:
+        texts = {(tuple(s.prompt_ids), tuple(ids)) for s in batch for ids in s.completion_ids}
+        read = sum(len(ids) for _, ids in texts) + sum(len(prompt) for prompt in {prompt for prompt, _ in texts})
+        assert read <= tokens or len(batch) == 1
 
 
 def test_a_pick_teaches_and_counts_nothing_of_what_it_left_open(llama_folder):
