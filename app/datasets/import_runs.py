@@ -40,6 +40,7 @@ HEARTBEAT_S = 1.0
 SILENCE = timedelta(seconds=60)  # without a heartbeat: its process was killed
 CHECKS_KEPT = timedelta(days=7)  # reports of what a file would become
 WAS_KILLED = Problem(None, "the server was stopped while it read the file, and nothing of it was left")
+BROUGHT_MEANWHILE = Problem(None, "the same file was imported while this one waited, so it has nothing to add")
 OUR_FAULT = Problem(None, "an error of Podium's own, which the server's log has, ended the import; send the file again")
 
 
@@ -91,8 +92,8 @@ class ImportRun:
             )
             if imported.is_new:
                 self.finish(session, imported)
-            else:  # somebody else brought the same file while this one waited
-                session.execute(delete(DatasetImport).where(DatasetImport.id == self.record_id))
+            else:
+                end_failed(session, self.record_id, [BROUGHT_MEANWHILE])
         return imported
 
     def finish(self, session: Session, imported: Imported) -> None:
