@@ -93,7 +93,7 @@ def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> 
     if not all(is_safe is None or isinstance(is_safe, bool) for is_safe in are_safe):
         raise BadRecord("is_safe is neither true nor false")
     order = record.get("order_shown")
-    if order is not None and (not isinstance(order, list) or set(order) != set(range(len(items)))):
+    if order is not None and not is_order(order, len(items)):
         raise BadRecord(f"order_shown does not name each of the completions 0 to {len(items) - 1} once")
     is_pick = record.get("is_pick") or False
     if not isinstance(is_pick, bool) or (is_pick and sorted(ranks) != [1] + [2] * (len(ranks) - 1)):
@@ -113,3 +113,8 @@ def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> 
         active_s=active_s,
         submitted_at=moment(record, "submitted_at"),
     )
+
+
+def is_order(value: Any, k: int) -> bool:
+    """Whether it names each of 0 … K-1 once."""
+    return isinstance(value, list) and all(type(place) is int for place in value) and sorted(value) == [*range(k)]

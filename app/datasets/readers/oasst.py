@@ -41,7 +41,7 @@ def asked_in(root: Record) -> Iterator[tuple[Messages, Record]]:
         if not stands(message):
             continue
         role = message.get("role")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise BadRecord(f"a message has the role {role!r}, which is neither prompter nor assistant")
         path = [*before, {"role": ROLES[role], "content": text_of(message, "text", "a message")}]
         if role == "prompter":
