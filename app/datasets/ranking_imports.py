@@ -10,39 +10,41 @@ from itertools import chain
 from typing import Any, BinaryIO
 from uuid import UUID
 
-from sqlalchemy import any_, bindparam, insert, literal, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Uuid
+from sqlalchemy import bindparam, update
 
 from app.datasets.copying import copy_rows
 from app.datasets.errors import BadFile, BadRecord
 from app.datasets.files import container_of, records
-from app.datasets.identities import (
-    FormerIdentities,
-    Identities,
-    KnownBy,
-    completion_id,
-    content_of,
-    in_places,
-    places_of,
-    shared_slate,
-)
+from app.datasets.identities import FormerIdentities, Identities, completion_id, content_of, places_of, shared_slate
 from app.datasets.importing import Import
+from app.datasets.known import (
+    find_labelers,
+    has_former,
+    judges_of,
+    known_originals,
+    known_rankings,
+    labeler_name,
+    overlaps_of,
+)
 from app.datasets.line_log import of_slates
-from app.datasets.models import DatasetImport, DatasetImportLines, ImportState
+from app.datasets.ranking_rows import (
+    Judged,
+    Pending,
+    completion_values,
+    item_values,
+    num_comparisons,
+    ranking_values,
+    slate_values,
+)
 from app.datasets.readers import RANKING_FORMATS, ranking_format_of
-from app.datasets.readers.given import Given, GivenRanking, GivenSlate
+from app.datasets.readers.given import Given, GivenSlate
 from app.db import table_of
-from app.labeling.models import Completion, CompletionSource, Ranking, RankingItem, Slate, SlateKind, SlateState
-from app.people.models import Labeler
-from app.people.pseudonyms import new_pseudonym
+from app.labeling.models import Completion, Ranking, RankingItem, Slate
 from app.prompts.service import PlacedPrompt
 
 BATCH_SIZE = 500  # records written with a handful of statements
 BATCH_LETTERS = 8_000_000  # of their completions: a batch of the longest lines would not fit into memory
 MAX_WITHOUT_IDS = 3_000_000  # different records of one file; what tells their repeats apart is 80 MB a million
-# What a file may say of a completion beyond its text.
-COMPLETION_COLUMNS = ("seed", "temperature", "top_p", "finish_reason", "logprob", "token_ids", "tokenizer_sha256")
 
 
 def write_rankings(running: Import, file: BinaryIO, format: str | None) -> str:
@@ -65,21 +67,6 @@ def write_rankings(running: Import, file: BinaryIO, format: str | None) -> str:
     return format
 
 
-def has_former(running: Import) -> bool:
-    """Whether rankings came in before what each line became was kept: they have the ids of that time."""
-    has_lines = select(DatasetImportLines.import_id).where(DatasetImportLines.import_id == DatasetImport.id).exists()
-    query = select(DatasetImport.id).where(
-        DatasetImport.project_id == running.project.id,
-        DatasetImport.what == "rankings",
-        DatasetImport.state == ImportState.DONE,
-        DatasetImport.id != running.id,
-        ~DatasetImport.is_trial,
-        ~DatasetImport.report.has_key("same_as"),
-        ~has_lines,
-    )
-    return running.session.scalar(query.limit(1)) is not None
-
-
 def bounded_batches(understood: Iterable[tuple[int, Given]]) -> Iterator[list[tuple[int, Given]]]:
     batch: list[tuple[int, Given]] = []
     num_letters = 0
@@ -91,42 +78,6 @@ def bounded_batches(understood: Iterable[tuple[int, Given]]) -> Iterator[list[tu
             batch, num_letters = [], 0
     if batch:
         yield batch
-
-
-@dataclass
-class Judged:
-    """A ranking of a file on its way into the tables."""
-
-    line: int
-    slate: GivenSlate
-    ranking: GivenRanking
-    content: UUID
-    places: list[int]
-    known_by: KnownBy
-    prompt_id: int
-    slate_id: UUID | None  # that it is on, once this is known
-    former_id: UUID | None  # that it may have from an earlier version
-
-    @property
-    def ranks(self) -> dict[int, int]:
-        """Place -> rank."""
-        return dict(enumerate(in_places(self.ranking.ranks, self.places)))
-
-    @property
-    def ranks_in_order(self) -> dict[int, int]:
-        """Position in the file -> rank: an earlier version's places."""
-        return dict(enumerate(self.ranking.ranks))
-
-
-@dataclass
-class Pending:
-    """A slate to be written, or to get further rankings. ids: of its completions, by their places."""
-
-    given: GivenSlate
-    places: list[int]
-    prompt_id: int
-    ids: list[UUID]
-    rankings: list[Judged] = field(default_factory=list)
 
 
 @dataclass
@@ -199,48 +150,6 @@ def new_ones(running: Import, judged: Sequence[Judged], outcomes: dict[int, Outc
     return new
 
 
-def known_rankings(running: Import, ranking_ids: Sequence[UUID]) -> dict[UUID, tuple[dict[int, int], bool]]:
-    """Ranking -> place -> rank, and whether it is a pick, of those of these ids that are there."""
-    picks = dict(
-        running.session.execute(select(Ranking.id, Ranking.is_pick).where(Ranking.id == any_of(ranking_ids))).all()
-    )
-    if not picks:
-        return {}
-    query = select(RankingItem.ranking_id, RankingItem.slate_id, RankingItem.completion_id, RankingItem.rank)
-    items: dict[UUID, list[tuple[UUID, UUID, int]]] = defaultdict(list)
-    for item in running.session.execute(query.where(RankingItem.ranking_id == any_of(list(picks)))):
-        items[item.ranking_id].append((item.slate_id, item.completion_id, item.rank))
-    return {ranking_id: (ranks_by_place(items[ranking_id]), is_pick) for ranking_id, is_pick in picks.items()}
-
-
-def ranks_by_place(items: Sequence[tuple[UUID, UUID, int]]) -> dict[int, int]:
-    """items: slate, completion, rank."""
-    ranks = {completion: rank for _, completion, rank in items}
-    return {place: ranks[completion_id(items[0][0], place)] for place in range(len(items))}
-
-
-def any_of(ids: Sequence[UUID]) -> Any:
-    """One parameter whatever their number, so that the statement is always the same."""
-    return any_(literal(list(ids), ARRAY(Uuid)))
-
-
-def known_originals(running: Import, rankings: Iterable[GivenRanking]) -> set[str]:
-    """The ids, among those the file gives, of rankings of this project: it is our own export coming home."""
-    given = {ranking.original_id for ranking in rankings if ranking.original_id is not None}
-    ids = [UUID(original) for original in given if is_uuid(original)]
-    if not ids:
-        return set()
-    query = select(Ranking.id).where(Ranking.project_id == running.project.id, Ranking.id == any_of(ids))
-    return set(map(str, running.session.scalars(query)))
-
-
-def is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
-
-
 def place_repeated(running: Import, judged: Sequence[Judged], outcomes: dict[int, Outcome]) -> None:
     """Give each judgement the first slate of its content that its labeler has not judged yet."""
     names = {name for judgement in judged if (name := judgement.ranking.labeler) is not None}
@@ -259,17 +168,6 @@ def place_repeated(running: Import, judged: Sequence[Judged], outcomes: dict[int
             if number > 1:
                 outcomes[judgement.line].remarks.append("judged_again")
         waiting, number = later, number + 1
-
-
-def judges_of(running: Import, slate_ids: Sequence[UUID], names: Iterable[str]) -> Iterator[tuple[UUID, str]]:
-    """(slate, name in files) of who ranked these slates."""
-    query = (
-        select(Ranking.slate_id, Labeler.external_id)
-        .join(Labeler, Labeler.id == Ranking.labeler_id)
-        .where(Ranking.slate_id == any_of(slate_ids), Labeler.external_id.in_(set(names)))
-    )
-    for slate_id, name in running.session.execute(query):
-        yield slate_id, str(name)
 
 
 def write_new(running: Import, new: Sequence[Judged], outcomes: dict[int, Outcome]) -> None:
@@ -300,12 +198,6 @@ def write_new(running: Import, new: Sequence[Judged], outcomes: dict[int, Outcom
     copy_rows(running.session, Ranking, rankings)
     copy_rows(running.session, RankingItem, items)
     count(running, pending, added, outcomes)
-
-
-def overlaps_of(running: Import, slate_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Slate -> overlap, of those that are there; they are locked, but not for whoever refers to them."""
-    query = select(Slate.id, Slate.overlap).where(Slate.id == any_of(slate_ids)).order_by(Slate.id)
-    return dict(running.session.execute(query.with_for_update(key_share=True)).all())
 
 
 def widen(running: Import, overlaps: dict[UUID, int]) -> None:
@@ -353,96 +245,3 @@ def report_line(running: Import, line: int, outcome: Outcome, prompts: Sequence[
         comparisons=outcome.num_comparisons,
         remark=" ".join(dict.fromkeys(outcome.remarks)),
     )
-
-
-def labeler_name(running: Import, ranking: GivenRanking) -> str:
-    return ranking.labeler if ranking.labeler is not None else f"imported:{running.file_name}"
-
-
-def find_labelers(running: Import, names: Iterable[str]) -> dict[str, int]:
-    """Name in the file -> labeler; who is new gets a pseudonym."""
-    wanted = set(names)
-    query = select(Labeler.external_id, Labeler.id).where(
-        Labeler.project_id == running.project.id, Labeler.external_id.in_(wanted)
-    )
-    known = {name or "": labeler_id for name, labeler_id in running.session.execute(query)}
-    new = [
-        {"project_id": running.project.id, "external_id": name, "pseudonym": new_pseudonym()}
-        for name in sorted(wanted - known.keys())
-    ]
-    if new:
-        added = running.session.scalars(insert(Labeler).returning(Labeler.id, sort_by_parameter_order=True), new)
-        known |= zip((str(labeler["external_id"]) for labeler in new), added, strict=True)
-        running.report.counts["labelers"] += len(new)
-    return known
-
-
-def slate_values(running: Import, slate_id: UUID, slate: Pending) -> dict[str, Any]:
-    return {
-        "id": slate_id,
-        "project_id": running.project.id,
-        "prompt_id": slate.prompt_id,
-        "kind": SlateKind.IMPORTED.value,
-        "state": SlateState.DONE.value,
-        "k": len(slate.given.completions),
-        "overlap": len(slate.rankings),
-        "import_id": running.id,
-        "external_id": slate.given.key,
-        "ready_at": running.now,
-        "done_at": running.now,
-    }
-
-
-def completion_values(slate_id: UUID, slate: Pending) -> Iterator[dict[str, Any]]:
-    for position, (completion, place) in enumerate(zip(slate.given.completions, slate.places, strict=True)):
-        yield {
-            "id": slate.ids[place],
-            "slate_id": slate_id,
-            "position": position,
-            "text": completion.text,
-            "source": CompletionSource.IMPORTED.value,
-            "external_id": completion.external_id,
-            "facts": completion.facts,
-            **{name: completion.columns.get(name) for name in COMPLETION_COLUMNS},
-        }
-
-
-def ranking_values(
-    running: Import, slate_id: UUID, slot: int, judgement: Judged, labeler_id: int, ids: Sequence[UUID]
-) -> dict[str, Any]:
-    ranking = judgement.ranking
-    order = ranking.order_shown if ranking.order_shown is not None else range(len(ranking.ranks))
-    return {
-        "id": judgement.known_by.ranking_id,
-        "project_id": running.project.id,
-        "slate_id": slate_id,
-        "labeler_id": labeler_id,
-        "slot": slot,
-        "counted": True,
-        "order_shown": [ids[judgement.places[position]] for position in order],
-        "is_pick": ranking.is_pick,
-        "strength": None if ranking.strength is None else ranking.strength.value,
-        "note": ranking.note,
-        "active_s": ranking.active_s,
-        "submitted_at": ranking.submitted_at or running.now,
-        "import_id": running.id,
-    }
-
-
-def item_values(slate_id: UUID, judgement: Judged, ids: Sequence[UUID]) -> Iterator[dict[str, Any]]:
-    ranking = judgement.ranking
-    for position, (rank, place) in enumerate(zip(ranking.ranks, judgement.places, strict=True)):
-        yield {
-            "ranking_id": judgement.known_by.ranking_id,
-            "completion_id": ids[place],
-            "slate_id": slate_id,
-            "rank": rank,
-            "quality": None if ranking.qualities is None else ranking.qualities[position],
-            "flags": [] if ranking.flags is None else ranking.flags[position],
-            "is_safe": None if ranking.are_safe is None else ranking.are_safe[position],
-            "note": None if ranking.notes is None else ranking.notes[position],
-        }
-
-
-def num_comparisons(ranks: Sequence[int]) -> int:
-    return sum(better < worse for better in ranks for worse in ranks)

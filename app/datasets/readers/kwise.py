@@ -82,10 +82,6 @@ def check_columns(place: int, known: Mapping[str, Any]) -> None:
         raise BadRecord(f"completion {place}: tokenizer_sha256 is not a text")
 
 
-def is_order(order: Any, k: int) -> bool:
-    return isinstance(order, list) and all(type(place) is int for place in order) and sorted(order) == list(range(k))
-
-
 def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> GivenRanking:
     qualities = [item.get("quality") for item in items]
     if not all(quality is None or (type(quality) is int and 1 <= quality <= 7) for quality in qualities):
@@ -117,3 +113,8 @@ def kwise_ranking(record: Record, items: Sequence[Record], ranks: list[int]) -> 
         active_s=active_s,
         submitted_at=moment(record, "submitted_at"),
     )
+
+
+def is_order(value: Any, k: int) -> bool:
+    """Whether it names each of 0 … K-1 once."""
+    return isinstance(value, list) and all(type(place) is int for place in value) and sorted(value) == [*range(k)]

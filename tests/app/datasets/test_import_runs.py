@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.datasets import import_runs, imports, ranking_imports
-from app.datasets.errors import NoRoom
+from app.datasets.errors import ImportStopped, NoRoom
 from app.datasets.imports import IMPORT_LOCK, import_file
 from app.datasets.models import DatasetImport
 from app.labeling.models import Ranking, Slate
@@ -110,6 +110,22 @@ def test_a_stopped_import_leaves_nothing(
     assert "stopped by Rosa Researcher" in shown
     assert stored(session) == {0}
     assert researcher.post(f"{page}/stop").status_code == 409
+
+
+def test_a_stopped_import_reads_no_further(
+    researcher: Person, engine: Engine, project: Project, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_runs, "WAIT_S", 0)
+    with another_import(engine, project):
+        page = upload(researcher, pairs()).headers["location"]
+        (record,) = session.scalars(select(DatasetImport))
+        with engine.connect() as beside:
+            heart = import_runs.Heart(record.id, BytesIO(b"12"), beside.execution_options(isolation_level="AUTOCOMMIT"))
+            heart.beat(1)
+            researcher.post(f"{page}/stop")
+            with pytest.raises(ImportStopped):
+                heart.beat(2)
+    wait_for_threads()
 
 
 def test_a_second_import_waits_and_is_then_told(

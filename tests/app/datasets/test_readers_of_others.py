@@ -1,9 +1,5 @@
 """Files as others publish them: what a record becomes, and what it is refused for."""
 
-import json
-from collections.abc import Iterator
-from contextlib import suppress
-from copy import copy
 from typing import Any
 
 import pytest
@@ -11,7 +7,6 @@ import pytest
 from app.datasets.errors import BadRecord
 from app.datasets.readers import RANKING_FORMATS, ranking_format_of
 from app.datasets.readers.given import Given
-from tests.app.datasets.test_import_docs import EXAMPLES
 
 Texts = list[tuple[str, list[str], list[int], str | None]]
 
@@ -67,6 +62,21 @@ def test_a_chosen_summary_is_the_better_one_in_its_workers_ranking() -> None:
 def test_an_article_is_a_prompt_too_and_no_choice_is_a_tie() -> None:
     given = read(summaries(None, info={"article": "An oak fell."}))
     assert texts(given) == [("Article:\n\nAn oak fell.\n\nTL;DR:", ["Oak fell.", "Trees."], [1, 1], "w1")]
+
+
+@pytest.mark.parametrize(
+    ("choice", "confidence", "strength"),
+    [(0, 1, "significantly"), (1, 9, "significantly"), (1, 6, "negligibly"), (0, 8, None), (1, 5, None)],
+)
+def test_our_own_comparisons_of_summaries_state_their_strength(
+    choice: int, confidence: int, strength: str | None
+) -> None:
+    given = read(summaries(choice, extra={"confidence": confidence, "ranking_id": "r1", "tie": False}))
+    (ranking,) = given.slates[0].rankings
+    assert (ranking.strength, ranking.original_id) == (strength, "r1")
+    assert given.remarks == ([] if strength else ["confidence_not_kept"])
+    tie = read(summaries(choice, extra={"confidence": None, "ranking_id": "r1", "tie": True}))
+    assert tie.slates[0].rankings[0].ranks == [1, 1]
 
 
 @pytest.mark.parametrize(("score", "ranks"), [(0.5, [1, 2]), (-1.0, [2, 1]), (0, [1, 1])])
@@ -228,31 +238,6 @@ def test_a_pairs_export_of_ours_names_the_ranking_it_comes_from() -> None:
 def test_what_compares_nothing_or_is_broken_is_refused_with_the_reason(record: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRecord, match=reason):
         read(record)
-
-
-STRANGE: tuple[Any, ...] = ([0], [[0]], {"a": [1]}, None, True, "x", -1, 2**70, 1e400, "", [])
-
-
-def spoiled(record: Any) -> Iterator[Any]:
-    """The record with one of its values, at any depth, as something else."""
-    yield from STRANGE
-    if isinstance(record, dict | list):
-        for place in record if isinstance(record, dict) else range(len(record)):
-            for instead in spoiled(record[place]):
-                changed = copy(record)
-                changed[place] = instead
-                yield changed
-
-
-@pytest.mark.parametrize(("name", "record"), [(name, json.loads(record)) for name, record, _ in EXAMPLES])
-def test_whatever_a_field_holds_the_record_is_read_or_refused_with_a_reason(name: str, record: dict[str, Any]) -> None:
-    more = {"order_shown": [0, 1], "tie": False, "strength": "better", "extra": {"tie": False, "ranking_id": "r"}}
-    for changed in spoiled(record | more):
-        if isinstance(changed, dict):
-            with suppress(BadRecord):
-                RANKING_FORMATS[name](changed)
-            with suppress(BadRecord):
-                ranking_format_of(changed)
 
 
 def test_an_order_shown_that_names_a_completion_twice_is_refused() -> None:
