@@ -20,6 +20,7 @@ from app.people import routes as people
 from app.policies import evidence_routes as evidence
 from app.policies import routes as policies
 from app.policies import win_rate_routes as win_rates
+from app.privacy import routes as privacy
 from app.projects import routes as projects
 from app.projects import wizard_routes as new_projects
 from app.prompts import routes as prompts
@@ -47,6 +48,7 @@ AREAS = (
     quality,
     alarms,
     webhooks,
+    privacy,
 )
 AREAS_THAT_TAKE_FILES = (prompts, datasets)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.batches import batches
 from app.datasets.demonstrations import demonstrations_between
-from app.datasets.errors import BadExport
+from app.datasets.errors import BadExport, SnapshotRedacted
 from app.datasets.kwise import kwise_line, kwise_record
 from app.datasets.models import Snapshot
 from app.datasets.pairs import Pairs, with_decisions
@@ -70,7 +70,9 @@ class ExportChoice:
 
 
 def check_export(snapshot: Snapshot, choice: ExportChoice) -> None:
-    """Raises BadExport if the snapshot cannot be written so."""
+    """Raises BadExport if the snapshot cannot be written so, SnapshotRedacted if it cannot be written any more."""
+    if snapshot.redaction is not None:
+        raise SnapshotRedacted(snapshot.name, snapshot.redaction.successor_id)
     if choice.format == "sft" and not snapshot.num_demonstrations:
         raise BadExport("The snapshot holds no demonstration; freeze one that does.")
     if choice.format != "sft" and not snapshot.num_rankings:

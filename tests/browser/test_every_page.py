@@ -49,6 +49,8 @@ NOT_BY_LINKS = {
     "/projects/{slug}/onboarding/{ranking_id}",
     "/projects/{slug}/datasets/imports/{import_id}",
     "/projects/{slug}/policies/try-out/{left_id}/{right_id}",
+    "/projects/{slug}/erase/{labeler_id}",
+    "/erasures/{erasure_id}",
 }
 
 
