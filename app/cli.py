@@ -21,6 +21,7 @@ from app.policies import commands as policies
 from app.projects import commands as projects
 from app.projects.starter import ensure_starter_project
 from app.rounds import commands as rounds
+from app.rounds import reproduce_commands as reproducing
 from app.settings import Settings, get_settings
 from app.simulation import commands as simulation
 from app.supervision import end_with_parent
@@ -100,7 +101,7 @@ def migrate_command(
     say("The database is at this version's schema.")
 
 
-for area in (projects, people, datasets, rounds, policies, simulation):
+for area in (projects, people, datasets, rounds, reproducing, policies, simulation):
     area.register(cli)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_PACKAGES = {"sqlalchemy", "psycopg", "alembic"}
-# The two processes of trainer/, and what the worker writes into a folder: they may touch the database.
-SHELLS = {"trainer.worker", "trainer.sampler", "trainer.stage_tables"}
+# The two processes of trainer/, what the worker writes into a folder, and the command that writes it once more: they
+# may touch the database.
+SHELLS = {"trainer.worker", "trainer.sampler", "trainer.stage_tables", "trainer.reproduce"}
 PURE = {"trainer.losses": {"torch"}, "trainer.advantages": {"torch"}, "trainer.kl": {"torch"}}
 ON_ANY_GPU_MACHINE = {
     *("torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "huggingface_hub", "trainer")
@@ -62,7 +63,7 @@ def test_the_app_imports_nothing_of_the_trainer_but_its_settings_and_what_memory
         assert not any(within(imported, "torch") for imported in imports_of(name, path)), f"{name} imports torch"
 
 
-def test_only_the_worker_its_tables_and_the_sampler_know_the_app_and_the_database() -> None:
+def test_only_the_shells_of_the_trainer_know_the_app_and_the_database() -> None:
     for name, path in modules_of("trainer"):
         roots = {imported.partition(".")[0] for imported in imports_of(name, path)}
         if name not in SHELLS:

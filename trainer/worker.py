@@ -264,7 +264,9 @@ class Worker:
             self._take_over(claim, inputs, folder)
             return
         folder.path.mkdir(parents=True, exist_ok=True)
-        notes = self._transact(lambda session: write_data(session, inputs, folder, self.settings))
+        inputs_at, notes = self._transact(
+            lambda session: (clock(session), write_data(session, inputs, folder, self.settings))
+        )
         stage = StageFile(
             recipe=inputs.recipe.value,
             config=recipe_config(inputs.recipe.value, inputs.preset, inputs.configuration),
@@ -279,7 +281,10 @@ class Worker:
             library_versions=library_versions(),
         )
         folder.write_stage(stage)
-        versions = {"code": stage.code_version, **stage.library_versions}
+        # What the same bits need beside the settings and the seed.
+        surroundings = {"device": stage.device, "threads": stage.num_threads, "data_sha256": folder.data_sha256()}
+        versions = {"code": stage.code_version, **stage.library_versions, **surroundings}
+        versions["inputs_at"] = inputs_at.isoformat()
 
         def describe(session: Session) -> None:
             record_versions(session, claim, versions)
