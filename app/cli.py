@@ -23,6 +23,7 @@ from app.projects import commands as projects
 from app.projects.starter import ensure_starter_project
 from app.reward_models import commands as reward_models
 from app.rounds import commands as rounds
+from app.rounds import reproduce_commands as reproducing
 from app.settings import Settings, get_settings
 from app.simulation import commands as simulation
 from app.supervision import end_with_parent
@@ -102,7 +103,7 @@ def migrate_command(
     say("The database is at this version's schema.")
 
 
-for area in (projects, people, datasets, exports, rounds, policies, reward_models, simulation):
+for area in (projects, people, datasets, exports, rounds, reproducing, policies, reward_models, simulation):
     area.register(cli)
 
 

@@ -29,6 +29,7 @@ TITLES = {
     404: "There is nothing here",
     405: "This cannot be done here",
     409: "This could not be done",
+    410: "This is gone for good",
     413: "This is too large",
     422: "Something in the form needs a change",
     429: "Too many attempts",

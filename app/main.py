@@ -24,6 +24,7 @@ from app.people import routes as people
 from app.policies import evidence_routes as evidence
 from app.policies import routes as policies
 from app.policies import win_rate_routes as win_rates
+from app.privacy import routes as privacy
 from app.projects import routes as projects
 from app.projects import wizard_routes as new_projects
 from app.prompts import routes as prompts
@@ -57,6 +58,7 @@ AREAS = (
     snapshot_comparisons,
     datasets,
     exports,
+    privacy,
 )
 AREAS_THAT_TAKE_FILES = (prompts, imports)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body

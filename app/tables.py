@@ -7,6 +7,7 @@ from app.labeling import task_models as tasks
 from app.notifications import models as notifications
 from app.people import models as people
 from app.policies import models as policies
+from app.privacy import models as privacy
 from app.projects import models as projects
 from app.prompts import models as prompts
 from app.quality import entry_models as getting_in
@@ -25,6 +26,7 @@ __all__ = [
     "notifications",
     "people",
     "policies",
+    "privacy",
     "projects",
     "prompts",
     "quality",

@@ -6,13 +6,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_PACKAGES = {"sqlalchemy", "psycopg", "alembic"}
-# The two processes of trainer/, and the worker's other halves: what it writes into a folder, and evaluations.
+# The two processes of trainer/, and the worker's other halves: what it writes into a folder (the command
+# that makes one again too), and evaluations.
 SHELLS = {
     "trainer.worker",
     "trainer.sampler",
     "trainer.stage_folder",
     "trainer.stage_tables",
     "trainer.reward_evaluations",
+    "trainer.reproduce",
 }
 PURE = {"trainer.losses": {"torch"}, "trainer.advantages": {"torch"}, "trainer.kl": {"torch"}}
 ON_ANY_GPU_MACHINE = {
@@ -68,7 +70,7 @@ def test_the_app_imports_nothing_of_the_trainer_but_its_settings_and_what_memory
         assert not any(within(imported, "torch") for imported in imports_of(name, path)), f"{name} imports torch"
 
 
-def test_only_the_worker_its_tables_and_the_sampler_know_the_app_and_the_database() -> None:
+def test_only_the_shells_of_the_trainer_know_the_app_and_the_database() -> None:
     for name, path in modules_of("trainer"):
         roots = {imported.partition(".")[0] for imported in imports_of(name, path)}
         if name not in SHELLS:

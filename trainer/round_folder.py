@@ -216,6 +216,12 @@ class RoundFolder:
     def read_rows(self, name: str, kind: Callable[..., Row]) -> list[Row]:
         return [kind(**row) for row in read_table(self.path / "data" / f"{name}.parquet")]
 
+    def data_sha256(self) -> str:
+        """One hash of all that the recipe reads, by name and content."""
+        tables = sorted((self.path / "data").glob("*.parquet"))
+        hashes = "".join(f"{path.name} {file_sha256(path)}\n" for path in tables)
+        return hashlib.sha256(hashes.encode()).hexdigest()
+
     def metrics(self) -> "JsonLines":
         return JsonLines(self.path / "metrics.jsonl", is_writer=self.is_writer)
 

@@ -157,7 +157,7 @@ def prompt_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> list
     use = Use.ROLL_OUT if inputs.recipe in POLICY_RECIPES else None
     room = int(inputs.configuration["max_completion_tokens"])
     rows = []
-    for prompt in prompts_for(session, inputs.project_id, PROMPT_SPLITS[inputs.recipe], use=use):
+    for prompt in prompts_for(session, inputs.project_id, PROMPT_SPLITS[inputs.recipe], use=use, as_of=inputs.as_of):
         prompt_ids = encoder.prompt(prompt.id, prompt.messages, room_for=room)
         if prompt_ids is not None:
             rows.append(

@@ -254,10 +254,15 @@ class Worker:
                 self._transact(lambda session: claims.report(session, claim, story))
             return
         folder.path.mkdir(parents=True, exist_ok=True)
-        notes = self._transact(lambda session: write_data(session, inputs, folder, self.settings))
+        inputs_at, notes = self._transact(
+            lambda session: (clock(session), write_data(session, inputs, folder, self.settings))
+        )
         stage = stage_file(inputs, device=self.device, num_threads=self.settings.threads or os.cpu_count() or 1)
         folder.write_stage(stage)
-        versions = {"code": stage.code_version, **stage.library_versions}
+        # What the same bits need beside the settings and the seed.
+        surroundings = {"device": stage.device, "threads": stage.num_threads, "data_sha256": folder.data_sha256()}
+        versions = {"code": stage.code_version, **stage.library_versions, **surroundings}
+        versions["inputs_at"] = inputs_at.isoformat()
 
         def describe(session: Session) -> None:
             record_versions(session, claim, versions)

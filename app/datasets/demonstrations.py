@@ -19,8 +19,8 @@ from app.people.models import Labeler
 from app.prompts.models import Prompt, Split
 
 
-def freeze_demonstrations(session: Session, snapshot_id: int, conditions: Sequence[ColumnElement[bool]]) -> int:
-    """Write down which demonstrations are selected and in which order; returns how many.
+def freeze_demonstrations(session: Session, snapshot_id: int, conditions: Sequence[ColumnElement[bool]]) -> None:
+    """Write down which demonstrations are selected and in which order.
 
     conditions: on demonstrations, joined to their prompt and labeler.
     """
@@ -40,8 +40,6 @@ def freeze_demonstrations(session: Session, snapshot_id: int, conditions: Sequen
             select(literal(snapshot_id), position, chosen.c.id, chosen.c.pseudonym),
         )
     )
-    frozen = SnapshotDemonstration.snapshot_id == snapshot_id
-    return session.scalars(select(func.count(SnapshotDemonstration.position)).where(frozen)).one()
 
 
 def demonstration_rows(session: Session, snapshot_id: int) -> Iterator[DemonstrationRow]:

@@ -19,6 +19,19 @@ class SnapshotNotFound(DatasetError):
         super().__init__(f"There is no snapshot {snapshot} here; the datasets page lists the snapshots there are.")
 
 
+class SnapshotRedacted(DatasetError):
+    """Labels were erased from the snapshot: the file that its hash names cannot be had any more."""
+
+    code = "snapshot_redacted"
+
+    def __init__(self, name: str, successor_id: int | None) -> None:
+        whence = "nothing of it was left" if successor_id is None else f"take its successor, snapshot {successor_id}"
+        super().__init__(
+            f"Labels of the snapshot “{name}” were erased with a person, so its file is gone for good; {whence}.",
+            successor_id=successor_id,
+        )
+
+
 class SnapshotNameTaken(DatasetError):
     """Another snapshot of the project has the name."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from app.datasets.comparisons import Ties
-from app.datasets.errors import BadExport
+from app.datasets.errors import BadExport, SnapshotRedacted
 from app.datasets.models import Snapshot
 
 Format = Literal["kwise", "pairs", "hh", "stiennon", "kto", "sft", "prompts"]
@@ -80,7 +80,9 @@ class ExportChoice:
 
 
 def check_export(snapshot: Snapshot, choice: ExportChoice) -> None:
-    """Raises BadExport if the snapshot cannot be written so."""
+    """Raises BadExport if the snapshot cannot be written so, SnapshotRedacted if it cannot be written any more."""
+    if snapshot.redaction is not None:
+        raise SnapshotRedacted(snapshot.name, snapshot.redaction.successor_id)
     if choice.format in OF_DEMONSTRATIONS and not snapshot.num_demonstrations:
         raise BadExport("The snapshot holds no demonstration; freeze one that does.")
     if choice.format not in OF_DEMONSTRATIONS + OF_BOTH and not snapshot.num_rankings:

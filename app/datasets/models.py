@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, Double, ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.db import Base, one_of
 
@@ -32,7 +32,23 @@ class Snapshot(Base):
     created_by: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
+    # With the snapshot itself: whoever writes a file from it has to know.
+    redaction: Mapped["Redaction | None"] = relationship(
+        primaryjoin="Snapshot.id == Redaction.snapshot_id", lazy="selectin", viewonly=True, uselist=False
+    )
+
     __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+
+class Redaction(Base):
+    """A snapshot that an erasure took labels out of: its hash stays on record, no file is written from it any more."""
+
+    __tablename__ = "redaction"
+
+    snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshot.id"), primary_key=True)
+    # What is left of it, under a hash of its own; null: nothing was. Checked at commit, like a snapshot's rows.
+    successor_id: Mapped[int | None] = mapped_column(ForeignKey("snapshot.id", deferrable=True, initially="DEFERRED"))
+    erasure_id: Mapped[int] = mapped_column(ForeignKey("erasure.id"))
 
 
 class SnapshotRanking(Base):

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, exists, func, insert, literal, select, text
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app.datasets.biases import Biases
 from app.datasets.breakdowns import count_labels
@@ -30,7 +31,7 @@ from app.datasets.filters import (
 from app.datasets.hh import num_left_out
 from app.datasets.kwise import EXPORTER_VERSION, kwise_line
 from app.datasets.measures import measure
-from app.datasets.models import Snapshot, SnapshotRanking
+from app.datasets.models import Snapshot, SnapshotDemonstration, SnapshotRanking
 from app.datasets.reading import ranking_rows
 from app.datasets.reliability import freeze_reliability
 from app.datasets.rows import DemonstrationRow, RankingRow
@@ -127,15 +128,32 @@ def create_snapshot(
     name = name.strip()
     check_choice(session, project, name, filter)
     snapshot_id = session.scalars(text("SELECT nextval('snapshot_id_seq')")).one()
-    digest, sft_digest, counts, num_demonstrations = hashlib.sha256(), hashlib.sha256(), Counts(), 0
-    biases = Biases()
     if Content.RANKINGS in filter.contents:
         freeze_rankings(session, snapshot_id, selected(session, project, filter))
-        counts.shared_slates = freeze_reliability(session, snapshot_id)
     if Content.DEMONSTRATIONS in filter.contents:
-        num_demonstrations = freeze_demonstrations(
-            session, snapshot_id, selected_demonstrations(session, project, filter)
-        )
+        freeze_demonstrations(session, snapshot_id, selected_demonstrations(session, project, filter))
+    chosen = filter.model_dump(mode="json")
+    return seal_snapshot(
+        session, snapshot_id, project, name=name, filter=chosen, licence=licence, account=account, now=now
+    )
+
+
+def seal_snapshot(
+    session: Session,
+    snapshot_id: int,
+    project: Project,
+    *,
+    name: str,
+    filter: dict[str, Any],
+    licence: str | None,
+    account: Account | None,
+    now: datetime,
+) -> Snapshot:
+    """Hash and count the rows that are frozen under the id, and write their snapshot down.  Raises NothingSelected."""
+    digest, sft_digest, counts, biases = hashlib.sha256(), hashlib.sha256(), Counts(), Biases()
+    counts.shared_slates = freeze_reliability(session, snapshot_id)
+    frozen = SnapshotDemonstration.snapshot_id == snapshot_id  # more than its rows: a conversation has several
+    num_demonstrations = session.scalars(select(func.count(SnapshotDemonstration.position)).where(frozen)).one()
     for row in ranking_rows(session, snapshot_id):
         digest.update(kwise_line(row))
         counts.add(row)
@@ -149,7 +167,7 @@ def create_snapshot(
         id=snapshot_id,
         project_id=project.id,
         name=name,
-        filter=filter.model_dump(mode="json"),
+        filter=filter,
         num_rankings=counts.rankings,
         num_comparisons=counts.comparisons,
         num_demonstrations=num_demonstrations,
@@ -164,6 +182,7 @@ def create_snapshot(
     )
     session.add(snapshot)
     session.flush()
+    set_committed_value(snapshot, "redaction", None)  # known, and not to be looked up when a file is written
     count_labels(session, snapshot.id)
     return snapshot
 

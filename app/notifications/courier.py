@@ -28,6 +28,7 @@ from app.notifications.models import Alarm, AlarmKind, Delivery, DeliveryState, 
 from app.notifications.patrol import Patrol
 from app.notifications.sending import TIMEOUT_S, Answer, Network, NotSent, host_of, post
 from app.notifications.signing import message_id, signed_headers
+from app.privacy.removal import remove_doomed
 from app.settings import Settings, networks_of
 
 log = logging.getLogger(__name__)
@@ -200,6 +201,7 @@ class Courier:
     """The thread, with an event loop of its own: a slow receiver delays no page, and sending is many at once."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.address = serving.public_address(settings)
         self.networks: Sequence[Network] = networks_of(settings.webhook_networks)
         self.refused: Sequence[Network] = networks_of(settings.webhook_refused)
@@ -234,6 +236,7 @@ class Courier:
                 if self._loop.time() >= patrol_at:
                     patrol_at = self._loop.time() + PATROL_S
                     self.patrol.walk()
+                    self._remove_doomed()
                 if await self.deliver():
                     pause_s = 0.0
             except DBAPIError as error:
@@ -243,6 +246,11 @@ class Courier:
                 log.exception("the courier failed; it goes on in %s s", RETRY_S)
                 pause_s = RETRY_S
             await asyncio.sleep(pause_s)
+
+    def _remove_doomed(self) -> None:
+        """Folders of erased people that could not be removed at once: a disk or a store was away."""
+        with SessionFactory.begin() as session:
+            remove_doomed(session, self.settings)
 
     async def deliver(self) -> bool:
         """Send what is due; whether anything was."""

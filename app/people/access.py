@@ -37,6 +37,12 @@ class Access:
     project: Project
     role: Role
     is_paused: bool = False
+    was_let_see_names: bool = False
+
+    @property
+    def sees_names(self) -> bool:
+        """Whether labelers have names here, and not pseudonyms alone: for admins, and researchers who were let."""
+        return self.role is Role.ADMIN or (self.role is Role.RESEARCHER and self.was_let_see_names)
 
     def may(self, role: Role) -> bool:
         """Whether the role reaches."""
@@ -178,7 +184,13 @@ def access_of(account: Account, slug: str, project: Project | None, membership: 
         return Access(account, project, Role.ADMIN)
     if project is None or membership is None:
         raise ProjectNotFound(slug)
-    return Access(account, project, membership.role, is_paused=membership.paused_at is not None)
+    return Access(
+        account,
+        project,
+        membership.role,
+        is_paused=membership.paused_at is not None,
+        was_let_see_names=membership.sees_names,
+    )
 
 
 def _at_least(role: Role) -> Callable[..., Access]:

@@ -66,8 +66,8 @@ def close(session: Session, account: Account, *, by: Account, now: datetime) -> 
 
 
 def reopen(session: Session, account: Account, *, by: Account) -> None:
-    """Let the account in again, in a new session."""
-    if account.disabled_at is not None:
+    """Let the account in again, in a new session; one that was erased stays closed."""
+    if account.disabled_at is not None and account.erased_at is None:
         account.disabled_at = None
         service.audit(session, by.id, "account.reopen", f"account:{account.id}")
 

@@ -121,6 +121,24 @@ class LastAdmin(PeopleError):
         super().__init__(f"This is the last active admin of {project}: make someone else an admin first.")
 
 
+class NotAResearcher(PeopleError):
+    """The right to see names is for researchers: admins have it, and labelers have no use for it."""
+
+    code = "not_a_researcher"
+
+    def __init__(self) -> None:
+        super().__init__("Only a researcher can be let see names, and nothing was changed: give them that role first.")
+
+
+class NamesHidden(PeopleError):
+    """Whoever asks may not see who the labelers are."""
+
+    code = "role_too_low"
+
+    def __init__(self) -> None:
+        super().__init__("You see labelers under their pseudonyms here: an admin of the project can let you see names.")
+
+
 class LastSiteAdmin(PeopleError):
     """The installation would be left without anyone who runs it."""
 

@@ -68,6 +68,16 @@ def resume(session: SessionDep, access: AdminAccess, account_id: int) -> Respons
     return _back(access)
 
 
+@router.post("/projects/{slug}/people/{account_id}/names")
+def change_names(
+    session: SessionDep, access: AdminAccess, account_id: int, sees_names: Annotated[bool, Form()] = False
+) -> Response:
+    """Let a researcher see who the labelers are, or no longer."""
+    act = members.let_see_names if sees_names else members.hide_names
+    act(session, access.project, account_id, by=access.account)
+    return _back(access)
+
+
 @api.get("/projects/{slug}/members")
 def list_members(session: SessionDep, access: AdminAccess) -> list[MemberOut]:
     """Every member of the project."""
@@ -81,6 +91,9 @@ def change_member(session: SessionDep, access: AdminAccess, account_id: int, cha
     now = clock(session)
     if change.role is not None:
         members.change_role(session, access.project, account_id, change.role, by=access.account)
+    if change.sees_names is not None:
+        act = members.let_see_names if change.sees_names else members.hide_names
+        act(session, access.project, account_id, by=access.account)
     if change.is_paused is True:
         members.pause(session, access.project, account_id, by=access.account, now=now)
     if change.is_paused is False:

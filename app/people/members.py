@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Ranking
-from app.people.errors import LastAdmin, PersonNotFound
+from app.people.errors import LastAdmin, NotAResearcher, PersonNotFound
 from app.people.models import Account, Invitation, Labeler, Membership, Role
 from app.people.service import audit
 from app.projects.models import Project
@@ -29,6 +29,7 @@ class Member:
     num_rankings: int
     num_last_week: int
     last_ranking_at: datetime | None
+    sees_names: bool
 
 
 def members_of(session: Session, project: Project, *, now: datetime) -> list[Member]:
@@ -57,6 +58,7 @@ def members_of(session: Session, project: Project, *, now: datetime) -> list[Mem
             func.coalesce(work.c.num_rankings, 0),
             func.coalesce(work.c.num_last_week, 0),
             work.c.last_ranking_at,
+            Membership.sees_names,
         )
         .join(Membership, Membership.account_id == Account.id)
         .outerjoin(work, work.c.account_id == Account.id)
@@ -93,7 +95,25 @@ def change_role(session: Session, project: Project, account_id: int, role: Role,
         project.id,
         **{"from": membership.role.value, "to": role.value},
     )
-    membership.role = role
+    membership.role, membership.sees_names = role, False  # the right goes with the role it was given to
+
+
+def let_see_names(session: Session, project: Project, account_id: int, *, by: Account) -> None:
+    """Let a researcher see who the labelers are.  Raises PersonNotFound, NotAResearcher."""
+    membership = _membership(session, project, account_id)
+    if membership.role is not Role.RESEARCHER:
+        raise NotAResearcher
+    if not membership.sees_names:
+        membership.sees_names = True
+        audit(session, by.id, "member.names", f"account:{account_id}", project.id, to=True)
+
+
+def hide_names(session: Session, project: Project, account_id: int, *, by: Account) -> None:
+    """The opposite.  Raises PersonNotFound."""
+    membership = _membership(session, project, account_id)
+    if membership.sees_names:
+        membership.sees_names = False
+        audit(session, by.id, "member.names", f"account:{account_id}", project.id, to=False)
 
 
 def pause(session: Session, project: Project, account_id: int, *, by: Account, now: datetime) -> None:

@@ -31,6 +31,7 @@ class Account(Base):
     is_site_admin: Mapped[bool] = mapped_column(server_default=text("false"))  # creates projects, sees all of them
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     disabled_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]  # name and address are gone for good
 
     __table_args__ = (
         Index("uq_account_email", "email", unique=True),
@@ -48,6 +49,7 @@ class Membership(Base):
     role: Mapped[Role] = mapped_column(one_of(Role, "role"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     paused_at: Mapped[datetime | None]
+    sees_names: Mapped[bool] = mapped_column(server_default=text("false"))  # a researcher's right; admins have it
 
     account: Mapped[Account] = relationship()
 
@@ -68,12 +70,17 @@ class Labeler(Base):
     external_id: Mapped[str | None]  # the annotator's name in an imported file
     pseudonym: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    erased_at: Mapped[datetime | None]  # nothing says any more who it was
 
     __table_args__ = (
         UniqueConstraint("project_id", "account_id"),
         UniqueConstraint("project_id", "external_id", name="uq_labeler_external"),
         UniqueConstraint("project_id", "pseudonym", name="uq_labeler_pseudonym"),
-        CheckConstraint("(account_id IS NULL) <> (external_id IS NULL)", name="has_one_origin"),
+        CheckConstraint(
+            "CASE WHEN erased_at IS NULL THEN (account_id IS NULL) <> (external_id IS NULL)"
+            " ELSE account_id IS NULL AND external_id IS NULL END",
+            name="has_one_origin",
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from app.people import (
     audit_routes,
     home_routes,
     member_routes,
+    name_routes,
     sign_in_routes,
     sign_on_routes,
 )
@@ -19,9 +20,11 @@ router.include_router(sign_on_routes.router)
 router.include_router(account_routes.router)
 router.include_router(access_routes.router)
 router.include_router(member_routes.router)
+router.include_router(name_routes.router)
 router.include_router(audit_routes.router)
 
 api = APIRouter()
 api.include_router(account_routes.api)
 api.include_router(member_routes.api)
+api.include_router(name_routes.api)
 api.include_router(audit_routes.api)

@@ -38,6 +38,7 @@ class MemberOut(BaseModel):
     num_rankings: int
     num_last_week: int
     last_ranking_at: datetime | None
+    sees_names: bool
 
 
 class MemberChange(BaseModel):
@@ -45,6 +46,7 @@ class MemberChange(BaseModel):
 
     role: Role | None = None
     is_paused: bool | None = None
+    sees_names: bool | None = None
 
 
 class InvitationIn(BaseModel):

@@ -14,7 +14,7 @@ from starlette.datastructures import FormData
 from app.db import SessionDep, clock
 from app.pages import render
 from app.people.access import Access, AdminAccess, LabelerAccess, ResearcherAccess, labeler_of
-from app.people.models import Role
+from app.people.names import may_read_names
 from app.prompts.models import PromptKind
 from app.quality import adjudication, conduct, reports, standing
 from app.quality.charts import Names, Picture, as_csv, draw, pictures
@@ -119,9 +119,9 @@ def sorted_people(report: QualityReport, sort: str, name_of: Names) -> list[Pers
 
 
 def names_for(session: Session, access: Access) -> tuple[dict[int, standing.Person], Names]:
-    """Everyone who ranks here, and what the reader may call them: names are for admins."""
+    """Everyone who ranks here, and what the reader may call them; a researcher's look at names is written down."""
     people = standing.people_of(session, access.project)
-    by_name = access.may(Role.ADMIN)
+    by_name = may_read_names(session, access, "quality")
     return people, lambda line: people[line.labeler_id].called(by_name=by_name)
 
 
@@ -207,7 +207,7 @@ def _person_page(
         "quality/labeler.html",
         status_code=422 if problem else 200,
         person=person,
-        name=person.called(by_name=access.may(Role.ADMIN)),
+        name=person.called(by_name=may_read_names(session, access, f"labeler:{labeler_id}")),
         line=next((line for line in report.people if line.labeler_id == labeler_id), None),
         usual_pace_s=report.usual_pace_s,
         fast=conduct.FAST,

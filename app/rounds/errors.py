@@ -208,3 +208,33 @@ class NoRule(RoundError):
 
     def __init__(self) -> None:
         super().__init__("This project has no rule for rounds; write one first.")
+
+
+class NothingToReproduce(RoundError):
+    """The model was imported: no stage made it."""
+
+    code = "nothing_to_reproduce"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No round made {name}: it was imported, so there is nothing to train again; choose another.")
+
+
+class RewardModelNotFound(RoundError):
+    """The project has no reward model of this number."""
+
+    code = "reward_model_not_found"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"This project has no reward model {number}; the pages of its rounds name those there are.")
+
+
+class SnapshotWasRedacted(RoundError):
+    """Labels that the stage learned from were erased with their person."""
+
+    code = "snapshot_was_redacted"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Labels of the snapshot “{name}” were erased since, so the same data cannot be had again; start a round,"
+            " which learns from the labels that are left."
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import or_, select
@@ -29,6 +30,7 @@ class StageInputs:
     """What a stage is run with. models: name -> what it opens with.  parents: name -> id of its version.
 
     results: what of the models rounds made, folder below the artifacts -> SHA-256 of its manifest.
+    as_of: the prompts are those of this moment; None: of now.
     """
 
     recipe: Recipe
@@ -44,6 +46,7 @@ class StageInputs:
     results: dict[str, str]
     parents: dict[str, int]
     max_prompt_tokens: int
+    as_of: datetime | None = None
 
 
 def stage_inputs(session: Session, settings: Settings, claim: StageClaim) -> StageInputs:
@@ -79,12 +82,23 @@ def record_versions(session: Session, claim: StageClaim, versions: dict[str, Any
     locked_stage(session, claim).versions = versions
 
 
-def prompts_for(session: Session, project_id: int, splits: Sequence[Split], *, use: Use | None = None) -> list[Prompt]:
+def prompts_for(
+    session: Session,
+    project_id: int,
+    splits: Sequence[Split],
+    *,
+    use: Use | None = None,
+    as_of: datetime | None = None,
+) -> list[Prompt]:
     """The project's prompts of some splits that are not set aside, in a fixed order.
 
-    use: only prompts for this use, in a project whose prompts serve one use each.
+    use: only prompts for this use, in a project whose prompts serve one use each.  as_of: those there were then.
     """
-    wanted = [Prompt.project_id == project_id, Prompt.split.in_(splits), Prompt.set_aside_at.is_(None)]
+    wanted = [Prompt.project_id == project_id, Prompt.split.in_(splits)]
+    if as_of is None:
+        wanted.append(Prompt.set_aside_at.is_(None))
+    else:
+        wanted += [Prompt.created_at <= as_of, or_(Prompt.set_aside_at.is_(None), Prompt.set_aside_at > as_of)]
     if use is not None and not session.get_one(Project, project_id).uses_overlap:
         # A use is a matter of training; every choice and report reads all of its split.
         wanted.append(or_(Prompt.use == use, Prompt.split != Split.TRAIN))

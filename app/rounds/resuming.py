@@ -13,11 +13,12 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.datasets.models import Snapshot
 from app.db import TRAINER_CHANNEL, notify
 from app.people.models import Account
 from app.projects.models import Project
 from app.rounds.configuration import Overrides, setting_problems
-from app.rounds.errors import BadRoundSetting, NotResumable, RoundIsActive
+from app.rounds.errors import BadRoundSetting, NotResumable, RoundIsActive, SnapshotWasRedacted
 from app.rounds.models import Metric, Phase, Round, RoundState, Stage, StageEvent, StageSample, StageState, StageTry
 from app.rounds.needs import check_what_settings_need
 from app.rounds.service import active_round, announce, lock, record
@@ -48,12 +49,13 @@ def resume_round(
 
     overrides: settings other than a stage ran with, of stages that have not succeeded.  begin_anew: recipes whose
     checkpoints are not to be used though their settings allow it.
-    Raises NotResumable, RoundIsActive, BadRoundSetting, MissingData.
+    Raises NotResumable, SnapshotWasRedacted, RoundIsActive, BadRoundSetting, MissingData.
     """
     project = session.get_one(Project, round.project_id, with_for_update={"key_share": True})
     lock(session, round)
     if round.state not in STOPPED:
         raise NotResumable(round.number, round.state)
+    check_labels_are_whole(session, round)
     if (active := active_round(session, project)) is not None:
         raise RoundIsActive(active.number)
     changes = changes_of(round, overrides or {}, begin_anew)
@@ -77,6 +79,13 @@ def resume_round(
     announce(session, round)
     detail = {"overrides": overrides, "begin_anew": list(begin_anew)} if overrides or begin_anew else {}
     record(session, round, account, "round.resume", **detail)
+
+
+def check_labels_are_whole(session: Session, round: Round) -> None:
+    """Raises SnapshotWasRedacted if labels that the round is to learn from were erased since it was started."""
+    snapshot = None if round.snapshot_id is None else session.get_one(Snapshot, round.snapshot_id)
+    if snapshot is not None and snapshot.redaction is not None and open_stages(round):
+        raise SnapshotWasRedacted(snapshot.name)
 
 
 GOES_ON = "Queued again; goes on from its last checkpoint."

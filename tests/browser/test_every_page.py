@@ -58,6 +58,8 @@ NOT_BY_LINKS = {
     "/projects/{slug}/reward-models/evaluations/{evaluation_id}",
     "/projects/{slug}/reward-models/evaluations/{evaluation_id}/disagreements",
     "/projects/{slug}/reward-models/{number}/score/{request_id}",
+    "/projects/{slug}/erase/{labeler_id}",
+    "/erasures/{erasure_id}",
 }
 
 

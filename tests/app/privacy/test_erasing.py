@@ -1,0 +1,410 @@
+"""The erasure of a person: what goes, what stays, what is written down, and that it is all or nothing."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.datasets.models import Redaction, Snapshot, SnapshotRanking
+from app.datasets.snapshots import create_snapshot
+from app.db import SessionFactory, clock
+from app.labeling.models import Completion, Demonstration, Ranking, RankingItem, Retraction
+from app.labeling.task_models import Writing
+from app.people.models import Account, AuditEvent, Labeler, Membership, SignInSession
+from app.policies.models import PolicyVersion, RewardModelVersion
+from app.privacy import erasing
+from app.privacy.findings import doomed_by, findings_on, subject_of_account
+from app.privacy.models import DoomedFolder, Erasure
+from app.privacy.removal import remove_doomed
+from app.projects.models import Project
+from app.prompts.models import Prompt
+from app.rounds.models import Recipe, Round, RoundState, Stage, StageState
+from app.settings import Settings
+from tests.app.conftest import Person
+from tests.app.privacy.conftest import NOTE, Crowd, labeler_in
+
+LENA, LANE = "lena", "Rosemary Lane"
+
+
+def erase(person: Person, whom: Person, extent: str, typed: str | None = None) -> Any:
+    assert whom.account is not None
+    typed = whom.account.email if typed is None else typed
+    return person.post(f"/people/{whom.account.id}/erase", data={"extent": extent, "confirmation": typed})
+
+
+def everything(engine: Engine) -> str:
+    """Every row of every table, as text."""
+    with engine.connect() as connection:
+        tables = connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
+        return "\n".join(
+            f"{table} {row}"
+            for table in sorted(tables)
+            for row in sorted(connection.scalars(text(f'SELECT each::text FROM "{table}" AS each')).all())
+        )
+
+
+def counts(session: Session, *tables: Any) -> list[int]:
+    session.rollback()
+    return [session.scalars(select(func.count()).select_from(table)).one() for table in tables]
+
+
+def with_round(session: Session, crowd: Crowd, state: RoundState = RoundState.SUCCEEDED) -> Round:
+    """A round that learned from the snapshot: a reward model, a policy, and a policy that came from that one."""
+    first = session.scalars(select(PolicyVersion)).one()
+    round = Round(
+        project_id=crowd.lena.project_id,
+        number=1,
+        state=state,
+        seed=1,
+        snapshot_id=crowd.snapshot.id,
+        sft_policy_id=first.id,
+        baseline_id=first.id,
+    )
+    session.add(round)
+    session.flush()
+    stages = [
+        Stage(
+            round_id=round.id,
+            position=position,
+            recipe=recipe,
+            state=StageState.SUCCEEDED,
+            preset="small",
+            configuration={},
+            seed=1,
+            folder=f"projects/everyday/rounds/0001/{recipe.value}",
+            started_at=clock(session),
+        )
+        for position, recipe in enumerate((Recipe.REWARD, Recipe.PPO), start=1)
+    ]
+    session.add_all(stages)
+    session.flush()
+    reward = RewardModelVersion(
+        project_id=round.project_id,
+        number=1,
+        stage_id=stages[0].id,
+        source="x",
+        manifest_sha256="ab",
+        figures={},
+    )
+    session.add(reward)
+    session.flush()
+    stages[1].parents = {"policy_id": first.id, "reward_model_id": reward.id}
+    session.add(
+        PolicyVersion(
+            project_id=round.project_id, number=2, state="candidate", recipe="ppo", source="y", stage_id=stages[1].id
+        )
+    )
+    session.commit()
+    return round
+
+
+def test_only_those_who_manage_the_account_see_what_an_erasure_would_touch(
+    request: pytest.FixtureRequest, labeler: Person, crowd: Crowd
+) -> None:
+    assert labeler.account is not None
+    page = f"/people/{labeler.account.id}/erase"
+    told = {
+        who: request.getfixturevalue(who).get(page).status_code
+        for who in ("site_admin", "admin", "researcher", "labeler", "outsider", "visitor")
+    }
+    assert told == {
+        "site_admin": 200,
+        "admin": 200,
+        "researcher": 403,
+        "labeler": 403,
+        "outsider": 404,
+        "visitor": 303,
+    }
+
+
+def test_the_preview_counts_what_there_is_and_names_snapshots_and_models(
+    admin: Person, labeler: Person, session: Session, crowd: Crowd
+) -> None:
+    with_round(session, crowd)
+    subject = subject_of_account(session, session.get_one(Account, labeler.account.id))  # type: ignore[union-attr]
+    found = findings_on(session, subject, doomed_by(session, subject.labeler_ids))
+    assert (found.num_rankings, found.num_notes, found.num_demonstrations, found.num_prompts) == (1, 1, 1, 1)
+    assert (found.num_others_rankings, found.num_others_demonstrations) == (1, 0)
+    [snapshot] = found.snapshots
+    assert (snapshot.name, snapshot.num_rankings, snapshot.num_demonstrations) == ("paper", 2, 1)
+    assert [(model.kind, model.number, model.is_direct) for model in found.models] == [
+        ("policy version", 2, False),
+        ("reward model", 1, True),
+    ]
+    assert found.folders == [f"projects/everyday/rounds/0001/{recipe}/data" for recipe in ("ppo", "reward")]
+    page = admin.get(f"/people/{labeler.account.id}/erase").text  # type: ignore[union-attr]
+    assert crowd.snapshot.sha256 in page
+    assert "weights are not untrained" in page
+    assert counts(session, Erasure, Redaction) == [0, 0]
+
+
+@pytest.mark.parametrize("typed", ["", "lena", "LENA.LABELER@EXAMPLE.ORG"])
+def test_without_the_address_typed_out_nothing_is_erased(
+    admin: Person, labeler: Person, session: Session, engine: Engine, crowd: Crowd, typed: str
+) -> None:
+    before = everything(engine)
+    refused = erase(admin, labeler, "labels", typed)
+    assert (refused.status_code, "Nothing was erased" in refused.text) == (422, True)
+    assert everything(engine) == before
+
+
+def test_unlinking_leaves_labels_and_snapshots_and_nothing_that_says_whose_they_are(
+    admin: Person, labeler: Person, session: Session, engine: Engine, crowd: Crowd, elsewhere: Project
+) -> None:
+    labeler_in(session, labeler, elsewhere)
+    session.commit()
+    assert LENA in everything(engine).lower()
+    done = erase(admin, labeler, "link")
+    assert done.status_code == 403  # she is in a project that this admin does not run
+    session.execute(update(Membership).where(Membership.project_id == elsewhere.id).values(project_id=elsewhere.id))
+    session.query(Membership).filter_by(project_id=elsewhere.id).delete()
+    session.commit()
+    done = erase(admin, labeler, "link")
+    assert done.status_code == 303, done.text
+    left = everything(engine)
+    assert LENA not in left.lower()
+    assert NOTE not in left
+    assert LANE in left  # what she wrote stays
+    session.expire_all()
+    assert session.get_one(Labeler, crowd.lena.id).pseudonym == crowd.lena.pseudonym
+    assert counts(session, Ranking, Demonstration, Redaction) == [3, 1, 0]
+    assert not session.scalars(select(Labeler).where(Labeler.account_id == labeler.account.id)).all()  # type: ignore[union-attr]
+    assert labeler.get("/").status_code == 303  # signed out
+    assert admin.get(done.headers["location"]).status_code == 200
+
+
+def test_erasing_the_labels_leaves_a_snapshot_without_them_and_its_old_hash_on_record(
+    admin: Person, labeler: Person, session: Session, engine: Engine, crowd: Crowd
+) -> None:
+    old = crowd.snapshot.sha256
+    done = erase(admin, labeler, "labels")
+    assert done.status_code == 303, done.text
+    left = everything(engine)
+    assert LENA not in left.lower()
+    assert LANE not in left
+    session.expire_all()
+    assert counts(session, Ranking, Demonstration, Writing) == [2, 0, 0]
+    assert session.get_one(Ranking, crowd.his.id).retracted_at is None
+    assert session.get_one(Ranking, crowd.his_of_hers.id).retracted_at is not None  # its text is no more
+    redaction = session.scalars(select(Redaction)).one()
+    assert (redaction.snapshot_id, session.get_one(Snapshot, crowd.snapshot.id).sha256) == (crowd.snapshot.id, old)
+    successor = session.get_one(Snapshot, redaction.successor_id)
+    assert (successor.name, successor.num_rankings, successor.num_demonstrations) == ("paper (redacted)", 1, 0)
+    page = admin.get(done.headers["location"]).text
+    assert old in page
+    assert successor.sha256 in page
+
+
+def test_the_successor_is_a_snapshot_like_any_other_and_the_old_one_gives_no_file(
+    admin: Person, labeler: Person, session: Session, crowd: Crowd
+) -> None:
+    root = "/api/v1/projects/everyday/snapshots"
+    before = admin.get(f"{root}/{crowd.snapshot.id}/export").content.splitlines(keepends=True)
+    erase(admin, labeler, "labels")
+    refused = admin.get(f"{root}/{crowd.snapshot.id}/export")
+    assert (refused.status_code, refused.json()["code"]) == (410, "snapshot_redacted")
+    successor = session.get_one(Snapshot, refused.json()["successor_id"])
+    after = admin.get(f"{root}/{successor.id}/export").content
+    assert hashlib.sha256(after).hexdigest() == successor.sha256
+    assert after == b"".join(line for line in before if json.loads(line)["ranking_id"] == str(crowd.his.id))
+    assert "gone for good" in admin.get(f"/projects/everyday/datasets/snapshots/{crowd.snapshot.id}").text
+
+
+def test_a_second_erasure_touches_the_successor_and_leaves_nothing_where_nothing_is_left(
+    admin: Person, labeler: Person, other_labeler: Person, session: Session, crowd: Crowd
+) -> None:
+    erase(admin, labeler, "labels")
+    done = erase(admin, other_labeler, "labels")
+    assert done.status_code == 303, done.text
+    session.expire_all()
+    first, second = session.scalars(select(Redaction).order_by(Redaction.snapshot_id)).all()
+    assert (first.snapshot_id, second.snapshot_id) == (crowd.snapshot.id, first.successor_id)
+    assert second.successor_id is None
+    assert counts(session, SnapshotRanking, Ranking, RankingItem) == [0, 0, 0]
+    assert admin.get(done.headers["location"]).status_code == 200
+
+
+def test_the_audit_log_names_the_snapshots_and_not_the_person(
+    admin: Person, labeler: Person, session: Session, crowd: Crowd
+) -> None:
+    erase(admin, labeler, "labels")
+    event = session.scalars(select(AuditEvent).where(AuditEvent.action == "person.erase")).one()
+    assert event.account_id == admin.account.id  # type: ignore[union-attr]
+    assert event.detail["snapshots"] == [{"id": crowd.snapshot.id, "sha256": crowd.snapshot.sha256}]
+    told = json.dumps([event.subject, event.detail]).lower()
+    assert LENA not in told
+    assert crowd.lena.pseudonym not in told
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM ranking",
+        "UPDATE ranking SET note = NULL",
+        "DELETE FROM ranking_item",
+        "DELETE FROM ranking_digest",
+        "DELETE FROM snapshot_ranking",
+        "DELETE FROM snapshot_demonstration",
+        "UPDATE audit_event SET detail = '{}'",
+        "DELETE FROM erasure",
+    ],
+)
+def test_what_is_append_only_stays_so_after_an_erasure_and_for_all_others_during_one(
+    admin: Person, labeler: Person, session: Session, crowd: Crowd, statement: str
+) -> None:
+    session.execute(
+        text("INSERT INTO ranking_digest (ranking_id, ranks, num_characters) SELECT id, '1', 1 FROM ranking")
+    )
+    session.commit()
+    erase(admin, labeler, "link")
+    with pytest.raises(IntegrityError, match="append-only"):
+        session.execute(text(statement))
+    session.rollback()
+    # Within an erasure of Lena, Otto's rows are what they are for everybody.
+    session.execute(
+        text(
+            "INSERT INTO erasure (extent, at, transaction_id, report)"
+            " VALUES ('labels', now(), pg_current_xact_id()::text, '{}')"
+        )
+    )
+    session.execute(
+        text("INSERT INTO erased_labeler SELECT :labeler, max(id) FROM erasure"), {"labeler": crowd.lena.id}
+    )
+    with pytest.raises(IntegrityError, match="append-only"):
+        session.execute(text(statement))
+    session.rollback()
+
+
+def test_an_erasure_that_dies_on_its_way_leaves_everything_as_it_was(
+    admin: Person, labeler: Person, engine: Engine, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(erasing, "_erase_texts", die)  # near its end: snapshots are redacted, the account is closed
+    before = everything(engine)
+    with pytest.raises(MemoryError):
+        erase(admin, labeler, "labels")
+    assert everything(engine) == before
+
+
+def test_nobody_freezes_while_a_person_is_erased(
+    admin: Person, labeler: Person, session: Session, project: Project, crowd: Crowd
+) -> None:
+    """Whoever freezes waits, and then finds the labels gone."""
+
+    def freeze() -> int:
+        with SessionFactory.begin() as another:
+            again = another.get_one(Project, project.id)
+            return create_snapshot(another, again, name="later", account=None, now=clock(another)).num_rankings
+
+    account = session.get_one(Account, labeler.account.id)  # type: ignore[union-attr]
+    by = session.get_one(Account, admin.account.id)  # type: ignore[union-attr]
+    subject = subject_of_account(session, account)
+    with ThreadPoolExecutor(1) as threads:
+        erasing.erase(
+            session,
+            subject,
+            erasing.Extent.LABELS,
+            confirmation=account.email,
+            by=by,
+            now=clock(session),
+        )
+        freezing = threads.submit(freeze)
+        with pytest.raises(TimeoutError):
+            freezing.result(timeout=0.5)
+        session.commit()
+        assert freezing.result(timeout=30) == 1  # Otto's
+
+
+def test_labels_are_not_erased_under_a_round_that_learns_from_them(
+    admin: Person, labeler: Person, session: Session, engine: Engine, crowd: Crowd
+) -> None:
+    with_round(session, crowd, RoundState.RUNNING)
+    before = everything(engine)
+    refused = erase(admin, labeler, "labels")
+    assert (refused.status_code, "round 1 of Everyday requests is under way" in refused.text) == (422, True)
+    assert everything(engine) == before
+    assert erase(admin, labeler, "link").status_code == 303
+
+
+def test_copies_go_after_the_commit_and_what_cannot_go_is_tried_again(
+    admin: Person,
+    labeler: Person,
+    session: Session,
+    settings: Settings,
+    crowd: Crowd,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_round(session, crowd)
+    folder = settings.artifacts / "projects/everyday/rounds/0001/reward"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "rankings.parquet").write_text(LANE)
+    (folder / "result").mkdir()
+
+    def away(path: Path) -> None:
+        raise PermissionError(13, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("app.privacy.removal.shutil.rmtree", away)
+        done = erase(admin, labeler, "labels")
+    page = admin.get(done.headers["location"]).text
+    assert "not yet" in page
+    assert "Read-only file system" in page
+    with SessionFactory.begin() as another:
+        assert remove_doomed(another, settings) == 1
+        assert remove_doomed(another, settings) == 0
+    assert [path.name for path in folder.iterdir()] == ["result"]
+    assert "not yet" not in admin.get(done.headers["location"]).text
+    assert counts(session, DoomedFolder) == [2]
+
+
+def test_the_last_admin_is_not_erased(admin: Person, site_admin: Person, engine: Engine, crowd: Crowd) -> None:
+    before = everything(engine)
+    refused = erase(site_admin, admin, "link")
+    assert (refused.status_code, "make someone else an admin first" in refused.text) == (422, True)
+    assert everything(engine) == before
+
+
+def test_an_annotator_of_a_file_is_erased_by_an_admin_of_the_project(
+    admin: Person, researcher: Person, session: Session, project: Project, crowd: Crowd
+) -> None:
+    session.add(Labeler(project_id=project.id, external_id="worker A17", pseudonym="labeler-00c0ffee"))
+    session.flush()
+    labeler = session.scalars(select(Labeler).where(Labeler.external_id == "worker A17")).one()
+    session.commit()
+    page = f"/projects/everyday/erase/{labeler.id}"
+    assert researcher.get(page).status_code == 403
+    assert "labeler-00c0ffee" in admin.get(page).text
+    typed = {"extent": "labels", "confirmation": "labeler-00c0ffee"}
+    assert admin.post(page, data=typed).status_code == 303
+    session.expire_all()
+    assert session.get_one(Labeler, labeler.id).external_id is None
+    with_account = admin.get(f"/projects/everyday/erase/{crowd.lena.id}")
+    assert (with_account.status_code, with_account.headers["location"]) == (
+        303,
+        f"/people/{crowd.lena.account_id}/erase",
+    )
+
+
+def test_who_is_erased_is_gone_from_every_page_and_cannot_be_erased_twice(
+    admin: Person, site_admin: Person, labeler: Person, session: Session, crowd: Crowd
+) -> None:
+    assert labeler.account is not None
+    session.add(SignInSession(token_hash=b"x", account_id=labeler.account.id, expires_at=clock(session)))
+    session.commit()
+    erase(site_admin, labeler, "labels")
+    for page in ("/projects/everyday/people", "/people", "/audit", f"/people/{labeler.account.id}"):
+        assert LENA not in site_admin.get(page).text.lower()
+    assert erase(site_admin, labeler, "labels", "anything").status_code == 409
+    site_admin.post(f"/people/{labeler.account.id}/reopen")
+    session.expire_all()
+    assert session.get_one(Account, labeler.account.id).disabled_at is not None  # nor let in again
+    assert counts(session, Completion, Retraction)[1] == 1
+    assert not session.scalars(select(Prompt).where(Prompt.id == crowd.prompt.id, Prompt.set_aside_at.is_(None))).all()
