@@ -222,10 +222,11 @@ def look_at(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: 
 
 @torch.no_grad()
 def judge(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: RewardConfig) -> list[Judged]:
-    """What the members' mean score makes of each ranking."""
-    batches = batches_of_slates(slates, config)
+    """What the members' mean score makes of each ranking, in the order of the slates and of their rankings."""
+    batches = batches_of_slates(slates, config)  # slates of one prompt together: in another order
     judged = team.each(batches, lambda batch: judged_slates(mean_scores_of(models, batch), batch))
-    return list(chain.from_iterable(judged))
+    place = {slate.key: place for place, slate in enumerate(slates)}
+    return sorted(chain.from_iterable(judged), key=lambda each: place[each.slate])
 
 
 def rankings_with(judged: Sequence[Judged], slates: Sequence[Slate]) -> list[tuple[RankingRow, Sequence[float]]]:

@@ -17,7 +17,7 @@ from trainer.recipes.program import Interrupt, Interrupted, run_recipe
 from trainer.reward_store import load_scorer
 from trainer.round_folder import JsonLines, RankingRow, RoundFolder, Stage, write_table
 from trainer.score_table import SCORE_COLUMNS, SCORES_FILE, score_rows
-from trainer.scoring import micro_batches
+from trainer.scoring import micro_batches, slate_tokens
 from trainer.settings import ScoreConfig
 from trainer.shared_prompt import context_tokens
 
@@ -89,7 +89,7 @@ def score_the_rest(
     num_scored = len(scored.read())
     metrics.record(num_scored, num_scored=num_scored, num_slates=len(slates))
     rest = slates[num_scored:]
-    for batch in micro_batches([slate.num_tokens for slate in rest], config.micro_batch_tokens):
+    for batch in micro_batches([slate_tokens(slate.prompt_ids, slate.completion_ids) for slate in rest], config.micro_batch_tokens):
         if interrupt.requested:
             raise Interrupted
         own = [rest[i] for i in batch]

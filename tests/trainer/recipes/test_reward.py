@@ -481,10 +481,18 @@ def test_the_scores_of_what_it_is_judged_by_are_kept_each_beside_its_ranking(rew
     folder = reward_folder(24, num_epochs=1)
     rows = folder.read_rankings()
     held_out = dataclasses.replace(rows[1], ranking_id="held out", labeler="nobody learned from", held_out_labeler=True)
-    folder.write_rankings([*rows, held_out])
+    judged = [row for row in rows if row.split == "validation"]
+    again = dataclasses.replace(  # another slate of the first one's prompt, with others between: they are read together
+        judged[0],
+        ranking_id="again",
+        completion_ids=judged[0].completion_ids[::-1],
+        completion_texts=judged[0].completion_texts[::-1],
+        ranks=judged[0].ranks[::-1],
+    )
+    folder.write_rankings([*rows, again, held_out])
     run(folder)
     kept = {row["ranking_id"]: row for row in read_table(folder.result / "scores.parquet")}
-    expected = [row for row in rows if row.split == "validation"] + [held_out]
+    expected = [*judged, again, held_out]
     assert kept.keys() == {row.ranking_id for row in expected}
     plain = AutoModelForSequenceClassification.from_pretrained(folder.result).eval()
     for row in expected:
