@@ -219,15 +219,6 @@ class NothingToReproduce(RoundError):
         super().__init__(f"No round made {name}: it was imported, so there is nothing to train again; choose another.")
 
 
-class RewardModelNotFound(RoundError):
-    """The project has no reward model of this number."""
-
-    code = "reward_model_not_found"
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"This project has no reward model {number}; the pages of its rounds name those there are.")
-
-
 class SnapshotWasRedacted(RoundError):
     """Labels that the stage learned from were erased with their person."""
 

@@ -15,7 +15,8 @@ from app.datasets.models import Snapshot
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.policies.service import get_version, policy_files, reward_model_files
 from app.projects.models import Project
-from app.rounds.errors import NothingToReproduce, RewardModelNotFound, SnapshotWasRedacted
+from app.reward_models.errors import RewardModelNotFound
+from app.rounds.errors import NothingToReproduce, SnapshotWasRedacted
 from app.rounds.inputs import StageInputs
 from app.rounds.models import Recipe, Stage
 from app.settings import Settings

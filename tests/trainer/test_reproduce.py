@@ -19,7 +19,8 @@ from app.people.models import Labeler
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Split
-from app.rounds.errors import NothingToReproduce, RewardModelNotFound
+from app.reward_models.errors import RewardModelNotFound
+from app.rounds.errors import NothingToReproduce
 from app.rounds.models import Recipe, Stage
 from app.rounds.reruns import Original, find_original
 from app.settings import Settings

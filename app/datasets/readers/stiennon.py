@@ -4,17 +4,22 @@ A worker's judgement of two summaries is one record; several workers' judgements
 slate. The prompt is what the paper's policies were given.
 """
 
-from typing import Any
-
 from app.datasets.errors import BadRecord
 from app.datasets.files import Record
-from app.datasets.readers.fields import PROMPT_FIELDS, checked, list_of_objects, optional_text, prompt_of, said, text_of
+from app.datasets.readers.fields import (
+    PROMPT_FIELDS,
+    checked,
+    choice,
+    list_of_objects,
+    optional_text,
+    prompt_of,
+    said,
+    text_of,
+)
 from app.datasets.readers.given import Given, GivenCompletion, GivenRanking, GivenSlate
 from app.labeling.models import Strength
 from app.prompts.messages import Messages, user_message
 
-# Points from the middle of the scale, on the side of the choice.
-STRENGTHS = {4: Strength.SIGNIFICANTLY, 3: Strength.BETTER, 2: Strength.SLIGHTLY, 1: Strength.NEGLIGIBLY}
 RANKS = {0: [1, 2], 1: [2, 1], None: [1, 1]}
 
 
@@ -25,19 +30,18 @@ def read_stiennon(record: Record) -> Given:
     """
     summaries = list_of_objects(record, "summaries", at_least=2, at_most=2)
     texts = [text_of(summary, "text", f"summary {place}") for place, summary in enumerate(summaries)]
-    choice = record.get("choice")
-    if isinstance(choice, bool) or not isinstance(choice, int | None) or choice not in RANKS:
-        raise BadRecord(f"choice is {choice!r}, which is neither 0 nor 1")
+    chosen = record.get("choice")
+    if isinstance(chosen, bool) or not isinstance(chosen, int | None) or chosen not in RANKS:
+        raise BadRecord(f"choice is {chosen!r}, which is neither 0 nor 1")
     if texts[0] == texts[1]:
         return Given([], ["same_text"])
     extra = record["extra"] if isinstance(record.get("extra"), dict) else {}
-    original_id = optional_text(extra, "ranking_id")  # ours says more than theirs
-    strength = None if original_id is None else strength_of(extra.get("confidence"), choice)
+    strength = choice(extra, "strength", tuple(Strength))
     ranking = GivenRanking(
-        RANKS[None if extra.get("tie") is True else choice],
+        RANKS[None if extra.get("tie") is True else chosen],
         labeler=optional_text(record, "worker"),
-        original_id=original_id,
-        strength=strength,
+        original_id=optional_text(extra, "ranking_id"),
+        strength=None if strength is None else Strength(strength),
         notes=[optional_text(summary, "note") for summary in summaries],
     )
     completions = [
@@ -45,15 +49,7 @@ def read_stiennon(record: Record) -> Given:
         for text, summary in zip(texts, summaries, strict=True)
     ]
     slate = GivenSlate(post_of(record), completions, [ranking])
-    is_lost = extra.get("confidence") is not None and strength is None
-    return Given([slate], ["confidence_not_kept"] if is_lost else [])
-
-
-def strength_of(confidence: Any, choice: int | None) -> Strength | None:
-    """The strength that our export wrote as one of nine points: 1 is surely the first summary, 9 surely the second."""
-    if type(confidence) is not int or choice is None:
-        return None
-    return STRENGTHS.get(confidence - 5 if choice else 5 - confidence)
+    return Given([slate], ["confidence_not_kept"] if extra.get("confidence") is not None else [])
 
 
 def post_of(record: Record) -> Messages:

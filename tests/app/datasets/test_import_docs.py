@@ -65,7 +65,7 @@ def spoiled(value: Any, wrong: Any) -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "record"), [example[:2] for example in EXAMPLES], ids=[name for name, *_ in EXAMPLES])
 def test_a_record_that_is_spoiled_anywhere_is_read_or_refused_and_breaks_nothing(name: str, record: str) -> None:
     full = json.loads(record) | {"ranking_id": "r", "order_shown": [0, 1], "is_pick": False, "margin": 0, "labels": []}
-    full["extra"] = {"ranking_id": "r", "tie": False, "confidence": 1}
+    full["extra"] = {"ranking_id": "r", "tie": False, "confidence": 1, "strength": "better"}
     for wrong in WRONG:
         for other in spoiled(full, wrong):
             if isinstance(other, dict):  # the files' readers give nothing else

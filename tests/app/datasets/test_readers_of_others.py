@@ -64,18 +64,13 @@ def test_an_article_is_a_prompt_too_and_no_choice_is_a_tie() -> None:
     assert texts(given) == [("Article:\n\nAn oak fell.\n\nTL;DR:", ["Oak fell.", "Trees."], [1, 1], "w1")]
 
 
-@pytest.mark.parametrize(
-    ("choice", "confidence", "strength"),
-    [(0, 1, "significantly"), (1, 9, "significantly"), (1, 6, "negligibly"), (0, 8, None), (1, 5, None)],
-)
-def test_our_own_comparisons_of_summaries_state_their_strength(
-    choice: int, confidence: int, strength: str | None
-) -> None:
-    given = read(summaries(choice, extra={"confidence": confidence, "ranking_id": "r1", "tie": False}))
+@pytest.mark.parametrize("strength", ["significantly", None])
+def test_our_own_comparisons_of_summaries_state_their_strength(strength: str | None) -> None:
+    extra = {"confidence": None, "strength": strength, "ranking_id": "r1", "tie": False}
+    given = read(summaries(1, extra=extra))
     (ranking,) = given.slates[0].rankings
-    assert (ranking.strength, ranking.original_id) == (strength, "r1")
-    assert given.remarks == ([] if strength else ["confidence_not_kept"])
-    tie = read(summaries(choice, extra={"confidence": None, "ranking_id": "r1", "tie": True}))
+    assert (ranking.strength, ranking.original_id, given.remarks) == (strength, "r1", [])
+    tie = read(summaries(1, extra=extra | {"strength": None, "tie": True}))
     assert tie.slates[0].rankings[0].ranks == [1, 1]
 
 
