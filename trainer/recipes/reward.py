@@ -5,7 +5,7 @@ average for demonstrations. InstructGPT, arXiv:2203.02155, 3.5 and appendix C.2.
 several adapters on one trunk, each with a head, a start and an order of the rankings of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -225,7 +225,7 @@ def judge(models: Sequence[PreTrainedModel], slates: Sequence[Slate], config: Re
     """What the members' mean score makes of each ranking, in the order of the slates and of their rankings."""
     batches = batches_of_slates(slates, config)  # slates of one prompt together: in another order
     judged = team.each(batches, lambda batch: judged_slates(mean_scores_of(models, batch), batch))
-    place = {slate.key: place for place, slate in enumerate(slates)}
+    place: dict[Hashable, int] = {slate.key: place for place, slate in enumerate(slates)}
     return sorted(chain.from_iterable(judged), key=lambda each: place[each.slate])
 
 

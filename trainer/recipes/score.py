@@ -89,7 +89,9 @@ def score_the_rest(
     num_scored = len(scored.read())
     metrics.record(num_scored, num_scored=num_scored, num_slates=len(slates))
     rest = slates[num_scored:]
-    for batch in micro_batches([slate_tokens(slate.prompt_ids, slate.completion_ids) for slate in rest], config.micro_batch_tokens):
+    for batch in micro_batches(
+        [slate_tokens(slate.prompt_ids, slate.completion_ids) for slate in rest], config.micro_batch_tokens
+    ):
         if interrupt.requested:
             raise Interrupted
         own = [rest[i] for i in batch]

@@ -208,7 +208,9 @@ def test_the_page_leads_to_older_slates_and_keeps_its_filter(
     assert '<option value="ready" selected>' in second
 
 
-@pytest.mark.parametrize("query", ["state=gone", "kind=soup", "version=x", "before=x", "before=7d9c0a53-0b1e-4c55-9a44-2f1f6f3f0c11"])
+@pytest.mark.parametrize(
+    "query", ["state=gone", "kind=soup", "version=x", "before=x", "before=7d9c0a53-0b1e-4c55-9a44-2f1f6f3f0c11"]
+)
 def test_an_old_or_wrong_address_is_no_error(researcher: Person, query: str) -> None:
     assert researcher.get(f"{ROOT}/slates?{query}").status_code == 200
     assert researcher.get(f"{API}?{query}").status_code == 200
