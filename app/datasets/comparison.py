@@ -155,8 +155,8 @@ def examples(session: Session, found: SnapshotComparison, difference: Difference
     positions = found.numbers.first[difference]
     if not positions:
         return []
-    query = rows_query(holder.id).where(SnapshotRanking.position.in_(positions))
-    return [ranking_row(record) for record in session.execute(query)]
+    query = rows_query().where(SnapshotRanking.position.in_(positions))
+    return [ranking_row(record) for record in session.execute(query, {"snapshot_id": holder.id})]
 
 
 def differing_csv(one_id: int, other_id: int, difference: Difference) -> Iterator[bytes]:
