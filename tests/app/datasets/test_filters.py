@@ -173,6 +173,11 @@ def test_a_filter_is_told_in_plain_words() -> None:
     assert in_words(filter_of()) == "every label that fits a reward model"
 
 
+def test_a_filter_that_was_frozen_with_no_kinds_is_told_all_the_same() -> None:
+    """Snapshots keep their filters, also those that would be refused today."""
+    assert in_words(SnapshotFilter(contents=(), kinds=(), splits=())) == "no slates, no split"
+
+
 def test_every_field_of_the_filter_has_words_and_a_place_in_the_address() -> None:
     """A field that somebody adds cannot be chosen without being told, or be left out of the page's address."""
     values: dict[str, Any] = {
