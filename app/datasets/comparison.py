@@ -184,6 +184,7 @@ def differing_csv(one_id: int, other_id: int, difference: Difference) -> Iterato
     ) TO STDOUT (FORMAT csv, HEADER)
     """  # noqa: S608 - constants of ours; what people choose is a parameter
     with SessionFactory() as session:
+        session.execute(text("SET TRANSACTION READ ONLY"))
         connection: Any = session.connection().connection.driver_connection
         with connection.cursor() as cursor, cursor.copy(statement, {"one": one_id, "other": other_id}) as copy:
             for block in copy:

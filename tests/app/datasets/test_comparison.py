@@ -5,10 +5,12 @@ import io
 from typing import Any
 
 import pytest
+from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets.comparison import compare
+from app.datasets import comparison
+from app.datasets.comparison import Difference, compare, differing_csv
 from app.datasets.filters import SnapshotFilter
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
@@ -84,6 +86,14 @@ def test_a_comparison_is_counted_again_after_an_erasure(
             session.expire_all()
         counted.append(compare(session, one, other).numbers.added)
     assert counted == [4, 3, 2]
+
+
+def test_what_is_downloaded_is_read_in_a_session_that_cannot_write(
+    session: Session, two: tuple[Snapshot, Snapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(comparison.WHERE, Difference.ADDED, "nextval('snapshot_id_seq') IS NULL")
+    with pytest.raises(ReadOnlySqlTransaction):
+        list(differing_csv(two[0].id, two[1].id, Difference.ADDED))
 
 
 def test_the_page_shows_examples_of_each_side_and_what_was_chosen(
