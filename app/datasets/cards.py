@@ -24,7 +24,7 @@ GROUP_WORDS = {
     "admitted": "admitted by an admin",
     "warned": "warned at the freeze",
     "paused": "paused at the freeze",
-    "held_out": "of the tenth that no reward model is fitted to",
+    "held_out": "whom a reward model fitted to these rankings leaves out",
 }
 
 CARD = """\

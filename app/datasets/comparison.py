@@ -1,6 +1,6 @@
 """Two snapshots side by side: what came, what went, and what both hold but derived otherwise.
 
-Snapshots never change, so neither does a comparison of two: a process keeps those it made.
+Snapshots change by the erasure of a person alone, so a process keeps the comparisons of those that lost nothing.
 """
 
 from collections import OrderedDict
@@ -113,15 +113,28 @@ def compare(session: Session, one: Snapshot, other: Snapshot) -> SnapshotCompari
 
 
 def numbers_of(session: Session, one: Snapshot, other: Snapshot) -> Numbers:
-    """Counted in one pass over both, the first time that somebody asks."""
+    """Counted in one pass over both, the first time that somebody asks; of a redacted one every time.
+
+    A redacted snapshot loses rows with each further erasure, and keeps its hash.
+    """
+    if one.redaction is not None or other.redaction is not None:
+        return count(session, one, other)
     key = tuple(fact for each in (one, other) for fact in (each.id, each.sha256, each.sft_sha256))
-    if key in _kept:
-        return _kept[key]
+    if (known := _kept.get(key)) is not None:
+        return known
+    counted = _kept[key] = count(session, one, other)
+    while len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return counted
+
+
+def count(session: Session, one: Snapshot, other: Snapshot) -> Numbers:
+    """What both hold by now."""
     given = {"one": one.id, "other": other.id}
     session.execute(text("SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"))
     row = session.execute(text(COUNT), given).one()
     written = session.execute(text(COUNT_DEMONSTRATIONS), given).one()
-    _kept[key] = Numbers(
+    return Numbers(
         added=row.added,
         removed=row.removed,
         common=row.common,
@@ -133,9 +146,6 @@ def numbers_of(session: Session, one: Snapshot, other: Snapshot) -> Numbers:
         },
         demonstrations=(written.added, written.removed, written.common),
     )
-    while len(_kept) > KEPT:
-        _kept.popitem(last=False)
-    return _kept[key]
 
 
 def forget() -> None:
@@ -155,8 +165,8 @@ def examples(session: Session, found: SnapshotComparison, difference: Difference
     positions = found.numbers.first[difference]
     if not positions:
         return []
-    query = rows_query(holder.id).where(SnapshotRanking.position.in_(positions))
-    return [ranking_row(record) for record in session.execute(query)]
+    query = rows_query().where(SnapshotRanking.position.in_(positions))
+    return [ranking_row(record) for record in session.execute(query, {"snapshot_id": holder.id})]
 
 
 def differing_csv(one_id: int, other_id: int, difference: Difference) -> Iterator[bytes]:
@@ -174,6 +184,7 @@ def differing_csv(one_id: int, other_id: int, difference: Difference) -> Iterato
     ) TO STDOUT (FORMAT csv, HEADER)
     """  # noqa: S608 - constants of ours; what people choose is a parameter
     with SessionFactory() as session:
+        session.execute(text("SET TRANSACTION READ ONLY"))
         connection: Any = session.connection().connection.driver_connection
         with connection.cursor() as cursor, cursor.copy(statement, {"one": one_id, "other": other_id}) as copy:
             for block in copy:

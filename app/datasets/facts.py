@@ -1,9 +1,9 @@
 """What each ranking that counts is chosen by, in one narrow row: a million are counted without reading the rankings.
 
 Triggers of the database write the rows, in the transaction that changes what they are made from: a ranking that is
-submitted, imported or taken back, a slate that is decided. So they are true whoever writes, and no service can forget
-them. They stand beside the ranking and not on it: rankings are append-only and wide, and a slate's agreement changes
-with each ranking of it.
+submitted, imported, taken back or erased, a slate that is decided. So they are true whoever writes, and no service can
+forget them. They stand beside the ranking and not on it: rankings are append-only and wide, and a slate's agreement
+changes with each ranking of it.
 """
 
 from datetime import datetime

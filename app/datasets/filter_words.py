@@ -90,9 +90,11 @@ def _judgements(filter: SnapshotFilter) -> Iterator[Choice]:
 
 
 def listed(values: Sequence[object]) -> str:
-    """`train`, `train or test`, `a, b or c`, with words apart."""
+    """`train`, `train or test`, `a, b or c`, with words apart; `no` of nothing, as in `no slates`."""
     words = [str(value).replace("_", " ") for value in values]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    if len(words) < 2:
+        return words[0] if words else "no"
+    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def range_in_words(name: str, low: float | None, high: float | None) -> str:

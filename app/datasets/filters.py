@@ -43,7 +43,7 @@ class Origin(StrEnum):
 class SnapshotFilter(BaseModel):
     """Which labels a snapshot takes. Without any choice: rankings that count and fit the reward model, and what
     people wrote. Splits, kinds of prompts, people, origins and dates choose among both, all else among rankings alone.
-    An empty tuple and None choose nothing.
+    An empty tuple and None choose nothing; but contents, kinds and splits name at least one (check_filter).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,12 +92,18 @@ def filter_of(**given: Any) -> SnapshotFilter:
         raise BadFilter(f"{problem['loc'][0]} cannot be {problem['input']!r}: {problem['msg']}.") from error
     except ValueError as error:
         raise BadFilter(f"A date is not an ISO date: {error}.") from error
-    check_ranges(filter)
+    check_filter(filter)
     return filter
 
 
-def check_ranges(filter: SnapshotFilter) -> None:
-    """Raises BadFilter where a range ends before it begins."""
+def check_filter(filter: SnapshotFilter) -> None:
+    """Raises BadFilter where a range ends before it begins, or nothing is named of what there must be one of.
+
+    Not when a filter is read: snapshots keep theirs, whatever is refused by now.
+    """
+    for name in ("contents", "kinds", "splits"):
+        if not getattr(filter, name):
+            raise BadFilter(f"{name} is empty, which leaves nothing: name at least one, or leave the field out.")
     if filter.since and filter.until and filter.since >= filter.until:
         raise BadFilter(f"The dates leave nothing: {filter.since:%Y-%m-%d %H:%M} is not before the end.")
     for name, low, high in (

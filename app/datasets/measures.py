@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.datasets.biases import Biases
-from app.datasets.labeler_groups import groups_of
+from app.datasets.labeler_groups import LabelerGroup, groups_of, held_out_among
 from app.datasets.models import SnapshotRanking
 from app.labeling.models import Ranking
 from app.projects.models import Guidelines, Project
@@ -139,14 +139,17 @@ def hours(session: Session, snapshot_id: int) -> dict[str, Any]:
 
 
 def labelers_by_group(session: Session, project: Project, snapshot_id: int) -> dict[str, int]:
-    """Group -> how many of the snapshot's labelers are in it; groups of nobody are left out."""
-    ranked = set(
-        session.scalars(
-            select(Ranking.labeler_id)
-            .join(SnapshotRanking, SnapshotRanking.ranking_id == Ranking.id)
-            .where(SnapshotRanking.snapshot_id == snapshot_id)
-            .distinct()
-        )
+    """Group -> how many of the snapshot's labelers are in it; groups of nobody are left out.
+
+    Held out are those whom a reward model fitted to this snapshot leaves out, however many people the project has.
+    """
+    ranked = (
+        select(Ranking.labeler_id, SnapshotRanking.pseudonym)
+        .join(SnapshotRanking, SnapshotRanking.ranking_id == Ranking.id)
+        .where(SnapshotRanking.snapshot_id == snapshot_id)
+        .distinct()
     )
-    of_group = {group.value: len(ids & ranked) for group, ids in groups_of(session, project).items()}
+    frozen: dict[int, str] = dict(session.execute(ranked).all())
+    of_group = {group.value: len(ids & frozen.keys()) for group, ids in groups_of(session, project).items()}
+    of_group[LabelerGroup.HELD_OUT.value] = len(held_out_among(set(frozen.values())))
     return {group: num for group, num in of_group.items() if num}

@@ -19,7 +19,7 @@ from sqlalchemy import CTE, ColumnElement, Label, func, select, true
 from sqlalchemy.orm import Session, selectinload
 
 from app.datasets.facts import SAMPLE, RankingFacts
-from app.datasets.filters import Content, SnapshotFilter, check_ranges, chosen_facts, selected_demonstrations
+from app.datasets.filters import Content, SnapshotFilter, check_filter, chosen_facts, selected_demonstrations
 from app.labeling.models import Demonstration, Ranking, Slate
 from app.people.models import Labeler
 from app.projects.models import Project
@@ -58,7 +58,7 @@ class Preview:
 
 def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_examples: int = 3) -> Preview:
     """Count what the filter selects. Raises BadFilter."""
-    check_ranges(filter)
+    check_filter(filter)
     written = _num_demonstrations(session, project, filter)
     if Content.RANKINGS not in filter.contents:
         return Preview(num_demonstrations=written)

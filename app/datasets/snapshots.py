@@ -24,7 +24,7 @@ from app.datasets.filters import (
     EVERYTHING_THAT_FITS,
     Content,
     SnapshotFilter,
-    check_ranges,
+    check_filter,
     selected,
     selected_demonstrations,
 )
@@ -190,7 +190,7 @@ def seal_snapshot(
 def check_choice(session: Session, project: Project, name: str, filter: SnapshotFilter) -> None:
     if not name:
         raise BadFilter("A snapshot needs a name; papers will cite it.")
-    check_ranges(filter)
+    check_filter(filter)
     # One snapshot at a time in a project, so that two of one name cannot pass this check together.
     session.execute(select(Project.id).where(Project.id == project.id).with_for_update(key_share=True))
     if session.scalar(select(exists().where(Snapshot.project_id == project.id, Snapshot.name == name))):

@@ -193,6 +193,9 @@ def _erase_labels(session: Session, doomed: Doomed, *, by: Account, now: datetim
     theirs = select(Ranking.id).where(Ranking.labeler_id.in_(doomed.labelers))
     writings = select(Writing.id).where(Writing.labeler_id.in_(doomed.labelers))
     _erase_texts(session, doomed, now)
+    # Before their rankings' rows, as submitters lock them: what is left on each is compared again when the rows go.
+    ranked = select(Ranking.slate_id).where(Ranking.labeler_id.in_(doomed.labelers))
+    session.execute(select(Slate.id).where(Slate.id.in_(ranked)).order_by(Slate.id).with_for_update(key_share=True))
     for statement in (
         delete(ConversationTurn).where(ConversationTurn.writing_id.in_(writings)),
         delete(Demonstration).where(Demonstration.id.in_(doomed.demonstrations)),

@@ -78,8 +78,10 @@ END $$
 """
 
 # Planned once a connection: to plan these statements takes ten times as long as to run them, and a submit waits for them.
-# Slates are locked first, as every service that submits, retracts or decides has done by then: two rankings of one
-# slate that came together would each be compared without the other.
+# Slates are locked first, as every service that submits, retracts, decides or erases has done by then: two rankings of
+# one slate that came together would each be compared without the other.
+# Facts go with a ranking that is taken back, and, by their key, with one that is erased; those that stay on the slate
+# are compared without it either way.
 TRIGGERS = """
 CREATE FUNCTION ranking_items_came() RETURNS trigger
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
@@ -109,7 +111,17 @@ LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     PERFORM FROM slate WHERE id = NEW.slate_id FOR NO KEY UPDATE;
     DELETE FROM ranking_facts WHERE ranking_id = NEW.id;
-    PERFORM compare_ranking_facts(ARRAY[NEW.slate_id]);
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION ranking_facts_went() RETURNS trigger
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    slates uuid[];
+BEGIN
+    SELECT array_agg(DISTINCT slate_id) INTO slates FROM gone;
+    PERFORM FROM slate WHERE id = ANY (slates) ORDER BY id FOR NO KEY UPDATE;
+    PERFORM compare_ranking_facts(slates);
     RETURN NULL;
 END $$;
 
@@ -127,11 +139,15 @@ FOR EACH STATEMENT EXECUTE FUNCTION ranking_items_came();
 CREATE TRIGGER facts_of_retraction AFTER UPDATE OF retracted_at ON ranking FOR EACH ROW
 WHEN (OLD.retracted_at IS NULL AND NEW.retracted_at IS NOT NULL) EXECUTE FUNCTION ranking_was_retracted();
 
+CREATE TRIGGER facts_of_siblings AFTER DELETE ON ranking_facts REFERENCING OLD TABLE AS gone
+FOR EACH STATEMENT EXECUTE FUNCTION ranking_facts_went();
+
 CREATE TRIGGER facts_of_decision AFTER INSERT ON adjudication
 FOR EACH ROW EXECUTE FUNCTION slate_was_decided();
 """
 
-# For what was ranked before there were triggers, ten thousand at a time.
+# For what was ranked before there were triggers, ten thousand at a time. A slate of one is compared only where its row
+# says that there are more: what was loaded, or lost, with triggers off.
 FILL = """
 CREATE FUNCTION fill_ranking_facts() RETURNS void
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
@@ -148,7 +164,7 @@ BEGIN
     FOR part IN
         SELECT array_agg(slate_id) FROM (
             SELECT slate_id, row_number() OVER () / 10000 AS nth FROM ranking_facts
-            GROUP BY slate_id HAVING count(*) > 1
+            GROUP BY slate_id HAVING count(*) > 1 OR bool_or(is_shared)
         ) AS shared GROUP BY nth
     LOOP
         PERFORM compare_ranking_facts(part);
@@ -236,10 +252,12 @@ def downgrade() -> None:
     op.drop_column("snapshot", "measured")
     op.drop_column("snapshot", "licence")
     op.execute("DROP TRIGGER facts_of_decision ON adjudication")
+    op.execute("DROP TRIGGER facts_of_siblings ON ranking_facts")
     op.execute("DROP TRIGGER facts_of_retraction ON ranking")
     op.execute("DROP TRIGGER facts_of_items ON ranking_item")
     for function in (
-        *("ranking_items_came()", "ranking_was_retracted()", "slate_was_decided()", "fill_ranking_facts()"),
+        *("ranking_items_came()", "ranking_was_retracted()", "ranking_facts_went()", "slate_was_decided()"),
+        "fill_ranking_facts()",
         *("compare_ranking_facts(uuid[])", "write_ranking_facts(uuid[])"),
     ):
         op.execute(f"DROP FUNCTION {function}")

@@ -8,7 +8,8 @@ from huggingface_hub import DatasetCard
 from sqlalchemy.orm import Session
 
 from app.datasets.cards import dataset_card
-from app.datasets.labeler_groups import HELD_OUT_OF, is_held_out
+from app.datasets.filters import SnapshotFilter
+from app.datasets.labeler_groups import held_out_among
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
 from app.labeling.models import SlateKind
@@ -106,7 +107,24 @@ def test_people_are_told_by_numbers_groups_and_hours_and_never_by_name(
     assert not {"Ada", "Otto"} & set(card.split())
 
 
+def test_the_card_counts_whom_a_model_of_this_snapshot_leaves_out(
+    session: Session, garden: Project, add_ranking: AddRanking
+) -> None:
+    names = {add_ranking(labeler="x" * number).labeler.pseudonym for number in range(1, 11)}
+    held_out = stage_data.held_out_labelers(names)
+    assert held_out
+    whole = freeze(session, garden)
+    assert whole.measured["labeler_groups"]["held_out"] == len(held_out)
+    assert f"{len(held_out)} whom a reward model fitted to these rankings leaves out" in dataset_card(garden, whole)
+    nine = sorted(names - {min(names - held_out)})
+    few = create_snapshot(
+        session, garden, name="Nine people", filter=SnapshotFilter(labelers=tuple(nine)), account=None, now=NOW
+    )
+    assert few.counts["labelers"] == 9
+    assert "held_out" not in few.measured["labeler_groups"]
+
+
 def test_the_held_out_group_is_the_one_that_the_trainer_holds_out() -> None:
-    assert HELD_OUT_OF == stage_data.HELD_OUT_OF
-    names = {f"labeler-{number}" for number in range(200)}
-    assert {name for name in names if is_held_out(name)} == stage_data.held_out_labelers(names)
+    for num in (0, 9, 10, 200):
+        names = {f"labeler-{number}" for number in range(num)}
+        assert held_out_among(names) == stage_data.held_out_labelers(names)

@@ -5,13 +5,20 @@ import io
 from typing import Any
 
 import pytest
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets.comparison import compare
+from app.datasets import comparison
+from app.datasets.comparison import Difference, compare, differing_csv
 from app.datasets.filters import SnapshotFilter
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
 from app.labeling.models import Ranking
+from app.people.models import Labeler
+from app.privacy.erasing import erase
+from app.privacy.findings import subject_of_labeler
+from app.privacy.models import Extent
 from app.projects.models import Project
 from app.quality.models import Adjudication
 from tests.app.conftest import Person
@@ -59,6 +66,34 @@ def test_what_came_went_stayed_and_is_derived_otherwise(session: Session, two: t
     assert (numbers.added, numbers.removed, numbers.common, numbers.changed) == (2, 1, 2, 1)
     back = compare(session, two[1], two[0]).numbers
     assert (back.added, back.removed, back.common, back.changed) == (1, 2, 2, 1)
+
+
+def test_a_comparison_is_counted_again_after_an_erasure(
+    session: Session, garden: Project, two: tuple[Snapshot, Snapshot], add_ranking: AddRanking
+) -> None:
+    """Of the other snapshot one ranking of Otto's and then one of Johanna's go, which came: it was redacted before."""
+    for day, name in ((1.5, "Otto"), (1.6, "Johanna")):
+        add_ranking(prompt=name, labeler=name, submitted_at=NOW + days(day))
+    one, other = two[0], freeze(session, garden, "later", since=NOW + days(1))
+    counted = []
+    for gone in (None, "Otto", "Johanna"):
+        if gone is not None:
+            labeler = session.scalars(select(Labeler).where(Labeler.external_id == gone)).one()
+            subject = subject_of_labeler(session, garden, labeler.id)
+            by = make_account(session)
+            erase(session, subject, Extent.LABELS, confirmation=subject.confirmation, by=by, now=NOW)
+            session.commit()
+            session.expire_all()
+        counted.append(compare(session, one, other).numbers.added)
+    assert counted == [4, 3, 2]
+
+
+def test_what_is_downloaded_is_read_in_a_session_that_cannot_write(
+    session: Session, two: tuple[Snapshot, Snapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(comparison.WHERE, Difference.ADDED, "nextval('snapshot_id_seq') IS NULL")
+    with pytest.raises(ReadOnlySqlTransaction):
+        list(differing_csv(two[0].id, two[1].id, Difference.ADDED))
 
 
 def test_the_page_shows_examples_of_each_side_and_what_was_chosen(

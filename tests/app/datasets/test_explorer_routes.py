@@ -67,6 +67,16 @@ def test_a_choice_that_means_nothing_is_told_in_its_place(researcher: Person, ad
     assert "The range of agreement leaves nothing" in refused.text
 
 
+@pytest.mark.parametrize("field", ["contents", "kinds", "splits"])
+def test_a_program_that_chooses_none_of_what_there_must_be_one_of_is_refused(
+    researcher: Person, add_ranking: AddRanking, session: Session, field: str
+) -> None:
+    add_ranking()
+    refused = researcher.post(f"{API}/snapshots", json={"name": "May", "filter": {field: []}})
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_filter")
+    assert session.scalars(select(Snapshot)).all() == []
+
+
 def test_an_admin_sets_the_licence_that_snapshots_take_and_it_is_audited(
     admin: Person, researcher: Person, add_ranking: AddRanking, session: Session
 ) -> None:

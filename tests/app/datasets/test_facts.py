@@ -15,6 +15,9 @@ from app.datasets.facts import SAMPLE, RankingFacts
 from app.datasets.imports import import_file
 from app.labeling.models import Ranking, Slate, SlateKind
 from app.policies.models import PolicyVersion
+from app.privacy.erasing import erase
+from app.privacy.findings import subject_of_labeler
+from app.privacy.models import Extent
 from app.projects.models import Project
 from app.quality.models import Adjudication
 from tests.app.conftest import Person
@@ -157,6 +160,33 @@ def test_filling_makes_what_the_triggers_made(session: Session, garden: Project,
     session.execute(text("SELECT fill_ranking_facts()"))
     session.expire_all()
     assert stored(session) == before
+
+
+def test_the_rankings_that_an_erasure_leaves_are_compared_again(
+    session: Session, garden: Project, add_ranking: AddRanking
+) -> None:
+    """Of three on one slate two are left, of two on another one, which is shared no more."""
+    account = make_account(session)
+    slate = add_ranking((1, 2, 3, 4)).slate
+    hers = add_ranking((4, 3, 2, 1), slate=slate, labeler="Theodora")
+    add_ranking((1, 2, 4, 3), slate=slate, labeler="Otto")
+    add_ranking((2, 1, 3, 4), slate=add_ranking().slate, labeler="Theodora")
+    subject = subject_of_labeler(session, garden, hers.labeler_id)
+    erase(session, subject, Extent.LABELS, confirmation=subject.confirmation, by=account, now=NOW)
+    session.commit()
+    check(session)
+    kept = session.execute(select(RankingFacts.is_shared, RankingFacts.agreement)).all()
+    assert sorted(kept) == [(False, None), (True, 5 / 6), (True, 5 / 6)]
+
+
+def test_filling_mends_what_was_said_of_rankings_that_are_alone_now(
+    session: Session, garden: Project, add_ranking: AddRanking
+) -> None:
+    add_ranking()
+    session.execute(text("UPDATE ranking_facts SET is_shared = true, agreement = 0.5"))
+    session.execute(text("SELECT fill_ranking_facts()"))
+    session.commit()
+    check(session)
 
 
 def test_two_rankings_that_tie_where_the_other_does_not_agree_by_half(

@@ -12,7 +12,7 @@ from app.datasets.errors import BadFilter
 from app.datasets.facts import RankingFacts
 from app.datasets.filter_words import choices_of, in_words
 from app.datasets.filters import SnapshotFilter, chosen_facts, filter_of, selected
-from app.datasets.labeler_groups import LabelerGroup, groups_of, is_held_out
+from app.datasets.labeler_groups import LabelerGroup, groups_of
 from app.datasets.previews import IN_SAMPLE, preview
 from app.datasets.schemas import FilterQuery
 from app.labeling.models import FITTING_KINDS, AskedBy, Ranking, SlateKind, Strength
@@ -23,6 +23,7 @@ from app.quality.models import Adjudication, QualityAction, Step
 from tests.app.conftest import Person
 from tests.app.datasets.conftest import NOW, AddRanking, days
 from tests.app.loop import make_account
+from trainer import stage_data
 
 
 @pytest.fixture
@@ -93,7 +94,8 @@ CHOICES: list[tuple[dict[str, Any], Callable[[Ranking], bool]]] = [
     ({"labeler_groups": ["imported"]}, lambda ranking: True),
     ({"labeler_groups": ["members"]}, lambda ranking: False),
     ({"without_labeler_groups": ["paused", "members"]}, lambda ranking: True),
-    ({"labeler_groups": ["held_out"]}, lambda ranking: is_held_out(ranking.labeler.pseudonym)),
+    ({"labeler_groups": ["held_out"]}, lambda ranking: False),  # four people: nobody can be spared
+    ({"without_labeler_groups": ["held_out"]}, lambda ranking: True),
     ({"kinds": ["gold"], "ties": "with"}, lambda ranking: len(set(ranks_of(ranking))) < ranking.slate.k),
 ]
 
@@ -159,6 +161,27 @@ def test_groups_say_who_people_are_now(
     assert len(groups[LabelerGroup.IMPORTED]) == 1
 
 
+def test_the_held_out_are_a_group_only_where_models_leave_them_out(
+    session: Session, garden: Project, add_ranking: AddRanking
+) -> None:
+    """The hash would choose one of nine people; a tenth ranks gold, then what models read, and takes that back."""
+
+    def held_out() -> set[str]:
+        ids = groups_of(session, garden)[LabelerGroup.HELD_OUT]
+        return set(session.scalars(select(Labeler.pseudonym).where(Labeler.id.in_(ids))))
+
+    names = [add_ranking(labeler="x" * number).labeler.pseudonym for number in range(1, 10)]
+    assert any(stage_data.is_held_out(name) for name in names)
+    assert held_out() == set()
+    add_ranking(labeler="x" * 10, kind=SlateKind.GOLD)
+    assert held_out() == set()
+    tenth = add_ranking(labeler="x" * 10)
+    assert held_out() == stage_data.held_out_labelers({*names, tenth.labeler.pseudonym})
+    tenth.retracted_at = NOW
+    session.commit()
+    assert held_out() == set()
+
+
 @pytest.mark.parametrize(
     "given", [{"min_k": 6, "max_k": 4}, {"min_agreement": 0.8, "max_agreement": 0.2}, {"max_agreement": 1.5}]
 )
@@ -171,6 +194,11 @@ def test_a_filter_is_told_in_plain_words() -> None:
     filter = filter_of(splits=["train"], min_k=4, max_k=9, min_agreement=0.6, flags=["Rude", "Wrong"], ties="without")
     assert in_words(filter) == "train split, K 4–9, agreement ≥ 0.6, flagged Rude or Wrong, without ties"
     assert in_words(filter_of()) == "every label that fits a reward model"
+
+
+def test_a_filter_that_was_frozen_with_no_kinds_is_told_all_the_same() -> None:
+    """Snapshots keep their filters, also those that would be refused today."""
+    assert in_words(SnapshotFilter(contents=(), kinds=(), splits=())) == "no slates, no split"
 
 
 def test_every_field_of_the_filter_has_words_and_a_place_in_the_address() -> None:
