@@ -1,7 +1,7 @@
 """The dataset card of a snapshot: what stands beside a file that is passed on, as Hugging Face reads cards."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.datasets.filter_words import in_words as filter_in_words
@@ -80,11 +80,14 @@ Labelers are pseudonyms. Names, the ids of other systems and notes are left out.
 """
 
 
-def dataset_card(project: Project, snapshot: Snapshot) -> str:
-    """The card in Markdown with its front matter; the same for the same snapshot."""
+def dataset_card(project: Project, snapshot: Snapshot, configs: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The card in Markdown with its front matter; the same for the same snapshot.
+
+    configs: of a published folder, which files are which configuration's, as the Hub and `datasets` read them.
+    """
     counts = snapshot.counts
     pieces = counts.get("demonstration_split", {})
-    return front_matter(project, snapshot) + CARD.format(
+    return front_matter(project, snapshot, configs) + CARD.format(
         project=project.name,
         name=snapshot.name,
         date=f"{snapshot.created_at:%Y-%m-%d}",
@@ -111,7 +114,7 @@ def dataset_card(project: Project, snapshot: Snapshot) -> str:
     )
 
 
-def front_matter(project: Project, snapshot: Snapshot) -> str:
+def front_matter(project: Project, snapshot: Snapshot, configs: Sequence[Mapping[str, Any]]) -> str:
     """What Hugging Face reads of a card: YAML, whose strings JSON writes."""
     tasks = (["reinforcement-learning"] if snapshot.num_rankings else []) + ["text-generation"]
     num = max(snapshot.num_rankings, snapshot.num_demonstrations)
@@ -122,6 +125,8 @@ def front_matter(project: Project, snapshot: Snapshot) -> str:
         "size_categories": [next((name for end, name in SIZES if num < end), "n>1T")],
         "tags": ["rlhf", "human-feedback", "preferences", "podium"],
     }
+    if configs:
+        fields["configs"] = list(configs)
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
     return "\n".join(["---", *lines, "---", "", ""])
 

@@ -5,7 +5,6 @@ LICENSE.md                                    who may say under which licence, a
 data/pairs/train-00000-of-00002.parquet       a folder a format, a file or more a side of the split
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,7 @@ def write_layout(folder: Path, project: Project, snapshot: Snapshot, *, write: W
                 yield LayoutFile(path.relative_to(folder).as_posix(), size)
     for name, text in (
         ("LICENSE.md", LICENSE.format(name=snapshot.name)),
-        ("README.md", front_matter(snapshot, configurations) + dataset_card(project, snapshot)),
+        ("README.md", dataset_card(project, snapshot, configs(configurations))),
     ):
         yield LayoutFile(name, write(folder / name, [text.encode()]))
 
@@ -95,12 +94,13 @@ def numbered(choice: ExportChoice) -> str:
     return shard_suffix(choice).removeprefix("-") or "00000-of-00001"
 
 
-def front_matter(snapshot: Snapshot, configurations: dict[Format, dict[str, int]]) -> str:
-    """The configurations in YAML, as the Hub and `datasets` read them from a card."""
-    name = re.sub(r"[\"\\\\]", "", snapshot.name)
-    lines = ["---", f'pretty_name: "{name}"', "tags:", "- rlhf", "- preference", "configs:"]
-    for place, (format, splits) in enumerate(configurations.items()):
-        lines += [f"- config_name: {format}", *(["  default: true"] if place == 0 else []), "  data_files:"]
-        for split in splits:
-            lines += [f"  - split: {split}", f"    path: data/{format}/{split}-*.parquet"]
-    return "\n".join([*lines, "---", "", ""])
+def configs(configurations: dict[Format, dict[str, int]]) -> list[dict[str, Any]]:
+    """Which files are which configuration's; the first one is what `datasets` opens when none is named."""
+    return [
+        {
+            "config_name": format,
+            **({"default": True} if place == 0 else {}),
+            "data_files": [{"split": split, "path": f"data/{format}/{split}-*.parquet"} for split in splits],
+        }
+        for place, (format, splits) in enumerate(configurations.items())
+    ]

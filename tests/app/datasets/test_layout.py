@@ -36,7 +36,7 @@ def test_the_card_names_every_file_by_format_and_split(folder: Path, session: Se
     _, front, card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     said = yaml.safe_load(front)
     assert card.lstrip().startswith("# Garden: The")
-    assert said["pretty_name"] == "The first"
+    assert said["pretty_name"] == 'Garden: The "first"'
     assert [(one["config_name"], one.get("default", False)) for one in said["configs"]] == [
         ("pairs", True), ("kwise", False), ("kto", False), ("sft", False), ("prompts", False)
     ]  # fmt: skip
