@@ -47,7 +47,10 @@ FITTING_KINDS = (SlateKind.TRAINING, SlateKind.CONVERSATION, SlateKind.PAIR, Sla
 
 
 class SlateState(StrEnum):
-    """sampling → ready → done, back to ready when a ranking is retracted, retired from any before done."""
+    """sampling → ready → done, back to ready when a ranking is retracted, retired from any before done.
+
+    An erasure retires a slate that shows an erased text from done too. Rankings that come to a retired one never count.
+    """
 
     SAMPLING = "sampling"
     READY = "ready"

@@ -17,6 +17,7 @@ from app.labeling.models import (
     Demonstration,
     Draft,
     Lease,
+    LeaseEnd,
     Ranking,
     RankingItem,
     Retraction,
@@ -39,7 +40,7 @@ from app.people.models import (
 )
 from app.people.service import audit
 from app.privacy.errors import AlreadyErased, LearningUnderWay, NotConfirmed
-from app.privacy.findings import Doomed, Findings, Subject, doomed_by, findings_on
+from app.privacy.findings import Doomed, Findings, Subject, doomed_by, findings_on, slates_with_texts_by
 from app.privacy.models import DoomedFolder, ErasedLabeler, Erasure, Extent
 from app.privacy.redactions import redact_snapshots
 from app.projects.models import Project
@@ -63,12 +64,13 @@ def erase(
     """
     if confirmation.strip() != subject.confirmation:
         raise NotConfirmed(subject.confirmation)
+    _lock_slates(session, subject.labeler_ids)
     projects = _lock(session, subject)
     if extent is Extent.LABELS:
         for project in projects:  # nobody starts a round or freezes a snapshot from here on: the project is locked
             if (active := active_round(session, project)) is not None:
                 raise LearningUnderWay(project.name, active.number)
-    doomed = doomed_by(session, subject.labeler_ids)
+    doomed = doomed_by(session, subject.labeler_ids)  # read under the locks: no ranking comes to these slates now
     findings = findings_on(session, subject, doomed)
     erasure = _write_down(session, subject, extent, findings, by=by, now=now)
     if subject.account is not None:
@@ -85,6 +87,23 @@ def erase(
         audit(session, by.id, "person.erase", f"erasure:{erasure.id}", project_id, **_said(extent, findings))
     session.flush()
     return erasure
+
+
+def _lock_slates(session: Session, labelers: Sequence[int]) -> None:
+    """The slates that go or that they work on, in the order of their ids, then what they hold of these.
+
+    Whoever submits locks a slate and a lease first, and what else they need after: so do we.
+    """
+    held = _unsubmitted(labelers)
+    drafted = select(Draft.slate_id).where(Draft.labeler_id.in_(labelers))
+    wanted = slates_with_texts_by(labelers).union(select(Lease.slate_id).where(held), drafted)
+    session.execute(select(Slate.id).where(Slate.id.in_(wanted)).order_by(Slate.id).with_for_update(key_share=True))
+    session.execute(select(Lease.id).where(held).order_by(Lease.id).with_for_update())
+
+
+def _unsubmitted(labelers: Sequence[int]) -> ColumnElement[bool]:
+    """Their leases that a draft or a ranking may still come to: late work is taken too."""
+    return Lease.labeler_id.in_(labelers) & or_(Lease.closed_at.is_(None), Lease.end == LeaseEnd.EXPIRED)
 
 
 def _lock(session: Session, subject: Subject) -> Sequence[Project]:
@@ -165,6 +184,9 @@ def _blank_words(session: Session, subject: Subject, erasure: Erasure, now: date
         update(RankingItem).where(RankingItem.ranking_id.in_(theirs), RankingItem.note.is_not(None)).values(note=None),
         update(Ranking).where(Ranking.labeler_id.in_(labelers), Ranking.note.is_not(None)).values(note=None),
         update(Lease).where(Lease.labeler_id.in_(labelers), Lease.reason.is_not(None)).values(reason=None),
+        update(Lease)
+        .where(_unsubmitted(labelers))
+        .values(closed_at=func.coalesce(Lease.closed_at, now), end=LeaseEnd.RETIRED),
         delete(Draft).where(Draft.labeler_id.in_(labelers)),
         update(Writing)
         .where(Writing.labeler_id.in_(labelers), Writing.closed_at.is_(None))
@@ -233,8 +255,12 @@ def _erase_texts(session: Session, doomed: Doomed, now: datetime) -> None:
     copies = Completion.demonstration_id.in_(doomed.demonstrations)
     for statement in (
         update(Slate)
-        .where(Slate.id.in_(doomed.slates), Slate.state.in_((SlateState.SAMPLING, SlateState.READY)))
+        .where(Slate.id.in_(doomed.slates), Slate.state != SlateState.RETIRED)
         .values(state=SlateState.RETIRED, retired_at=now, owner=None, deadline=None),
+        update(Lease)  # of others: their pages tell them that the slate is gone
+        .where(Lease.slate_id.in_(doomed.slates), Lease.closed_at.is_(None))
+        .values(closed_at=now, end=LeaseEnd.RETIRED),
+        delete(Draft).where(Draft.slate_id.in_(doomed.slates)),
         update(Completion)
         .where(or_(replies, copies))
         .values(text=ERASED, token_ids=None, facts={}, external_id=None, demonstration_id=None),

@@ -77,8 +77,7 @@ def doomed_by(session: Session, labeler_ids: Sequence[int]) -> Doomed:
     """All that the labelers gave and wrote, and what others made of it."""
     demonstrations = list(session.scalars(select(Demonstration.id).where(Demonstration.labeler_id.in_(labeler_ids))))
     prompts = list(session.scalars(_prompts_by(labeler_ids)))
-    shows_theirs = exists().where(Completion.slate_id == Slate.id, Completion.demonstration_id.in_(demonstrations))
-    slates = list(session.scalars(select(Slate.id).where(or_(Slate.prompt_id.in_(prompts), shows_theirs))))
+    slates = list(session.scalars(slates_with_texts_by(labeler_ids)))
     others_rankings = select(Ranking.id).where(
         Ranking.slate_id.in_(slates), Ranking.labeler_id.not_in(labeler_ids), Ranking.retracted_at.is_(None)
     )
@@ -94,6 +93,13 @@ def doomed_by(session: Session, labeler_ids: Sequence[int]) -> Doomed:
         others_rankings=list(session.scalars(others_rankings)),
         others_demonstrations=list(session.scalars(others_demonstrations)),
     )
+
+
+def slates_with_texts_by(labeler_ids: Sequence[int]) -> Select[UUID]:
+    """The slates that show a prompt or an answer of theirs."""
+    theirs = select(Demonstration.id).where(Demonstration.labeler_id.in_(labeler_ids))
+    answered = select(Completion.slate_id).where(Completion.demonstration_id.in_(theirs))
+    return select(Slate.id).where(or_(Slate.prompt_id.in_(_prompts_by(labeler_ids)), Slate.id.in_(answered)))
 
 
 def _prompts_by(labeler_ids: Sequence[int]) -> Select[int]:
