@@ -4,12 +4,13 @@ What is append-only for everybody else is let go by triggers, for the labelers w
 own transaction alone (migration 0021).
 """
 
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.labeling.models import (
@@ -47,7 +48,7 @@ from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.quality.entry_models import Onboarding, OnboardingAnswer
 from app.quality.models import QualityAction, RankingDigest
-from app.rounds.models import StageSample
+from app.rounds.models import Round, Stage, StageSample
 from app.rounds.service import active_round
 
 ERASED = "[erased]"
@@ -276,9 +277,22 @@ def _erase_texts(session: Session, doomed: Doomed, now: datetime) -> None:
 
 def _forget_samples(session: Session, prompt: Prompt) -> None:
     """What a policy wrote to the prompt while it trained stands beside it in the round's live page."""
-    last_turn = str(prompt.messages[-1]["content"])
-    session.execute(
-        delete(StageSample)
-        .where(func.strpos(StageSample.prompt, last_turn) > 0)
-        .execution_options(synchronize_session=False)
+    last_turn = str(prompt.messages[-1]["content"]).strip()
+    could_show_it = (
+        select(Stage.id)
+        .join(Round, Round.id == Stage.round_id)
+        .where(Round.project_id == prompt.project_id, Stage.started_at >= prompt.created_at)
     )
+    key = (StageSample.stage_id, StageSample.step, StageSample.position)
+    with_its_words = session.execute(
+        select(*key, StageSample.prompt).where(
+            StageSample.stage_id.in_(could_show_it), func.strpos(StageSample.prompt, last_turn) > 0
+        )
+    )
+    # A whole turn, as people read it or as a chat template writes it: a short one stands within many others.
+    turn = re.compile(rf"(?:\A|\n|: |\]|>)\s*{re.escape(last_turn)}\s*(?:\Z|\n|<|\[|assistant)")
+    for *where, shown in with_its_words.all():
+        if turn.search(shown):
+            session.execute(
+                delete(StageSample).where(tuple_(*key) == tuple(where)).execution_options(synchronize_session=False)
+            )

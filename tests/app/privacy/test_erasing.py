@@ -24,7 +24,7 @@ from app.privacy.models import DoomedFolder, Erasure
 from app.privacy.removal import remove_doomed
 from app.projects.models import Project
 from app.prompts.models import Prompt
-from app.rounds.models import Recipe, Round, RoundState, Stage, StageState
+from app.rounds.models import Recipe, Round, RoundState, Stage, StageSample, StageState
 from app.settings import Settings
 from tests.app.conftest import Person
 from tests.app.privacy.conftest import NOTE, Crowd, labeler_in
@@ -408,3 +408,47 @@ def test_who_is_erased_is_gone_from_every_page_and_cannot_be_erased_twice(
     assert session.get_one(Account, labeler.account.id).disabled_at is not None  # nor let in again
     assert counts(session, Completion, Retraction)[1] == 1
     assert not session.scalars(select(Prompt).where(Prompt.id == crowd.prompt.id, Prompt.set_aside_at.is_(None))).all()
+
+
+def test_samples_beside_an_erased_prompt_go_and_those_of_other_prompts_and_projects_stay(
+    site_admin: Person, labeler: Person, session: Session, elsewhere: Project, crowd: Crowd
+) -> None:
+    here = with_round(session, crowd).stages[-1]
+    session.get_one(Prompt, crowd.prompt.id).messages = [{"role": "user", "content": "Why?"}]
+    there = Round(
+        project_id=elsewhere.id,
+        number=1,
+        state=RoundState.SUCCEEDED,
+        seed=1,
+        sft_policy_id=here.round.sft_policy_id,
+        baseline_id=here.round.baseline_id,
+    )
+    session.add(there)
+    session.flush()
+    other = Stage(
+        round_id=there.id,
+        position=1,
+        recipe=Recipe.PPO,
+        state=StageState.SUCCEEDED,
+        preset="small",
+        configuration={},
+        seed=1,
+        started_at=clock(session),
+    )
+    session.add(other)
+    session.flush()
+    shown = ["Why?", "User: Why?\nAssistant:", "user\n\nWhy?assistant\n\n", "Say: Why? Why not?", "Where and Why?"]
+    for stage, prompts in ((here, shown), (other, shown[:1])):
+        session.add_all(
+            StageSample(stage_id=stage.id, step=1, position=position, prompt=prompt, completion="Because.")
+            for position, prompt in enumerate(prompts)
+        )
+    session.commit()
+    assert erase(site_admin, labeler, "labels").status_code == 303
+    session.rollback()
+    left = session.execute(select(StageSample.stage_id, StageSample.prompt).order_by(StageSample.position))
+    assert {(stage_id, prompt) for stage_id, prompt in left} == {
+        (other.id, "Why?"),
+        (here.id, shown[3]),
+        (here.id, shown[4]),
+    }
