@@ -49,11 +49,12 @@ ITEM_TYPES = {
 def lock(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
     """Lock the account's lease and the slate that it is on; returns what a submit has to know of both.
 
-    Both are as they are once they are locked: a draft on its way is stored before, or not at all.
+    Both are as they are once they are locked: a draft on its way is stored before, or not at all. The labeler is locked
+    after them, in the order of an erasure: nothing is stored for somebody who is erased meanwhile.
     Raises LeaseNotFound.
     """
     found = run_unflushed(session, _to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
-    if found is None:
+    if found is None or run_unflushed(session, _STILL_THERE, {"of_labeler": found.labeler_id}).one_or_none() is None:
         raise LeaseNotFound(lease_id)
     return found
 
@@ -80,6 +81,12 @@ def store(session: Session, ranking: Mapping[str, Any], items: list[dict[str, An
 
 
 _ranking, _item, _lease, _draft, _slate, _labeler = map(table_of, (Ranking, RankingItem, Lease, Draft, Slate, Labeler))
+
+_STILL_THERE = (
+    select(_labeler.c.id)
+    .where(_labeler.c.id == bindparam("of_labeler"), _labeler.c.erased_at.is_(None))
+    .with_for_update(read=True, key_share=True)
+)
 
 
 @lru_cache(maxsize=1)

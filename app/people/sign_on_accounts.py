@@ -226,6 +226,7 @@ def write_down(session: Session, refused: SignOnRefused, *, place: str, now: dat
     """Keep a visit that did not end in a sign-in; forged ones count against where they came from."""
     if not refused.is_kept:
         return
-    service.audit(session, None, "sign_on.refuse", "sign-on", reason=refused.code, place=place, said=str(refused))
+    said = {} if refused.names_somebody else {"said": str(refused)}
+    service.audit(session, None, "sign_on.refuse", "sign-on", reason=refused.code, place=place, **said)
     if refused.looks_forged:
         session.add(SignInAttempt(email=SIGN_ON, address=place, at=now))

@@ -4,19 +4,23 @@ What is append-only for everybody else is let go by triggers, for the labelers w
 own transaction alone (migration 0021).
 """
 
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, cast, delete, func, or_, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from app.datasets.models import DatasetImport
 from app.labeling.models import (
     Completion,
     Demonstration,
     Draft,
     Lease,
+    LeaseEnd,
     Ranking,
     RankingItem,
     Retraction,
@@ -38,19 +42,20 @@ from app.people.models import (
     SignOnIdentity,
 )
 from app.people.service import audit
-from app.privacy.errors import AlreadyErased, LearningUnderWay, NotConfirmed
-from app.privacy.findings import Doomed, Findings, Subject, doomed_by, findings_on
+from app.privacy.errors import AlreadyErased, EvaluationUnderWay, LearningUnderWay, NotConfirmed
+from app.privacy.findings import Doomed, Findings, Subject, doomed_by, findings_on, slates_with_texts_by
 from app.privacy.models import DoomedFolder, ErasedLabeler, Erasure, Extent
 from app.privacy.redactions import redact_snapshots
 from app.projects.models import Project
 from app.prompts.models import Prompt
-from app.quality.entry_models import Onboarding, OnboardingAnswer
-from app.quality.models import QualityAction, RankingDigest
-from app.rounds.models import StageSample
+from app.quality.entry_models import Onboarding, OnboardingAnswer, ReferenceRanking
+from app.quality.models import Adjudication, QualityAction, RankingDigest
+from app.reward_models.models import RewardEvaluation
+from app.rounds.models import ModelRequest, Round, Stage, StageSample, StageState
 from app.rounds.service import active_round
 
 ERASED = "[erased]"
-WORDS_IN_HISTORY = ("reason", "name", "email")  # of a detail in the audit log: what people typed, or are called
+WORDS_IN_HISTORY = ("reason", "name", "email", "said")  # of a detail in the audit log: what people typed, or are called
 
 
 def erase(
@@ -59,21 +64,25 @@ def erase(
     """Erase who the person is, and, as far as the extent says, what they gave.
 
     The folders that hold copies are written down to be removed once this is committed (app.privacy.removal).
-    Raises NotConfirmed, AlreadyErased, LearningUnderWay, LastAdmin, LastSiteAdmin.
+    Raises NotConfirmed, AlreadyErased, LearningUnderWay, EvaluationUnderWay, LastAdmin, LastSiteAdmin.
     """
     if confirmation.strip() != subject.confirmation:
         raise NotConfirmed(subject.confirmation)
+    _lock_slates(session, subject.labeler_ids)
     projects = _lock(session, subject)
     if extent is Extent.LABELS:
         for project in projects:  # nobody starts a round or freezes a snapshot from here on: the project is locked
             if (active := active_round(session, project)) is not None:
                 raise LearningUnderWay(project.name, active.number)
-    doomed = doomed_by(session, subject.labeler_ids)
+    doomed = doomed_by(session, subject.labeler_ids)  # read under the locks: no ranking comes to these slates now
     findings = findings_on(session, subject, doomed)
-    erasure = _write_down(session, subject, extent, findings, by=by, now=now)
+    if extent is Extent.LABELS:
+        _refuse_while_evaluated(session, [snapshot.id for snapshot in findings.snapshots])
+    erasure = _write_down(session, subject, extent, findings, by=by)
+    _blank_words(session, subject, now)
+    _blank_history(session, subject)  # found by the address, which goes after
     if subject.account is not None:
         _erase_account(session, subject.account, by=by, now=now)
-    _blank_words(session, subject, erasure, now)
     if extent is Extent.LABELS:
         redact_snapshots(session, erasure, findings.snapshots, doomed, now=now)
         _erase_labels(session, doomed, by=by, now=now)
@@ -85,6 +94,23 @@ def erase(
         audit(session, by.id, "person.erase", f"erasure:{erasure.id}", project_id, **_said(extent, findings))
     session.flush()
     return erasure
+
+
+def _lock_slates(session: Session, labelers: Sequence[int]) -> None:
+    """The slates that go or that they work on, in the order of their ids, then what they hold of these.
+
+    Whoever submits locks a slate and a lease first, and what else they need after: so do we.
+    """
+    held = _unsubmitted(labelers)
+    drafted = select(Draft.slate_id).where(Draft.labeler_id.in_(labelers))
+    wanted = slates_with_texts_by(labelers).union(select(Lease.slate_id).where(held), drafted)
+    session.execute(select(Slate.id).where(Slate.id.in_(wanted)).order_by(Slate.id).with_for_update(key_share=True))
+    session.execute(select(Lease.id).where(held).order_by(Lease.id).with_for_update())
+
+
+def _unsubmitted(labelers: Sequence[int]) -> ColumnElement[bool]:
+    """Their leases that a draft or a ranking may still come to: late work is taken too."""
+    return Lease.labeler_id.in_(labelers) & or_(Lease.closed_at.is_(None), Lease.end == LeaseEnd.EXPIRED)
 
 
 def _lock(session: Session, subject: Subject) -> Sequence[Project]:
@@ -112,14 +138,28 @@ def _lock(session: Session, subject: Subject) -> Sequence[Project]:
     return projects
 
 
-def _write_down(
-    session: Session, subject: Subject, extent: Extent, findings: Findings, *, by: Account, now: datetime
-) -> Erasure:
+def _refuse_while_evaluated(session: Session, snapshot_ids: Sequence[int]) -> None:
+    """Raises EvaluationUnderWay."""
+    under_way = session.execute(
+        select(RewardEvaluation.id, Project.name)
+        .join(Project, Project.id == RewardEvaluation.project_id)
+        .where(
+            RewardEvaluation.snapshot_id.in_(snapshot_ids),
+            RewardEvaluation.state.in_((StageState.QUEUED, StageState.RUNNING)),
+        )
+        .order_by(RewardEvaluation.id)
+        .limit(1)
+    ).one_or_none()
+    if under_way is not None:
+        raise EvaluationUnderWay(under_way.name, under_way.id)
+
+
+def _write_down(session: Session, subject: Subject, extent: Extent, findings: Findings, *, by: Account) -> Erasure:
     erasure = Erasure(
         extent=extent,
         account_id=None if subject.account is None else subject.account.id,
         by_account_id=by.id,
-        at=now,
+        at=func.now(),  # of the transaction: with its number, what the triggers ask for
         transaction_id=session.scalars(text("SELECT pg_current_xact_id()::text")).one(),
         report=findings.as_json(),
     )
@@ -157,7 +197,7 @@ def _unless_used(now: datetime) -> Any:
     return func.coalesce(Invitation.revoked_at, now)
 
 
-def _blank_words(session: Session, subject: Subject, erasure: Erasure, now: datetime) -> None:
+def _blank_words(session: Session, subject: Subject, now: datetime) -> None:
     """Notes, reasons and drafts: free text, in which people write about themselves, and others about them."""
     labelers = subject.labeler_ids
     theirs = select(Ranking.id).where(Ranking.labeler_id.in_(labelers))
@@ -165,24 +205,54 @@ def _blank_words(session: Session, subject: Subject, erasure: Erasure, now: date
         update(RankingItem).where(RankingItem.ranking_id.in_(theirs), RankingItem.note.is_not(None)).values(note=None),
         update(Ranking).where(Ranking.labeler_id.in_(labelers), Ranking.note.is_not(None)).values(note=None),
         update(Lease).where(Lease.labeler_id.in_(labelers), Lease.reason.is_not(None)).values(reason=None),
+        update(Lease)
+        .where(_unsubmitted(labelers))
+        .values(closed_at=func.coalesce(Lease.closed_at, now), end=LeaseEnd.RETIRED),
         delete(Draft).where(Draft.labeler_id.in_(labelers)),
         update(Writing)
         .where(Writing.labeler_id.in_(labelers), Writing.closed_at.is_(None))
         .values(closed_at=now, end=WritingEnd.SKIPPED),
         update(Writing).where(Writing.labeler_id.in_(labelers)).values(content={}, reason=None),
         update(QualityAction).where(QualityAction.labeler_id.in_(labelers)).values(reason=ERASED),
+        delete(ModelRequest).where(ModelRequest.input["labeler_id"].as_integer().in_(labelers)),  # what they typed
     ):
         session.execute(statement.execution_options(synchronize_session=False))
-    subjects = [f"labeler:{labeler_id}" for labeler_id in labelers]
-    told_of: ColumnElement[bool] = AuditEvent.subject.in_(subjects)
-    if erasure.account_id is not None:
-        their_keys = (AuditEvent.account_id == erasure.account_id) & AuditEvent.action.startswith("key.")
-        told_of = told_of | (AuditEvent.subject == f"account:{erasure.account_id}") | their_keys
-    words = text("audit_event.detail - ARRAY['reason', 'name', 'email']")
+    if (account := subject.account) is not None:
+        _unname_stopped_imports(session, account.name)
+        for table in (Adjudication, ReferenceRanking):  # what was decided stays, as an act of the project
+            session.execute(
+                update(table)
+                .where(table.account_id == account.id)
+                .values(reason=ERASED)
+                .execution_options(synchronize_session=False)
+            )
+
+
+def _unname_stopped_imports(session: Session, name: str) -> None:
+    """An import that was stopped said by whom, where researchers read it: the audit log does, and is enough."""
+    by_them = [{"line": None, "reason": f"stopped by {name}"}]
+    session.execute(
+        update(DatasetImport)
+        .where(DatasetImport.problems == cast(by_them, JSONB))
+        .values(problems=[{"line": None, "reason": "stopped by a person"}])
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _blank_history(session: Session, subject: Subject) -> None:
+    """What the audit log says of them in words: what was typed about them, and what they are called."""
+    detail = AuditEvent.detail
+    told_of: ColumnElement[bool] = AuditEvent.subject.in_(f"labeler:{id}" for id in subject.labeler_ids)
+    if (account := subject.account) is not None:
+        is_key = AuditEvent.action.startswith("key.")
+        is_theirs = or_(AuditEvent.account_id == account.id, detail["account"].astext == f"account:{account.id}")
+        names_them = or_(detail["email"].astext == account.email, func.strpos(detail["said"].astext, account.email) > 0)
+        told_of = or_(told_of, AuditEvent.subject == f"account:{account.id}", is_key & is_theirs, names_them)
+    words = ", ".join(f"'{word}'" for word in WORDS_IN_HISTORY)
     session.execute(
         update(AuditEvent)
-        .where(told_of, or_(*(AuditEvent.detail.has_key(word) for word in WORDS_IN_HISTORY)))
-        .values(detail=words)
+        .where(told_of, or_(*(detail.has_key(word) for word in WORDS_IN_HISTORY)))
+        .values(detail=text(f"audit_event.detail - ARRAY[{words}]"))
         .execution_options(synchronize_session=False)
     )
 
@@ -236,8 +306,12 @@ def _erase_texts(session: Session, doomed: Doomed, now: datetime) -> None:
     copies = Completion.demonstration_id.in_(doomed.demonstrations)
     for statement in (
         update(Slate)
-        .where(Slate.id.in_(doomed.slates), Slate.state.in_((SlateState.SAMPLING, SlateState.READY)))
+        .where(Slate.id.in_(doomed.slates), Slate.state != SlateState.RETIRED)
         .values(state=SlateState.RETIRED, retired_at=now, owner=None, deadline=None),
+        update(Lease)  # of others: their pages tell them that the slate is gone
+        .where(Lease.slate_id.in_(doomed.slates), Lease.closed_at.is_(None))
+        .values(closed_at=now, end=LeaseEnd.RETIRED),
+        delete(Draft).where(Draft.slate_id.in_(doomed.slates)),
         update(Completion)
         .where(or_(replies, copies))
         .values(text=ERASED, token_ids=None, facts={}, external_id=None, demonstration_id=None),
@@ -253,9 +327,22 @@ def _erase_texts(session: Session, doomed: Doomed, now: datetime) -> None:
 
 def _forget_samples(session: Session, prompt: Prompt) -> None:
     """What a policy wrote to the prompt while it trained stands beside it in the round's live page."""
-    last_turn = str(prompt.messages[-1]["content"])
-    session.execute(
-        delete(StageSample)
-        .where(func.strpos(StageSample.prompt, last_turn) > 0)
-        .execution_options(synchronize_session=False)
+    last_turn = str(prompt.messages[-1]["content"]).strip()
+    could_show_it = (
+        select(Stage.id)
+        .join(Round, Round.id == Stage.round_id)
+        .where(Round.project_id == prompt.project_id, Stage.started_at >= prompt.created_at)
     )
+    key = (StageSample.stage_id, StageSample.step, StageSample.position)
+    with_its_words = session.execute(
+        select(*key, StageSample.prompt).where(
+            StageSample.stage_id.in_(could_show_it), func.strpos(StageSample.prompt, last_turn) > 0
+        )
+    )
+    # A whole turn, as people read it or as a chat template writes it: a short one stands within many others.
+    turn = re.compile(rf"(?:\A|\n|: |\]|>)\s*{re.escape(last_turn)}\s*(?:\Z|\n|<|\[|assistant)")
+    for *where, shown in with_its_words.all():
+        if turn.search(shown):
+            session.execute(
+                delete(StageSample).where(tuple_(*key) == tuple(where)).execution_options(synchronize_session=False)
+            )

@@ -21,6 +21,8 @@ from app.policies.models import PolicyVersion, RewardModelVersion
 from app.privacy.errors import AlreadyErased, HasAnAccount
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind
+from app.quality.entry_models import ReferenceRanking
+from app.quality.models import Adjudication
 from app.rounds.models import Recipe, Round, Stage, StageTry
 
 
@@ -77,8 +79,7 @@ def doomed_by(session: Session, labeler_ids: Sequence[int]) -> Doomed:
     """All that the labelers gave and wrote, and what others made of it."""
     demonstrations = list(session.scalars(select(Demonstration.id).where(Demonstration.labeler_id.in_(labeler_ids))))
     prompts = list(session.scalars(_prompts_by(labeler_ids)))
-    shows_theirs = exists().where(Completion.slate_id == Slate.id, Completion.demonstration_id.in_(demonstrations))
-    slates = list(session.scalars(select(Slate.id).where(or_(Slate.prompt_id.in_(prompts), shows_theirs))))
+    slates = list(session.scalars(slates_with_texts_by(labeler_ids)))
     others_rankings = select(Ranking.id).where(
         Ranking.slate_id.in_(slates), Ranking.labeler_id.not_in(labeler_ids), Ranking.retracted_at.is_(None)
     )
@@ -94,6 +95,13 @@ def doomed_by(session: Session, labeler_ids: Sequence[int]) -> Doomed:
         others_rankings=list(session.scalars(others_rankings)),
         others_demonstrations=list(session.scalars(others_demonstrations)),
     )
+
+
+def slates_with_texts_by(labeler_ids: Sequence[int]) -> Select[UUID]:
+    """The slates that show a prompt or an answer of theirs."""
+    theirs = select(Demonstration.id).where(Demonstration.labeler_id.in_(labeler_ids))
+    answered = select(Completion.slate_id).where(Completion.demonstration_id.in_(theirs))
+    return select(Slate.id).where(or_(Slate.prompt_id.in_(_prompts_by(labeler_ids)), Slate.id.in_(answered)))
 
 
 def _prompts_by(labeler_ids: Sequence[int]) -> Select[int]:
@@ -151,6 +159,8 @@ class Findings:
     num_drafts: int
     num_sessions: int
     num_keys: int
+    num_decisions: int  # on slates that labelers ranked differently; they stay, without their reasons
+    num_known_answers: int  # of gold and onboarding slates: the same
     num_others_rankings: int
     num_others_demonstrations: int
     snapshots: list[TouchedSnapshot] = field(default_factory=list)
@@ -185,6 +195,8 @@ def findings_on(session: Session, subject: Subject, doomed: Doomed) -> Findings:
         num_drafts=count(Draft, Draft.labeler_id.in_(doomed.labelers)) + count(Writing, open_writing),
         num_sessions=count(SignInSession, SignInSession.account_id == account_id),
         num_keys=count(APIKey, APIKey.account_id == account_id),
+        num_decisions=count(Adjudication, Adjudication.account_id == account_id),
+        num_known_answers=count(ReferenceRanking, ReferenceRanking.account_id == account_id),
         num_others_rankings=len(doomed.others_rankings),
         num_others_demonstrations=len(doomed.others_demonstrations),
         snapshots=snapshots,

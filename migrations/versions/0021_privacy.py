@@ -13,17 +13,21 @@ down_revision = "0020"
 branch_labels = None
 depends_on = None
 
-# An erasure's row carries the number of the transaction that wrote it: no later one can claim its exceptions.
+# An erasure's row carries the number and the time of the transaction that wrote it: no later one can claim its
+# exceptions, not even in a cluster that a backup was restored into, where numbers begin anew.
 IS_BEING_ERASED = """
 CREATE FUNCTION is_being_erased(who bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
         SELECT FROM erased_labeler JOIN erasure ON erasure.id = erased_labeler.erasure_id
         WHERE erased_labeler.labeler_id = who AND erasure.transaction_id = pg_current_xact_id()::text
+        AND erasure.at = transaction_timestamp()
     )
 $$;
 
 CREATE FUNCTION an_erasure_is_under_way() RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (SELECT FROM erasure WHERE transaction_id = pg_current_xact_id()::text)
+    SELECT EXISTS (
+        SELECT FROM erasure WHERE transaction_id = pg_current_xact_id()::text AND at = transaction_timestamp()
+    )
 $$;
 """
 
@@ -73,15 +77,31 @@ END $$;
 CREATE FUNCTION refuse_change_of_history() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' AND to_jsonb(OLD) - 'detail' = to_jsonb(NEW) - 'detail'
-       AND NEW.detail = OLD.detail - ARRAY['reason', 'name', 'email'] AND EXISTS (
+       AND NEW.detail = OLD.detail - ARRAY['reason', 'name', 'email', 'said'] AND EXISTS (
            SELECT FROM erasure LEFT JOIN erased_labeler ON erased_labeler.erasure_id = erasure.id
-           WHERE erasure.transaction_id = pg_current_xact_id()::text
+           LEFT JOIN account ON account.id = erasure.account_id
+           WHERE erasure.transaction_id = pg_current_xact_id()::text AND erasure.at = transaction_timestamp()
            AND (OLD.subject IN ('account:' || erasure.account_id, 'labeler:' || erased_labeler.labeler_id)
-                OR (OLD.account_id = erasure.account_id AND OLD.action LIKE 'key.%'))
+                OR (OLD.action LIKE 'key.%'
+                    AND (OLD.account_id = erasure.account_id
+                         OR OLD.detail ->> 'account' = 'account:' || erasure.account_id))
+                OR OLD.detail ->> 'email' = account.email
+                OR strpos(OLD.detail ->> 'said', account.email) > 0)
        ) THEN
         RETURN NEW;
     END IF;
     RAISE EXCEPTION 'audit_event is append-only' USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+
+CREATE FUNCTION refuse_change_of_decisions() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND to_jsonb(OLD) - 'reason' = to_jsonb(NEW) - 'reason' AND EXISTS (
+           SELECT FROM erasure WHERE transaction_id = pg_current_xact_id()::text AND at = transaction_timestamp()
+           AND account_id = OLD.account_id
+       ) THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 
 CREATE FUNCTION refuse_change_of_snapshots() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -102,11 +122,20 @@ GUARDED = {
     "retraction": ("UPDATE OR DELETE", "refuse_change_of_labels"),
     "onboarding_answer": ("UPDATE OR DELETE", "refuse_change_of_labels"),
     "quality_action": ("UPDATE OR DELETE", "refuse_change_of_labels"),
+    "adjudication": ("UPDATE OR DELETE", "refuse_change_of_decisions"),
+    "reference_ranking": ("UPDATE OR DELETE", "refuse_change_of_decisions"),
     "audit_event": ("UPDATE OR DELETE", "refuse_change_of_history"),
     "snapshot_ranking": ("UPDATE OR DELETE", "refuse_change_of_snapshots"),
     "snapshot_demonstration": ("UPDATE OR DELETE", "refuse_change_of_snapshots"),
     "snapshot_labeler": ("UPDATE OR DELETE", "refuse_change_of_snapshots"),
     "snapshot_slate": ("UPDATE OR DELETE", "refuse_change_of_snapshots"),
+}
+
+
+# What a person wrote, and where it is shown: found without reading every completion.
+INDEXES = {
+    "ix_completion_demonstration": ("completion", "demonstration_id"),
+    "ix_demonstration_labeler": ("demonstration", "labeler_id"),
 }
 
 
@@ -122,6 +151,8 @@ def upgrade() -> None:
         " ELSE account_id IS NULL AND external_id IS NULL END",
     )
     _erasures()
+    for name, (table, column) in INDEXES.items():
+        op.create_index(name, table, [column], postgresql_where=sa.text(f"{column} IS NOT NULL"))
     op.execute(IS_BEING_ERASED)
     op.execute(EXCEPTIONS)
     for table, (events, function) in GUARDED.items():
@@ -222,11 +253,14 @@ def downgrade() -> None:
     for function in (
         "refuse_change_of_labels",
         "refuse_change_of_history",
+        "refuse_change_of_decisions",
         "refuse_change_of_snapshots",
         "an_erasure_is_under_way",
     ):
         op.execute(f"DROP FUNCTION {function}()")
     op.execute("DROP FUNCTION is_being_erased(bigint)")
+    for name, (table, _) in INDEXES.items():
+        op.drop_index(name, table_name=table)
     for table in ("doomed_folder", "redaction", "erased_labeler", "erasure"):
         op.drop_table(table)
     op.drop_constraint(op.f("ck_labeler_has_one_origin"), "labeler", type_="check")

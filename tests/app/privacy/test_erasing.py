@@ -11,12 +11,15 @@ from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.datasets.models import Redaction, Snapshot, SnapshotRanking
+from app.datasets.models import DatasetImport, Redaction, Snapshot, SnapshotRanking
 from app.datasets.snapshots import create_snapshot
 from app.db import SessionFactory, clock
 from app.labeling.models import Completion, Demonstration, Ranking, RankingItem, Retraction
 from app.labeling.task_models import Writing
-from app.people.models import Account, AuditEvent, Labeler, Membership, SignInSession
+from app.people import service, sign_on_accounts
+from app.people.invitations import invite
+from app.people.models import Account, APIKey, AuditEvent, Labeler, Membership, Role, SignInSession
+from app.people.sign_on_errors import NotInvited
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.privacy import erasing
 from app.privacy.findings import doomed_by, findings_on, subject_of_account
@@ -24,7 +27,21 @@ from app.privacy.models import DoomedFolder, Erasure
 from app.privacy.removal import remove_doomed
 from app.projects.models import Project
 from app.prompts.models import Prompt
-from app.rounds.models import Recipe, Round, RoundState, Stage, StageState
+from app.quality.entry_models import ReferenceRanking
+from app.quality.models import Adjudication
+from app.reward_models.models import RewardEvaluation
+from app.rounds.models import (
+    ModelRequest,
+    ModelRequestKind,
+    Recipe,
+    Round,
+    RoundState,
+    Stage,
+    StageSample,
+    StageState,
+    StageTry,
+)
+from app.rounds.resuming import resume_round
 from app.settings import Settings
 from tests.app.conftest import Person
 from tests.app.privacy.conftest import NOTE, Crowd, labeler_in
@@ -408,3 +425,159 @@ def test_who_is_erased_is_gone_from_every_page_and_cannot_be_erased_twice(
     assert session.get_one(Account, labeler.account.id).disabled_at is not None  # nor let in again
     assert counts(session, Completion, Retraction)[1] == 1
     assert not session.scalars(select(Prompt).where(Prompt.id == crowd.prompt.id, Prompt.set_aside_at.is_(None))).all()
+
+
+def test_samples_beside_an_erased_prompt_go_and_those_of_other_prompts_and_projects_stay(
+    site_admin: Person, labeler: Person, session: Session, elsewhere: Project, crowd: Crowd
+) -> None:
+    here = with_round(session, crowd).stages[-1]
+    session.get_one(Prompt, crowd.prompt.id).messages = [{"role": "user", "content": "Why?"}]
+    there = Round(
+        project_id=elsewhere.id,
+        number=1,
+        state=RoundState.SUCCEEDED,
+        seed=1,
+        sft_policy_id=here.round.sft_policy_id,
+        baseline_id=here.round.baseline_id,
+    )
+    session.add(there)
+    session.flush()
+    other = Stage(
+        round_id=there.id,
+        position=1,
+        recipe=Recipe.PPO,
+        state=StageState.SUCCEEDED,
+        preset="small",
+        configuration={},
+        seed=1,
+        started_at=clock(session),
+    )
+    session.add(other)
+    session.flush()
+    shown = ["Why?", "User: Why?\nAssistant:", "user\n\nWhy?assistant\n\n", "Say: Why? Why not?", "Where and Why?"]
+    for stage, prompts in ((here, shown), (other, shown[:1])):
+        session.add_all(
+            StageSample(stage_id=stage.id, step=1, position=position, prompt=prompt, completion="Because.")
+            for position, prompt in enumerate(prompts)
+        )
+    session.commit()
+    assert erase(site_admin, labeler, "labels").status_code == 303
+    session.rollback()
+    left = session.execute(select(StageSample.stage_id, StageSample.prompt).order_by(StageSample.position))
+    assert {(stage_id, prompt) for stage_id, prompt in left} == {
+        (other.id, "Why?"),
+        (here.id, shown[3]),
+        (here.id, shown[4]),
+    }
+
+
+def test_no_name_or_address_is_left_where_the_acts_of_others_said_it(
+    site_admin: Person, labeler: Person, session: Session, engine: Engine, project: Project, crowd: Crowd
+) -> None:
+    account, now = session.get_one(Account, labeler.account.id), clock(session)  # type: ignore[union-attr]
+    by = session.get_one(Account, site_admin.account.id)  # type: ignore[union-attr]
+    service.create_key(session, account, "lena's loop")
+    session.flush()
+    service.revoke_key(session, account, session.scalars(select(APIKey.id)).one(), by=by, now=now)
+    invite(session, project=project, role=Role.LABELER, email=account.email, created_by=by.id, now=now)
+    sign_on_accounts.write_down(session, NotInvited(account.email), place="10.0.0.1", now=now)
+    kept = {event.action: event.detail for event in session.scalars(select(AuditEvent))}
+    assert account.email not in str(kept["invitation.create"]) + str(kept["sign_on.refuse"])
+    # As earlier versions wrote them.
+    service.audit(session, by.id, "invitation.create", "invitation:1", project.id, role="labeler", email=account.email)
+    service.audit(session, None, "sign_on.refuse", "sign-on", reason="x", said=f"Nobody has invited {account.email}.")
+    service.audit(session, by.id, "invitation.create", "invitation:2", project.id, role="labeler", email="other@x.org")
+    stopped = [{"line": None, "reason": f"stopped by {account.name}"}]
+    session.add(
+        DatasetImport(
+            project_id=project.id,
+            what="prompts",
+            format="x",
+            file_name="x",
+            sha256="x",
+            state="failed",
+            problems=stopped,
+        )
+    )
+    for _ in range(2):
+        asked = {"labeler_id": crowd.lena.id, "messages": [{"role": "user", "content": LANE}]}
+        session.add(ModelRequest(project_id=project.id, kind=ModelRequestKind.SAMPLE, input=asked, deadline=now))
+    session.commit()
+    assert erase(site_admin, labeler, "link").status_code == 303
+    left = everything(engine)
+    assert LENA not in left.lower()
+    assert "other@x.org" in left
+    assert "stopped by a person" in left
+    assert counts(session, ModelRequest) == [0]
+
+
+def test_a_failed_stage_that_read_an_erased_prompt_begins_anew(
+    admin: Person, labeler: Person, session: Session, crowd: Crowd
+) -> None:
+    """Of labels that are not hers: without the snapshot the round lost nothing but a prompt."""
+    round = with_round(session, crowd, RoundState.FAILED)
+    round.snapshot_id, last = None, round.stages[-1]
+    last.state, last.error = StageState.FAILED, {"code": "x", "message": "x", "advice": "x", "last_lines": ""}
+    before = last.folder
+    session.commit()
+    assert erase(admin, labeler, "labels").status_code == 303
+    session.expire_all()
+    resume_round(session, round, account=None, now=clock(session))
+    session.commit()
+    assert round.state is RoundState.QUEUED
+    assert last.folder != before
+    assert [tried.folder for tried in session.scalars(select(StageTry))] == [before]
+
+
+def test_no_transaction_claims_the_exceptions_of_one_that_had_its_number(session: Session, crowd: Crowd) -> None:
+    """Numbers begin anew where a backup is restored into another cluster."""
+    session.execute(
+        text(
+            "INSERT INTO erasure (extent, at, transaction_id, report)"
+            " VALUES ('labels', now() - interval '1 day', pg_current_xact_id()::text, '{}')"
+        )
+    )
+    session.execute(text("INSERT INTO erased_labeler SELECT :id, max(id) FROM erasure"), {"id": crowd.lena.id})
+    with pytest.raises(IntegrityError, match="append-only"):
+        session.execute(text("DELETE FROM ranking_item WHERE ranking_id = :id"), {"id": crowd.hers.id})
+
+
+def test_labels_are_not_erased_under_an_evaluation_that_reads_them(
+    admin: Person, labeler: Person, session: Session, project: Project, engine: Engine, crowd: Crowd
+) -> None:
+    evaluation = RewardEvaluation(
+        project_id=project.id, checkpoint="a/model", snapshot_id=crowd.snapshot.id, splits=["test"]
+    )
+    session.add(evaluation)
+    session.commit()
+    before = everything(engine)
+    refused = erase(admin, labeler, "labels")
+    assert (refused.status_code, "cancel it, and erase then" in refused.text) == (422, True)
+    assert everything(engine) == before
+    evaluation.state = StageState.CANCELLED
+    session.commit()
+    assert erase(admin, labeler, "labels").status_code == 303
+
+
+@pytest.mark.parametrize("extent", ["link", "labels"])
+def test_decisions_and_known_answers_stay_and_lose_their_reasons(
+    admin: Person, researcher: Person, session: Session, engine: Engine, crowd: Crowd, extent: str
+) -> None:
+    ranks = {"ranks": {}, "account_id": researcher.account.id, "reason": NOTE}  # type: ignore[union-attr]
+    session.add(Adjudication(slate_id=crowd.his.slate_id, num_rankings=2, **ranks))
+    session.add(ReferenceRanking(slate_id=crowd.hers.slate_id, **ranks))
+    session.commit()
+    mine = researcher.get("/account/data/export").json()["account"]
+    assert [[each["reason"] for each in mine[what]] for what in ("decisions", "known_answers")] == [[NOTE], [NOTE]]
+    page = admin.get(f"/people/{researcher.account.id}/erase").text  # type: ignore[union-attr]
+    assert "<dt>decisions on slates</dt><dd>1</dd>" in page
+    assert erase(admin, researcher, extent).status_code == 303
+    session.expire_all()
+    assert [session.scalars(select(table.reason)).all() for table in (Adjudication, ReferenceRanking)] == [
+        ["[erased]"],
+        ["[erased]"],
+    ]
+    for statement in ("UPDATE adjudication SET reason = 'x'", "DELETE FROM reference_ranking"):
+        with pytest.raises(IntegrityError, match="append-only"):
+            session.execute(text(statement))
+        session.rollback()
