@@ -99,6 +99,8 @@ class EvaluationRunner:
         self.claim = claim
         try:
             self._run(claim)
+        except Ended:
+            pass
         except EvaluationClaimLost as lost:
             log.warning("%s; going on with what is next", lost)
         finally:
@@ -120,7 +122,10 @@ class EvaluationRunner:
             devices.keep(session, self.hands.gpu, self.hands.owner, duration=self.hands.claim_duration, now=now)
 
     def _run(self, claim: EvaluationClaim) -> None:
-        """To its end, whatever that is: nothing that goes wrong takes the worker with it."""
+        """To its end, whatever that is: nothing that goes wrong takes the worker with it.
+
+        Raises Ended, EvaluationClaimLost, Stopping.
+        """
         try:
             inputs: EvaluationInputs = self._transact(
                 lambda session: claims.evaluation_inputs(session, self.hands.settings, claim)
@@ -137,13 +142,11 @@ class EvaluationRunner:
             self._release_device()
             read_result(folder.result)
             copies.send_result()
-        except Ended:
-            return
         except (StageError, ArtifactError) as error:
             self._end_if_asked(claim)
             self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
             return
-        except (EvaluationClaimLost, Stopping):
+        except (Ended, EvaluationClaimLost, Stopping):
             raise
         except Exception as error:  # what cannot be run must not take the worker with it, again and again
             log.exception("evaluation=%s attempt=%s cannot be run; it is failed", claim.evaluation_id, claim.attempt)

@@ -321,3 +321,34 @@ def test_a_worker_that_is_stopped_puts_the_evaluation_back(
     assert worker.step()
     evaluation = again(session, evaluation)
     assert (evaluation.state, evaluation.owner, evaluation.attempt) == (StageState.QUEUED, None, 1)
+
+
+@pytest.mark.parametrize("asked", ["to cancel", "to stop"])
+def test_a_worker_that_is_asked_to_end_while_an_error_comes_up_lives_on(
+    session: Session,
+    worker: Worker,
+    project: Project,
+    snapshot: Snapshot,
+    llama_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+) -> None:
+    """The model is a language model, which is found out just as somebody calls the evaluation, or the worker, off."""
+    evaluation = evaluate(session, project, snapshot, llama_folder)
+    look_at = reward_evaluations.describe_reward_model
+
+    def asked_meanwhile(source: str) -> Any:
+        if asked == "to stop":
+            worker.stop()
+        else:
+            service.cancel(session, evaluation, account=None, now=clock(session))
+            session.commit()
+            worker.evaluations.renew(session, clock(session))  # as the heartbeat does
+            session.commit()
+        return look_at(source)
+
+    monkeypatch.setattr(reward_evaluations, "describe_reward_model", asked_meanwhile)
+    assert worker.step()
+    evaluation = again(session, evaluation)
+    assert evaluation.state == (StageState.QUEUED if asked == "to stop" else StageState.CANCELLED)
+    assert evaluation.owner is None
