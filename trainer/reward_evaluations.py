@@ -142,17 +142,15 @@ class EvaluationRunner:
             self._release_device()
             read_result(folder.result)
             copies.send_result()
+            self._complete(claim, inputs, folder)
         except (StageError, ArtifactError) as error:
             self._end_if_asked(claim)
             self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
-            return
         except (Ended, EvaluationClaimLost, Stopping):
             raise
         except Exception as error:  # what cannot be run must not take the worker with it, again and again
             log.exception("evaluation=%s attempt=%s cannot be run; it is failed", claim.evaluation_id, claim.attempt)
             self._fail(claim, unforeseen(error))
-            return
-        self._complete(claim, inputs, folder)
 
     def _complete(self, claim: EvaluationClaim, inputs: EvaluationInputs, folder: RoundFolder) -> None:
         rankings = scored_rankings(read_table(folder.result / SCORES_FILE))

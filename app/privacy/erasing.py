@@ -42,6 +42,7 @@ from app.privacy.errors import AlreadyErased, LearningUnderWay, NotConfirmed
 from app.privacy.findings import Doomed, Findings, Subject, doomed_by, findings_on
 from app.privacy.models import DoomedFolder, ErasedLabeler, Erasure, Extent
 from app.privacy.redactions import redact_snapshots
+from app.privacy.reward_reports import evaluation_under_way, forget_labelers
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.quality.entry_models import Onboarding, OnboardingAnswer
@@ -65,9 +66,11 @@ def erase(
         raise NotConfirmed(subject.confirmation)
     projects = _lock(session, subject)
     if extent is Extent.LABELS:
-        for project in projects:  # nobody starts a round or freezes a snapshot from here on: the project is locked
+        for project in projects:  # nobody starts a round or an evaluation from here on: the project is locked
             if (active := active_round(session, project)) is not None:
-                raise LearningUnderWay(project.name, active.number)
+                raise LearningUnderWay(project.name, f"round {active.number}")
+            if (waiting := evaluation_under_way(session, project)) is not None:
+                raise LearningUnderWay(project.name, f"evaluation {waiting} of a reward model")
     doomed = doomed_by(session, subject.labeler_ids)
     findings = findings_on(session, subject, doomed)
     erasure = _write_down(session, subject, extent, findings, by=by, now=now)
@@ -76,6 +79,7 @@ def erase(
     _blank_words(session, subject, erasure, now)
     if extent is Extent.LABELS:
         redact_snapshots(session, erasure, findings.snapshots, doomed, now=now)
+        forget_labelers(session, [snapshot.id for snapshot in findings.snapshots], subject.labelers)
         _erase_labels(session, doomed, by=by, now=now)
         session.add_all(DoomedFolder(erasure_id=erasure.id, folder=folder) for folder in findings.folders)
     for labeler in subject.labelers:

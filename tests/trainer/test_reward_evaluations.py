@@ -352,3 +352,22 @@ def test_a_worker_that_is_asked_to_end_while_an_error_comes_up_lives_on(
     evaluation = again(session, evaluation)
     assert evaluation.state == (StageState.QUEUED if asked == "to stop" else StageState.CANCELLED)
     assert evaluation.owner is None
+
+
+def test_a_report_that_cannot_be_made_fails_the_evaluation_and_not_the_worker(
+    session: Session,
+    worker: Worker,
+    project: Project,
+    snapshot: Snapshot,
+    reward_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(*_: Any, **__: Any) -> Any:
+        raise KeyError("a ranking that is no more")
+
+    evaluation = evaluate(session, project, snapshot, reward_model)
+    monkeypatch.setattr(reward_evaluations.reports, "make_report", lost)
+    assert worker.step()
+    evaluation = again(session, evaluation)
+    assert evaluation.error is not None
+    assert (evaluation.state, evaluation.error["code"]) == (StageState.FAILED, "unforeseen")

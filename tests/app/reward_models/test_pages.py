@@ -226,7 +226,7 @@ def test_slates_that_people_may_still_be_asked_about_are_not_shown(
     slate.state, slate.done_at = SlateState.READY, None
     session.commit()
     assert first not in [each["slate_id"] for each in researcher.get(address).json()]
-    assert "1 slates of the snapshot are left out" in text_of(
+    assert "1 slates of the report are left out" in text_of(
         researcher.get(f"{ROOT}/evaluations/{evaluation_id}/disagreements")
     )
 
