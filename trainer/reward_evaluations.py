@@ -58,6 +58,18 @@ class Ended(Exception):
     """The evaluation was cancelled or put back: there is nothing more to do about it."""
 
 
+class ModelOfAProject(StageError):
+    """A model from elsewhere was named that lies among the artifacts."""
+
+    code = "model_of_a_project"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the folder {path} belongs to a project of this installation",
+            advice="evaluate a reward model of ours in its own project, by its number",
+        )
+
+
 @dataclass(frozen=True)
 class Hands:
     """What the worker lends: how it reaches the database, what it computes on, and when it is to stop."""
@@ -175,6 +187,7 @@ class EvaluationRunner:
 
         Where the model lies and what computes may differ on each machine, so that much is written every time.
         """
+        refuse_artifacts(inputs.checkpoint, self.hands.settings)
         found = describe_reward_model(inputs.checkpoint or (inputs.files.path if inputs.files else ""))
         if not (folder.path / "stage.json").exists():
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -298,6 +311,14 @@ class EvaluationRunner:
             self.hands.stopping.wait(STORE_RETRY_S)
 
         return wait
+
+
+def refuse_artifacts(checkpoint: str | None, settings: Settings) -> None:
+    """Raises ModelOfAProject for a folder that Podium made: whose project it is of is known by its number alone."""
+    if checkpoint is None or not Path(checkpoint).is_dir():
+        return
+    if Path(checkpoint).resolve().is_relative_to(settings.artifacts.resolve()):
+        raise ModelOfAProject(checkpoint)
 
 
 def rankings_for(session: Session, inputs: EvaluationInputs, found: RewardModelFacts) -> list[RankingRow]:

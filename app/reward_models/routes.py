@@ -18,7 +18,7 @@ from app.reward_models import pictures, score_routes, service
 from app.reward_models.addresses import FoundEvaluation, FoundModel, FoundReport
 from app.reward_models.api_routes import api
 from app.reward_models.contradictions import A_PAGE, against_people, with_texts
-from app.reward_models.errors import BadEvaluation, NoReportYet, NothingInCommon
+from app.reward_models.errors import BadEvaluation, ModelFromElsewhere, NoReportYet, NothingInCommon
 from app.reward_models.measures import comparisons_of
 from app.reward_models.schemas import EvaluationForm
 from app.reward_models.service import DEFAULT_SPLITS, ENDED, Evaluated
@@ -90,7 +90,7 @@ def request_evaluation(
             account=access.account,
             now=clock(session),
         )
-    except (BadEvaluation, SnapshotRedacted) as error:
+    except (BadEvaluation, ModelFromElsewhere, SnapshotRedacted) as error:
         return listing(request, session, access, form, problem=str(error), status_code=status_of(error))
     return RedirectResponse(f"{root(access)}/evaluations/{evaluation.id}", status_code=303)
 

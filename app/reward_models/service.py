@@ -17,7 +17,13 @@ from app.people.service import audit
 from app.policies.models import RewardModelVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
-from app.reward_models.errors import BadEvaluation, EvaluationNotFound, NotCancellable, RewardModelNotFound
+from app.reward_models.errors import (
+    BadEvaluation,
+    EvaluationNotFound,
+    ModelFromElsewhere,
+    NotCancellable,
+    RewardModelNotFound,
+)
 from app.reward_models.models import RewardEvaluation
 from app.rounds.models import Round, Stage, StageState
 
@@ -113,8 +119,9 @@ def request_evaluation(
     """Queue an evaluation; a trainer is woken when the caller commits.
 
     model: the number of a reward model of the project, or else a folder of the trainer's machine or a hub's name.
+    Those are for site admins and the command line: a trainer opens whatever is named there.
     includes_learned: prompts too that the model learned from.  account: None on the command line.
-    Raises BadEvaluation, RewardModelNotFound, SnapshotNotFound, SnapshotRedacted.
+    Raises BadEvaluation, ModelFromElsewhere, RewardModelNotFound, SnapshotNotFound, SnapshotRedacted.
     """
     model = model.strip()
     if not model or len(model) > LONGEST_CHECKPOINT:
@@ -123,9 +130,9 @@ def request_evaluation(
         )
     if not splits:
         raise BadEvaluation("Choose at least one split: validation and test are those that no model was fitted to.")
-    session.refresh(
-        project, with_for_update={"key_share": True}
-    )  # an erasure, which redacts snapshots, waits or is over
+    if account is not None and not (model.isdecimal() or account.is_site_admin):
+        raise ModelFromElsewhere
+    session.refresh(project, with_for_update={"key_share": True})  # an erasure, which redacts, waits or is over
     snapshot = find_snapshot(session, project, snapshot_id)
     session.refresh(snapshot)
     if snapshot.redaction is not None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -371,3 +372,25 @@ def test_a_report_that_cannot_be_made_fails_the_evaluation_and_not_the_worker(
     evaluation = again(session, evaluation)
     assert evaluation.error is not None
     assert (evaluation.state, evaluation.error["code"]) == (StageState.FAILED, "unforeseen")
+
+
+def test_a_folder_that_podium_made_is_no_model_from_elsewhere(
+    session: Session,
+    worker: Worker,
+    project: Project,
+    snapshot: Snapshot,
+    reward_model: Path,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    """Neither by its own path nor by a link to it."""
+    folder = settings.artifacts / "projects/other/rounds/0001/reward/result"
+    folder.parent.mkdir(parents=True)
+    shutil.copytree(reward_model, folder)
+    (tmp_path / "link").symlink_to(folder)
+    asked = [evaluate(session, project, snapshot, path) for path in (folder, tmp_path / "link")]
+    for evaluation in asked:
+        assert worker.step()
+        evaluation = again(session, evaluation)
+        assert evaluation.error is not None
+        assert (evaluation.state, evaluation.error["code"]) == (StageState.FAILED, "model_of_a_project")
