@@ -322,8 +322,11 @@ def refuse_artifacts(checkpoint: str | None, settings: Settings) -> None:
 
 
 def rankings_for(session: Session, inputs: EvaluationInputs, found: RewardModelFacts) -> list[RankingRow]:
-    """The rankings that are judged, in the model's own tokens: ids of another tokenizer are read as text again."""
-    encoder = Encoder(load_tokenizer(found.path), found.tokenizer_sha256, found.context_tokens)
+    """The rankings that are judged, in the model's own tokens: ids of another tokenizer are read as text again.
+
+    Those that are too long for the model too: the recipe leaves them out, and counts them for the report.
+    """
+    encoder = Encoder(load_tokenizer(found.path), found.tokenizer_sha256, context_tokens=None)
     chosen = (
         ranking
         for ranking in ranking_rows(session, inputs.snapshot_id)

@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
 from app.db import TRAINER_CHANNEL, clock
-from app.labeling.models import Ranking
+from app.labeling.models import Ranking, Slate
 from app.policies.models import RewardModelVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
@@ -394,3 +394,19 @@ def test_a_folder_that_podium_made_is_no_model_from_elsewhere(
         evaluation = again(session, evaluation)
         assert evaluation.error is not None
         assert (evaluation.state, evaluation.error["code"]) == (StageState.FAILED, "model_of_a_project")
+
+
+def test_rankings_too_long_for_the_model_are_counted_in_the_report(
+    session: Session, worker: Worker, project: Project, snapshot: Snapshot, reward_model: Path
+) -> None:
+    """One completion of a slate that two people ranked."""
+    ranking = session.scalars(select(Ranking).join(Slate).join(Prompt).where(Prompt.split == Split.TEST)).first()
+    assert ranking is not None
+    for completion in ranking.slate.completions[:1]:
+        completion.text = " ".join(random.Random(1).choices(WORDS, k=3_000))
+    session.commit()
+    evaluation = evaluate(session, project, snapshot, reward_model)
+    assert worker.step()
+    report = again(session, evaluation).report
+    assert report is not None
+    assert (report["num_rankings"], report["num_too_long"]) == (14, 2)
