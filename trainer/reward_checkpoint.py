@@ -32,13 +32,9 @@ class NoScore(StageError):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelFacts:
-    """What a report needs to know of a reward model. path: where its files lie on this machine.
-
-    context_tokens: None where its configuration names no limit.
-    """
+    """What a report needs to know of a reward model. path: where its files lie on this machine."""
 
     path: str
-    context_tokens: int | None
     tokenizer_sha256: str
 
 
@@ -58,10 +54,8 @@ def describe_reward_model(source: str) -> RewardModelFacts:
         raise NoScore(source, f"{reason}; it looks like a language model" if weights else reason)
     if weights["score.weight"] != 1:
         raise NoScore(source, f"it has {weights['score.weight']} labels and not one")
-    context = getattr(config, "max_position_embeddings", None)
     return RewardModelFacts(
         path=str(folder),
-        context_tokens=None if context is None else int(context),
         tokenizer_sha256=tokenizer_hash(load_tokenizer(folder)),
     )
 

@@ -58,6 +58,18 @@ class Ended(Exception):
     """The evaluation was cancelled or put back: there is nothing more to do about it."""
 
 
+class ModelOfAProject(StageError):
+    """A model from elsewhere was named that lies among the artifacts."""
+
+    code = "model_of_a_project"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the folder {path} belongs to a project of this installation",
+            advice="evaluate a reward model of ours in its own project, by its number",
+        )
+
+
 @dataclass(frozen=True)
 class Hands:
     """What the worker lends: how it reaches the database, what it computes on, and when it is to stop."""
@@ -99,6 +111,8 @@ class EvaluationRunner:
         self.claim = claim
         try:
             self._run(claim)
+        except Ended:
+            pass
         except EvaluationClaimLost as lost:
             log.warning("%s; going on with what is next", lost)
         finally:
@@ -120,7 +134,10 @@ class EvaluationRunner:
             devices.keep(session, self.hands.gpu, self.hands.owner, duration=self.hands.claim_duration, now=now)
 
     def _run(self, claim: EvaluationClaim) -> None:
-        """To its end, whatever that is: nothing that goes wrong takes the worker with it."""
+        """To its end, whatever that is: nothing that goes wrong takes the worker with it.
+
+        Raises Ended, EvaluationClaimLost, Stopping.
+        """
         try:
             inputs: EvaluationInputs = self._transact(
                 lambda session: claims.evaluation_inputs(session, self.hands.settings, claim)
@@ -137,19 +154,15 @@ class EvaluationRunner:
             self._release_device()
             read_result(folder.result)
             copies.send_result()
-        except Ended:
-            return
+            self._complete(claim, inputs, folder)
         except (StageError, ArtifactError) as error:
             self._end_if_asked(claim)
             self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
-            return
-        except (EvaluationClaimLost, Stopping):
+        except (Ended, EvaluationClaimLost, Stopping):
             raise
         except Exception as error:  # what cannot be run must not take the worker with it, again and again
             log.exception("evaluation=%s attempt=%s cannot be run; it is failed", claim.evaluation_id, claim.attempt)
             self._fail(claim, unforeseen(error))
-            return
-        self._complete(claim, inputs, folder)
 
     def _complete(self, claim: EvaluationClaim, inputs: EvaluationInputs, folder: RoundFolder) -> None:
         rankings = scored_rankings(read_table(folder.result / SCORES_FILE))
@@ -174,6 +187,7 @@ class EvaluationRunner:
 
         Where the model lies and what computes may differ on each machine, so that much is written every time.
         """
+        refuse_artifacts(inputs.checkpoint, self.hands.settings)
         found = describe_reward_model(inputs.checkpoint or (inputs.files.path if inputs.files else ""))
         if not (folder.path / "stage.json").exists():
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -299,9 +313,20 @@ class EvaluationRunner:
         return wait
 
 
+def refuse_artifacts(checkpoint: str | None, settings: Settings) -> None:
+    """Raises ModelOfAProject for a folder that Podium made: whose project it is of is known by its number alone."""
+    if checkpoint is None or not Path(checkpoint).is_dir():
+        return
+    if Path(checkpoint).resolve().is_relative_to(settings.artifacts.resolve()):
+        raise ModelOfAProject(checkpoint)
+
+
 def rankings_for(session: Session, inputs: EvaluationInputs, found: RewardModelFacts) -> list[RankingRow]:
-    """The rankings that are judged, in the model's own tokens: ids of another tokenizer are read as text again."""
-    encoder = Encoder(load_tokenizer(found.path), found.tokenizer_sha256, found.context_tokens)
+    """The rankings that are judged, in the model's own tokens: ids of another tokenizer are read as text again.
+
+    Those that are too long for the model too: the recipe leaves them out, and counts them for the report.
+    """
+    encoder = Encoder(load_tokenizer(found.path), found.tokenizer_sha256, context_tokens=None)
     chosen = (
         ranking
         for ranking in ranking_rows(session, inputs.snapshot_id)

@@ -42,16 +42,16 @@ from app.people.models import (
     SignOnIdentity,
 )
 from app.people.service import audit
-from app.privacy.errors import AlreadyErased, EvaluationUnderWay, LearningUnderWay, NotConfirmed
+from app.privacy.errors import AlreadyErased, LearningUnderWay, NotConfirmed
 from app.privacy.findings import Doomed, Findings, Subject, doomed_by, findings_on, slates_with_texts_by
 from app.privacy.models import DoomedFolder, ErasedLabeler, Erasure, Extent
 from app.privacy.redactions import redact_snapshots
+from app.privacy.reward_reports import evaluation_under_way, forget_labelers
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.quality.entry_models import Onboarding, OnboardingAnswer, ReferenceRanking
 from app.quality.models import Adjudication, QualityAction, RankingDigest
-from app.reward_models.models import RewardEvaluation
-from app.rounds.models import ModelRequest, Round, Stage, StageSample, StageState
+from app.rounds.models import ModelRequest, Round, Stage, StageSample
 from app.rounds.service import active_round
 
 ERASED = "[erased]"
@@ -64,20 +64,20 @@ def erase(
     """Erase who the person is, and, as far as the extent says, what they gave.
 
     The folders that hold copies are written down to be removed once this is committed (app.privacy.removal).
-    Raises NotConfirmed, AlreadyErased, LearningUnderWay, EvaluationUnderWay, LastAdmin, LastSiteAdmin.
+    Raises NotConfirmed, AlreadyErased, LearningUnderWay, LastAdmin, LastSiteAdmin.
     """
     if confirmation.strip() != subject.confirmation:
         raise NotConfirmed(subject.confirmation)
     _lock_slates(session, subject.labeler_ids)
     projects = _lock(session, subject)
     if extent is Extent.LABELS:
-        for project in projects:  # nobody starts a round or freezes a snapshot from here on: the project is locked
+        for project in projects:  # nobody starts a round or an evaluation from here on: the project is locked
             if (active := active_round(session, project)) is not None:
-                raise LearningUnderWay(project.name, active.number)
+                raise LearningUnderWay(project.name, f"round {active.number}")
+            if (waiting := evaluation_under_way(session, project)) is not None:
+                raise LearningUnderWay(project.name, f"evaluation {waiting} of a reward model")
     doomed = doomed_by(session, subject.labeler_ids)  # read under the locks: no ranking comes to these slates now
     findings = findings_on(session, subject, doomed)
-    if extent is Extent.LABELS:
-        _refuse_while_evaluated(session, [snapshot.id for snapshot in findings.snapshots])
     erasure = _write_down(session, subject, extent, findings, by=by)
     _blank_words(session, subject, now)
     _blank_history(session, subject)  # found by the address, which goes after
@@ -85,6 +85,7 @@ def erase(
         _erase_account(session, subject.account, by=by, now=now)
     if extent is Extent.LABELS:
         redact_snapshots(session, erasure, findings.snapshots, doomed, now=now)
+        forget_labelers(session, [snapshot.id for snapshot in findings.snapshots], subject.labelers)
         _erase_labels(session, doomed, by=by, now=now)
         session.add_all(DoomedFolder(erasure_id=erasure.id, folder=folder) for folder in findings.folders)
     for labeler in subject.labelers:
@@ -136,22 +137,6 @@ def _lock(session: Session, subject: Subject) -> Sequence[Project]:
         if subject.account.erased_at is not None:
             raise AlreadyErased
     return projects
-
-
-def _refuse_while_evaluated(session: Session, snapshot_ids: Sequence[int]) -> None:
-    """Raises EvaluationUnderWay."""
-    under_way = session.execute(
-        select(RewardEvaluation.id, Project.name)
-        .join(Project, Project.id == RewardEvaluation.project_id)
-        .where(
-            RewardEvaluation.snapshot_id.in_(snapshot_ids),
-            RewardEvaluation.state.in_((StageState.QUEUED, StageState.RUNNING)),
-        )
-        .order_by(RewardEvaluation.id)
-        .limit(1)
-    ).one_or_none()
-    if under_way is not None:
-        raise EvaluationUnderWay(under_way.name, under_way.id)
 
 
 def _write_down(session: Session, subject: Subject, extent: Extent, findings: Findings, *, by: Account) -> Erasure:

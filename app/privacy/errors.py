@@ -26,26 +26,14 @@ class NotConfirmed(PrivacyError):
 
 
 class LearningUnderWay(PrivacyError):
-    """A round of the project reads its labels now."""
+    """A round of the project, or an evaluation of a reward model, reads its labels now."""
 
     code = "learning_under_way"
 
-    def __init__(self, project: str, number: int) -> None:
+    def __init__(self, project: str, what: str) -> None:
         super().__init__(
-            f"Nothing was erased: round {number} of {project} is under way and learns from the labels as they are;"
+            f"Nothing was erased: {what} of {project} is under way and reads the labels as they are;"
             " wait for its end, or cancel it, and erase then."
-        )
-
-
-class EvaluationUnderWay(PrivacyError):
-    """A reward model is judged, or waits to be, on a snapshot that holds labels of the person."""
-
-    code = "evaluation_under_way"
-
-    def __init__(self, project: str, evaluation_id: int) -> None:
-        super().__init__(
-            f"Nothing was erased: evaluation {evaluation_id} of a reward model of {project} reads a snapshot with these"
-            " labels, or waits for its turn; wait for its end, or cancel it, and erase then."
         )
 
 

@@ -19,6 +19,7 @@ from app.people.errors import PersonNotFound
 from app.people.models import Account, APIKey, Labeler, SignInSession
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.privacy.errors import AlreadyErased, HasAnAccount
+from app.privacy.reward_reports import folders_of_evaluations
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind
 from app.quality.entry_models import ReferenceRanking
@@ -165,7 +166,7 @@ class Findings:
     num_others_demonstrations: int
     snapshots: list[TouchedSnapshot] = field(default_factory=list)
     models: list[TrainedModel] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)  # of stages, below the artifacts: copies of what they read
+    folders: list[str] = field(default_factory=list)  # below the artifacts: copies of what stages and evaluations read
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -288,7 +289,7 @@ def _came_from(parents: dict[str, Any], known: Iterable[tuple[str, int]]) -> boo
 
 
 def folders_with_copies(session: Session, snapshot_ids: Sequence[int], prompt_ids: Sequence[int]) -> list[str]:
-    """The data of stages that read what would go, below the artifacts: what they were given, not what they made."""
+    """Below the artifacts: the data of stages that read what would go, not what they made of it, and evaluations."""
     reads_snapshot = Round.snapshot_id.in_(snapshot_ids)
     reads_prompt = exists().where(
         Prompt.id.in_(prompt_ids), Prompt.project_id == Round.project_id, Prompt.created_at <= Stage.started_at
@@ -296,4 +297,5 @@ def folders_with_copies(session: Session, snapshot_ids: Sequence[int], prompt_id
     wanted = select(Stage.id).join(Round).where(or_(reads_snapshot, reads_prompt))
     folders = session.scalars(select(Stage.folder).where(Stage.id.in_(wanted), Stage.folder.is_not(None))).all()
     tries = session.scalars(select(StageTry.folder).where(StageTry.stage_id.in_(wanted))).all()
-    return sorted({f"{folder}/data" for folder in (*folders, *tries)})
+    of_stages = {f"{folder}/data" for folder in (*folders, *tries)}
+    return sorted({*of_stages, *folders_of_evaluations(session, snapshot_ids)})

@@ -10,7 +10,7 @@ from app.db import SessionDep, clock
 from app.people.access import ResearcherAccess
 from app.reward_models import scoring, service
 from app.reward_models.addresses import FoundEvaluation, FoundModel
-from app.reward_models.contradictions import A_PAGE, against_people, slates_of, with_texts
+from app.reward_models.contradictions import A_PAGE, against_people, with_texts
 from app.reward_models.measures import comparisons_of
 from app.reward_models.schemas import (
     ContradictionOut,
@@ -93,8 +93,8 @@ def disagreements_out(
     request: Request, found: FoundEvaluation, session: SessionDep, page: Annotated[int, Query(ge=1, le=100_000)] = 1
 ) -> list[ContradictionOut]:
     """Where the model and people disagree most, ten a page, one comparison a slate."""
-    comparisons = comparisons_of(report_table(request.app.state.settings, found))
-    slates = slates_of(session, found.snapshot.id)
+    table, slates = report_table(session, request.app.state.settings, found)
+    comparisons = comparisons_of(table)
     wanted = against_people(comparisons, slates)[(page - 1) * A_PAGE : page * A_PAGE]
     return [ContradictionOut.of(each, comparisons) for each in with_texts(session, comparisons, wanted, slates)]
 

@@ -21,6 +21,9 @@ from app.reward_models.measures import Comparisons, numbered
 from app.reward_models.tables import Bools, Floats, Ints
 
 A_PAGE = 10
+AT_ONCE = 5_000  # rankings that one query asks for
+
+Slates = dict[str, tuple[UUID, bool]]  # ranking id -> its slate, and whether people may still be asked about that
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,20 @@ class Shown:
     others: Sequence[str]
 
 
-def slates_of(session: Session, snapshot_id: int) -> dict[str, tuple[UUID, bool]]:
-    """ranking id -> its slate, and whether people may still be asked about that."""
-    rows = session.execute(
+def slates_of(session: Session, snapshot_id: int, ids: Sequence[str]) -> Slates:
+    """Of those rankings that the snapshot still has: an erasure may have taken some out."""
+    rankings = (
         select(Ranking.id, Ranking.slate_id, Slate.state)
         .join(SnapshotRanking, SnapshotRanking.ranking_id == Ranking.id)
         .join(Slate, Slate.id == Ranking.slate_id)
         .where(SnapshotRanking.snapshot_id == snapshot_id)
     )
-    return {str(id): (slate_id, state not in (SlateState.DONE, SlateState.RETIRED)) for id, slate_id, state in rows}
+    found: Slates = {}
+    for start in range(0, len(ids), AT_ONCE):
+        asked = [UUID(id) for id in ids[start : start + AT_ONCE]]
+        for id, slate_id, state in session.execute(rankings.where(Ranking.id.in_(asked))):
+            found[str(id)] = (slate_id, state not in (SlateState.DONE, SlateState.RETIRED))
+    return found
 
 
 def against_people(comparisons: Comparisons, slates: Mapping[str, tuple[UUID, bool]]) -> list[Contradiction]:

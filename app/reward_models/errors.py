@@ -42,6 +42,18 @@ class BadEvaluation(RewardModelError):
     code = "bad_evaluation"
 
 
+class ModelFromElsewhere(RewardModelError):
+    """Somebody who does not run the installation named a folder or a hub's model."""
+
+    code = "role_too_low"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Only a site admin may have a model from elsewhere evaluated: the trainer opens whatever is named. Choose a"
+            " reward model of this project, or ask whoever runs this installation."
+        )
+
+
 class NotCancellable(RewardModelError):
     """The evaluation has ended already."""
 

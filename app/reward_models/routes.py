@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from sqlalchemy.orm import Session
 
+from app.datasets.errors import SnapshotRedacted
 from app.datasets.snapshots import list_snapshots
 from app.db import SessionDep, clock
 from app.errors import status_of
@@ -16,8 +17,8 @@ from app.prompts.models import Split
 from app.reward_models import pictures, score_routes, service
 from app.reward_models.addresses import FoundEvaluation, FoundModel, FoundReport
 from app.reward_models.api_routes import api
-from app.reward_models.contradictions import A_PAGE, against_people, slates_of, with_texts
-from app.reward_models.errors import BadEvaluation, NoReportYet, NothingInCommon
+from app.reward_models.contradictions import A_PAGE, against_people, with_texts
+from app.reward_models.errors import BadEvaluation, ModelFromElsewhere, NoReportYet, NothingInCommon
 from app.reward_models.measures import comparisons_of
 from app.reward_models.schemas import EvaluationForm
 from app.reward_models.service import DEFAULT_SPLITS, ENDED, Evaluated
@@ -62,7 +63,9 @@ def listing(
         models=service.fitted_models(session, access.project),
         evaluations=[found for found in evaluations if not found.evaluation.by_stage],
         reports=[found for found in evaluations if found.evaluation.state == StageState.SUCCEEDED],
-        snapshots=[each for each in list_snapshots(session, access.project) if each.num_rankings],
+        snapshots=[
+            each for each in list_snapshots(session, access.project) if each.num_rankings and each.redaction is None
+        ],
         splits=list(Split),
         form=form,
         problem=problem,
@@ -87,7 +90,7 @@ def request_evaluation(
             account=access.account,
             now=clock(session),
         )
-    except BadEvaluation as error:
+    except (BadEvaluation, ModelFromElsewhere, SnapshotRedacted) as error:
         return listing(request, session, access, form, problem=str(error), status_code=status_of(error))
     return RedirectResponse(f"{root(access)}/evaluations/{evaluation.id}", status_code=303)
 
@@ -183,8 +186,8 @@ def disagreements_page(
     request: Request, access: ResearcherAccess, found: FoundEvaluation, session: SessionDep, page: Page = 1
 ) -> Response:
     """Where the model and people disagree most, with the texts."""
-    comparisons = comparisons_of(report_table(request.app.state.settings, found))
-    slates = slates_of(session, found.snapshot.id)
+    table, slates = report_table(session, request.app.state.settings, found)
+    comparisons = comparisons_of(table)
     contradictions = against_people(comparisons, slates)
     return render(
         request,
@@ -226,9 +229,10 @@ def accuracy_numbers(found: FoundEvaluation, report: FoundReport) -> Response:
 
 
 @router.get("/evaluations/{evaluation_id}/comparisons.csv")
-def comparison_numbers(request: Request, found: FoundEvaluation) -> Response:
+def comparison_numbers(request: Request, found: FoundEvaluation, session: SessionDep) -> Response:
     """Every comparison with both scores."""
-    comparisons = comparisons_of(report_table(request.app.state.settings, found))
+    table, _ = report_table(session, request.app.state.settings, found)
+    comparisons = comparisons_of(table)
     name = f"comparisons-{found.evaluation.id}.csv"
     return StreamingResponse(
         pictures.comparisons_csv(comparisons),

@@ -27,7 +27,10 @@ class EvaluationForm(BaseModel):
 
 
 class EvaluationIn(BaseModel):
-    """model: the number of a reward model, or a folder or hub name of a sequence classifier with one label."""
+    """model: the number of a reward model, or a folder or hub name of a sequence classifier with one label.
+
+    The latter for site admins.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.datasets.errors import SnapshotRedacted
 from app.datasets.models import Snapshot, SnapshotRanking
 from app.datasets.snapshots import find_snapshot
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
@@ -16,7 +17,13 @@ from app.people.service import audit
 from app.policies.models import RewardModelVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
-from app.reward_models.errors import BadEvaluation, EvaluationNotFound, NotCancellable, RewardModelNotFound
+from app.reward_models.errors import (
+    BadEvaluation,
+    EvaluationNotFound,
+    ModelFromElsewhere,
+    NotCancellable,
+    RewardModelNotFound,
+)
 from app.reward_models.models import RewardEvaluation
 from app.rounds.models import Round, Stage, StageState
 
@@ -112,8 +119,9 @@ def request_evaluation(
     """Queue an evaluation; a trainer is woken when the caller commits.
 
     model: the number of a reward model of the project, or else a folder of the trainer's machine or a hub's name.
+    Those are for site admins and the command line: a trainer opens whatever is named there.
     includes_learned: prompts too that the model learned from.  account: None on the command line.
-    Raises BadEvaluation, RewardModelNotFound, SnapshotNotFound.
+    Raises BadEvaluation, ModelFromElsewhere, RewardModelNotFound, SnapshotNotFound, SnapshotRedacted.
     """
     model = model.strip()
     if not model or len(model) > LONGEST_CHECKPOINT:
@@ -122,7 +130,13 @@ def request_evaluation(
         )
     if not splits:
         raise BadEvaluation("Choose at least one split: validation and test are those that no model was fitted to.")
+    if account is not None and not (model.isdecimal() or account.is_site_admin):
+        raise ModelFromElsewhere
+    session.refresh(project, with_for_update={"key_share": True})  # an erasure, which redacts, waits or is over
     snapshot = find_snapshot(session, project, snapshot_id)
+    session.refresh(snapshot)
+    if snapshot.redaction is not None:
+        raise SnapshotRedacted(snapshot.name, snapshot.redaction.successor_id)
     version = find_fitted(session, project, int(model)).version if model.isdecimal() else None
     evaluation = RewardEvaluation(
         project_id=project.id,
@@ -163,13 +177,14 @@ def evaluation_words(evaluation: RewardEvaluation) -> str:
 
 
 def cancel(session: Session, evaluation: RewardEvaluation, *, account: Account | None, now: datetime) -> None:
-    """End it: at once while it waits, else as soon as its trainer hears of it. Raises NotCancellable."""
+    """End it: at once while nobody is at work on it, else as soon as its trainer hears of it. Raises NotCancellable."""
     session.refresh(evaluation, with_for_update=True)
     if evaluation.state in ENDED:
         raise NotCancellable(evaluation.id)
     evaluation.cancel_requested_at = evaluation.cancel_requested_at or now
-    if evaluation.state == StageState.QUEUED:
+    if evaluation.state == StageState.QUEUED or (evaluation.deadline is not None and evaluation.deadline < now):
         evaluation.state, evaluation.finished_at = StageState.CANCELLED, now
+        evaluation.owner = evaluation.deadline = None
     audit(
         session,
         None if account is None else account.id,

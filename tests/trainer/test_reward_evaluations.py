@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from app.datasets.models import Snapshot
 from app.datasets.snapshots import create_snapshot
 from app.db import TRAINER_CHANNEL, clock
-from app.labeling.models import Ranking
+from app.labeling.models import Ranking, Slate
 from app.policies.models import RewardModelVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
@@ -321,3 +322,91 @@ def test_a_worker_that_is_stopped_puts_the_evaluation_back(
     assert worker.step()
     evaluation = again(session, evaluation)
     assert (evaluation.state, evaluation.owner, evaluation.attempt) == (StageState.QUEUED, None, 1)
+
+
+@pytest.mark.parametrize("asked", ["to cancel", "to stop"])
+def test_a_worker_that_is_asked_to_end_while_an_error_comes_up_lives_on(
+    session: Session,
+    worker: Worker,
+    project: Project,
+    snapshot: Snapshot,
+    llama_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+) -> None:
+    """The model is a language model, which is found out just as somebody calls the evaluation, or the worker, off."""
+    evaluation = evaluate(session, project, snapshot, llama_folder)
+    look_at = reward_evaluations.describe_reward_model
+
+    def asked_meanwhile(source: str) -> Any:
+        if asked == "to stop":
+            worker.stop()
+        else:
+            service.cancel(session, evaluation, account=None, now=clock(session))
+            session.commit()
+            worker.evaluations.renew(session, clock(session))  # as the heartbeat does
+            session.commit()
+        return look_at(source)
+
+    monkeypatch.setattr(reward_evaluations, "describe_reward_model", asked_meanwhile)
+    assert worker.step()
+    evaluation = again(session, evaluation)
+    assert evaluation.state == (StageState.QUEUED if asked == "to stop" else StageState.CANCELLED)
+    assert evaluation.owner is None
+
+
+def test_a_report_that_cannot_be_made_fails_the_evaluation_and_not_the_worker(
+    session: Session,
+    worker: Worker,
+    project: Project,
+    snapshot: Snapshot,
+    reward_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(*_: Any, **__: Any) -> Any:
+        raise KeyError("a ranking that is no more")
+
+    evaluation = evaluate(session, project, snapshot, reward_model)
+    monkeypatch.setattr(reward_evaluations.reports, "make_report", lost)
+    assert worker.step()
+    evaluation = again(session, evaluation)
+    assert evaluation.error is not None
+    assert (evaluation.state, evaluation.error["code"]) == (StageState.FAILED, "unforeseen")
+
+
+def test_a_folder_that_podium_made_is_no_model_from_elsewhere(
+    session: Session,
+    worker: Worker,
+    project: Project,
+    snapshot: Snapshot,
+    reward_model: Path,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    """Neither by its own path nor by a link to it."""
+    folder = settings.artifacts / "projects/other/rounds/0001/reward/result"
+    folder.parent.mkdir(parents=True)
+    shutil.copytree(reward_model, folder)
+    (tmp_path / "link").symlink_to(folder)
+    asked = [evaluate(session, project, snapshot, path) for path in (folder, tmp_path / "link")]
+    for evaluation in asked:
+        assert worker.step()
+        evaluation = again(session, evaluation)
+        assert evaluation.error is not None
+        assert (evaluation.state, evaluation.error["code"]) == (StageState.FAILED, "model_of_a_project")
+
+
+def test_rankings_too_long_for_the_model_are_counted_in_the_report(
+    session: Session, worker: Worker, project: Project, snapshot: Snapshot, reward_model: Path
+) -> None:
+    """One completion of a slate that two people ranked."""
+    ranking = session.scalars(select(Ranking).join(Slate).join(Prompt).where(Prompt.split == Split.TEST)).first()
+    assert ranking is not None
+    for completion in ranking.slate.completions[:1]:
+        completion.text = " ".join(random.Random(1).choices(WORDS, k=3_000))
+    session.commit()
+    evaluation = evaluate(session, project, snapshot, reward_model)
+    assert worker.step()
+    report = again(session, evaluation).report
+    assert report is not None
+    assert (report["num_rankings"], report["num_too_long"]) == (14, 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from app.artifacts import Store, files_below
 from app.datasets.filters import SnapshotFilter
@@ -21,6 +21,7 @@ from app.labeling.models import Ranking, Slate, SlateState
 from app.people.models import AuditEvent
 from app.projects.models import Project
 from app.prompts.models import Split
+from app.reward_models import service
 from app.reward_models.models import RewardEvaluation
 from app.rounds import model_requests
 from app.rounds.models import Heartbeat, StageState
@@ -54,6 +55,14 @@ def text_of(page: Any) -> str:
 
 
 def evaluate(person: Person, snapshot: Snapshot, model: str | int, **how: Any) -> int:
+    """As a person, a model of the project; as the command line, one from elsewhere."""
+    session = object_session(snapshot)
+    if isinstance(model, str) and session is not None:
+        project = session.get_one(Project, snapshot.project_id)
+        how |= {"snapshot_id": snapshot.id, "account": None, "now": clock(session)}
+        made = service.request_evaluation(session, project, model=model, **how)
+        session.commit()
+        return made.id
     response = person.post(f"{API}/reward-evaluations", json={"model": model, "snapshot_id": snapshot.id, **how})
     assert response.status_code == 201, response.text
     return int(response.json()["id"])
@@ -101,24 +110,24 @@ def test_a_model_fitted_before_scores_were_kept_says_so(
 
 
 def test_an_evaluation_is_asked_for_watched_and_read(
-    session: Session, settings: Settings, snapshot: Snapshot, researcher: Person
+    session: Session, settings: Settings, snapshot: Snapshot, site_admin: Person
 ) -> None:
     form = {"checkpoint": "someone/reward", "snapshot_id": snapshot.id, "splits": ["validation", "test"]}
-    asked = researcher.post(f"{ROOT}/evaluations", data=form)
+    asked = site_admin.post(f"{ROOT}/evaluations", data=form)
     assert asked.status_code == 303, asked.text
     address = asked.headers["location"]
-    assert "No trainer is at work" in text_of(researcher.get(address))
+    assert "No trainer is at work" in text_of(site_admin.get(address))
     session.add(Heartbeat(owner="t", process="trainer", beat_at=clock(session), doing="round 1, stage ppo"))
     session.commit()
-    assert "A trainer takes it between stages" in text_of(researcher.get(f"{address}/live"))
+    assert "A trainer takes it between stages" in text_of(site_admin.get(f"{address}/live"))
     run_evaluation(session, settings, naive)
-    page = text_of(researcher.get(address))
+    page = text_of(site_admin.get(address))
     assert f"{100 * accuracy_by_hand(session, naive, Split.VALIDATION, Split.TEST):.1f} %" in page
     assert "What this model learned from is not known here" in page
     event = session.scalars(select(AuditEvent).where(AuditEvent.action == "reward_model.evaluate")).one()
     assert event.detail == {"model": "someone/reward", "snapshot": "Everything", "splits": ["validation", "test"]}
-    assert researcher.account is not None
-    assert event.account_id == researcher.account.id
+    assert site_admin.account is not None
+    assert event.account_id == site_admin.account.id
 
 
 def test_what_the_model_learned_from_is_counted_and_left_out(
@@ -147,10 +156,10 @@ def test_what_the_model_learned_from_is_counted_and_left_out(
     ],
 )
 def test_a_form_that_cannot_be_evaluated_comes_back_with_nothing_lost(
-    snapshot: Snapshot, researcher: Person, changed: dict[str, Any], problem: str
+    snapshot: Snapshot, site_admin: Person, changed: dict[str, Any], problem: str
 ) -> None:
     form = {"checkpoint": "/models/mine", "snapshot_id": snapshot.id, "splits": ["test"], **changed}
-    response = researcher.post(f"{ROOT}/evaluations", data=form)
+    response = site_admin.post(f"{ROOT}/evaluations", data=form)
     assert response.status_code == 422
     assert problem in response.text
     assert "Nothing was lost" in response.text
@@ -158,11 +167,11 @@ def test_a_form_that_cannot_be_evaluated_comes_back_with_nothing_lost(
         assert 'value="/models/mine"' in response.text
 
 
-def test_a_snapshot_without_such_rankings_is_refused(session: Session, loop: Project, researcher: Person) -> None:
+def test_a_snapshot_without_such_rankings_is_refused(session: Session, loop: Project, site_admin: Person) -> None:
     only_train = SnapshotFilter(splits=(Split.TRAIN,))
     made = create_snapshot(session, loop, name="Train", filter=only_train, account=None, now=clock(session))
     session.commit()
-    response = researcher.post(f"{API}/reward-evaluations", json={"model": "a/b", "snapshot_id": made.id})
+    response = site_admin.post(f"{API}/reward-evaluations", json={"model": "a/b", "snapshot_id": made.id})
     assert (response.status_code, response.json()["code"]) == (422, "bad_evaluation")
     assert "in validation and test" in response.json()["detail"]
 
@@ -179,6 +188,37 @@ def test_labelers_read_none_of_it_and_other_projects_find_none_of_it(
     assert site_admin.get("/projects/other/reward-models/1").status_code == 404
     assert site_admin.get("/projects/other/reward-models/evaluations/1").status_code == 404
     assert researcher.get(f"{ROOT}/evaluations/99").status_code == 404
+
+
+def test_models_from_elsewhere_are_for_those_who_run_the_installation(
+    session: Session,
+    settings: Settings,
+    snapshot: Snapshot,
+    loop: Project,
+    researcher: Person,
+    admin: Person,
+    site_admin: Person,
+) -> None:
+    form = {"checkpoint": "/models/mine", "snapshot_id": snapshot.id, "splits": ["test"]}
+    assert 'name="checkpoint"' in site_admin.get(ROOT).text
+    assert "evaluated by a site admin" in researcher.get(ROOT).text
+    fit(session, settings, loop)
+    for person in (researcher, admin):
+        page = person.get(ROOT).text
+        assert ('name="model"' in page, 'name="checkpoint"' in page) == (True, False)
+        refused = person.post(f"{ROOT}/evaluations", data=form)
+        assert (refused.status_code, "Choose a reward model of this project" in html.unescape(refused.text)) == (
+            403,
+            True,
+        )
+        for model in ("/models/mine", "someone/reward", "../../other/rounds/0001/reward/result"):
+            asked = {"model": model, "snapshot_id": snapshot.id}
+            refused = person.post(f"{API}/reward-evaluations", json=asked)
+            assert (refused.status_code, refused.json()["code"]) == (403, "role_too_low")
+    assert session.scalars(select(RewardEvaluation).where(~RewardEvaluation.by_stage)).all() == []
+    assert evaluate(researcher, snapshot, 1)
+    asked = {"model": "/models/mine", "snapshot_id": snapshot.id}
+    assert site_admin.post(f"{API}/reward-evaluations", json=asked).status_code == 201
 
 
 def contradicted_by_hand(session: Session, scorer: Any) -> dict[str, float]:
@@ -226,7 +266,7 @@ def test_slates_that_people_may_still_be_asked_about_are_not_shown(
     slate.state, slate.done_at = SlateState.READY, None
     session.commit()
     assert first not in [each["slate_id"] for each in researcher.get(address).json()]
-    assert "1 slates of the snapshot are left out" in text_of(
+    assert "1 slates of the report are left out" in text_of(
         researcher.get(f"{ROOT}/evaluations/{evaluation_id}/disagreements")
     )
 
