@@ -221,7 +221,7 @@ def is_silent(record: DatasetImport, now: datetime) -> bool:
 
 def stop_import(session: Session, record: DatasetImport, account: Account) -> None:
     """End an import that runs; nothing of its file stays. Raises ImportNotRunning."""
-    if not end_failed(session, record.id, [Problem(None, f"stopped by {account.name}")]):
+    if not end_failed(session, record.id, [Problem(None, "stopped by a person")]):
         raise ImportNotRunning(record.file_name)
     audit(session, account.id, "dataset.stop_import", f"import:{record.id}", project_id=record.project_id)
 

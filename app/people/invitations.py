@@ -48,8 +48,7 @@ def invite(
         f"invitation:{invitation.id}",
         project.id,
         role=role,
-        email=invitation.email,
-    )
+    )  # for whom it is stands in the invitation alone: nothing takes a name out of the log
     return token
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
@@ -226,6 +227,7 @@ def write_down(session: Session, refused: SignOnRefused, *, place: str, now: dat
     """Keep a visit that did not end in a sign-in; forged ones count against where they came from."""
     if not refused.is_kept:
         return
-    service.audit(session, None, "sign_on.refuse", "sign-on", reason=refused.code, place=place, said=str(refused))
+    said: dict[str, Any] = {} if refused.names_somebody else {"said": str(refused)}
+    service.audit(session, None, "sign_on.refuse", "sign-on", reason=refused.code, place=place, **said)
     if refused.looks_forged:
         session.add(SignInAttempt(email=SIGN_ON, address=place, at=now))

@@ -11,13 +11,14 @@ class SignOnRefused(PeopleError):
     """The visit to the provider did not end in a sign-in.
 
     looks_forged: counts against the rate limit of where it came from; somebody else's trouble does not.
-    is_kept: stands in the audit log.
+    is_kept: stands in the audit log.  names_somebody: without its words, which have an address in them.
     """
 
     code = "sign_on_refused"
     status: ClassVar[int] = 403
     looks_forged: ClassVar[bool] = False
     is_kept: ClassVar[bool] = True
+    names_somebody: ClassVar[bool] = False
 
 
 class ProviderUnreachable(SignOnRefused):
@@ -120,6 +121,7 @@ class NotInvited(SignOnRefused):
     """Nobody has invited the address."""
 
     code = "sign_on_not_invited"
+    names_somebody = True
 
     def __init__(self, email: str) -> None:
         super().__init__(f"Nobody has invited {email} yet: ask an admin of your project for an invitation.")
@@ -129,6 +131,7 @@ class AddressOfAnother(SignOnRefused):
     """The account of this address belongs to another person of the same provider."""
 
     code = "sign_on_other_person"
+    names_somebody = True
 
     def __init__(self, email: str) -> None:
         super().__init__(

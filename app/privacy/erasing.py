@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, cast, delete, func, or_, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from app.datasets.models import DatasetImport
 from app.labeling.models import (
     Completion,
     Demonstration,
@@ -48,11 +50,11 @@ from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.quality.entry_models import Onboarding, OnboardingAnswer
 from app.quality.models import QualityAction, RankingDigest
-from app.rounds.models import Round, Stage, StageSample
+from app.rounds.models import ModelRequest, Round, Stage, StageSample
 from app.rounds.service import active_round
 
 ERASED = "[erased]"
-WORDS_IN_HISTORY = ("reason", "name", "email")  # of a detail in the audit log: what people typed, or are called
+WORDS_IN_HISTORY = ("reason", "name", "email", "said")  # of a detail in the audit log: what people typed, or are called
 
 
 def erase(
@@ -74,9 +76,10 @@ def erase(
     doomed = doomed_by(session, subject.labeler_ids)  # read under the locks: no ranking comes to these slates now
     findings = findings_on(session, subject, doomed)
     erasure = _write_down(session, subject, extent, findings, by=by, now=now)
+    _blank_words(session, subject, now)
+    _blank_history(session, subject)  # found by the address, which goes after
     if subject.account is not None:
         _erase_account(session, subject.account, by=by, now=now)
-    _blank_words(session, subject, erasure, now)
     if extent is Extent.LABELS:
         redact_snapshots(session, erasure, findings.snapshots, doomed, now=now)
         _erase_labels(session, doomed, by=by, now=now)
@@ -177,7 +180,7 @@ def _unless_used(now: datetime) -> Any:
     return func.coalesce(Invitation.revoked_at, now)
 
 
-def _blank_words(session: Session, subject: Subject, erasure: Erasure, now: datetime) -> None:
+def _blank_words(session: Session, subject: Subject, now: datetime) -> None:
     """Notes, reasons and drafts: free text, in which people write about themselves, and others about them."""
     labelers = subject.labeler_ids
     theirs = select(Ranking.id).where(Ranking.labeler_id.in_(labelers))
@@ -194,18 +197,38 @@ def _blank_words(session: Session, subject: Subject, erasure: Erasure, now: date
         .values(closed_at=now, end=WritingEnd.SKIPPED),
         update(Writing).where(Writing.labeler_id.in_(labelers)).values(content={}, reason=None),
         update(QualityAction).where(QualityAction.labeler_id.in_(labelers)).values(reason=ERASED),
+        delete(ModelRequest).where(ModelRequest.input["labeler_id"].as_integer().in_(labelers)),  # what they typed
     ):
         session.execute(statement.execution_options(synchronize_session=False))
-    subjects = [f"labeler:{labeler_id}" for labeler_id in labelers]
-    told_of: ColumnElement[bool] = AuditEvent.subject.in_(subjects)
-    if erasure.account_id is not None:
-        their_keys = (AuditEvent.account_id == erasure.account_id) & AuditEvent.action.startswith("key.")
-        told_of = told_of | (AuditEvent.subject == f"account:{erasure.account_id}") | their_keys
-    words = text("audit_event.detail - ARRAY['reason', 'name', 'email']")
+    if subject.account is not None:
+        _unname_stopped_imports(session, subject.account.name)
+
+
+def _unname_stopped_imports(session: Session, name: str) -> None:
+    """An import that was stopped said by whom, where researchers read it: the audit log does, and is enough."""
+    by_them = [{"line": None, "reason": f"stopped by {name}"}]
+    session.execute(
+        update(DatasetImport)
+        .where(DatasetImport.problems == cast(by_them, JSONB))
+        .values(problems=[{"line": None, "reason": "stopped by a person"}])
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _blank_history(session: Session, subject: Subject) -> None:
+    """What the audit log says of them in words: what was typed about them, and what they are called."""
+    detail = AuditEvent.detail
+    told_of: ColumnElement[bool] = AuditEvent.subject.in_(f"labeler:{id}" for id in subject.labeler_ids)
+    if (account := subject.account) is not None:
+        is_key = AuditEvent.action.startswith("key.")
+        is_theirs = or_(AuditEvent.account_id == account.id, detail["account"].astext == f"account:{account.id}")
+        names_them = or_(detail["email"].astext == account.email, func.strpos(detail["said"].astext, account.email) > 0)
+        told_of = or_(told_of, AuditEvent.subject == f"account:{account.id}", is_key & is_theirs, names_them)
+    words = ", ".join(f"'{word}'" for word in WORDS_IN_HISTORY)
     session.execute(
         update(AuditEvent)
-        .where(told_of, or_(*(AuditEvent.detail.has_key(word) for word in WORDS_IN_HISTORY)))
-        .values(detail=words)
+        .where(told_of, or_(*(detail.has_key(word) for word in WORDS_IN_HISTORY)))
+        .values(detail=text(f"audit_event.detail - ARRAY[{words}]"))
         .execution_options(synchronize_session=False)
     )
 

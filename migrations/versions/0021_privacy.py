@@ -73,11 +73,16 @@ END $$;
 CREATE FUNCTION refuse_change_of_history() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' AND to_jsonb(OLD) - 'detail' = to_jsonb(NEW) - 'detail'
-       AND NEW.detail = OLD.detail - ARRAY['reason', 'name', 'email'] AND EXISTS (
+       AND NEW.detail = OLD.detail - ARRAY['reason', 'name', 'email', 'said'] AND EXISTS (
            SELECT FROM erasure LEFT JOIN erased_labeler ON erased_labeler.erasure_id = erasure.id
+           LEFT JOIN account ON account.id = erasure.account_id
            WHERE erasure.transaction_id = pg_current_xact_id()::text
            AND (OLD.subject IN ('account:' || erasure.account_id, 'labeler:' || erased_labeler.labeler_id)
-                OR (OLD.account_id = erasure.account_id AND OLD.action LIKE 'key.%'))
+                OR (OLD.action LIKE 'key.%'
+                    AND (OLD.account_id = erasure.account_id
+                         OR OLD.detail ->> 'account' = 'account:' || erasure.account_id))
+                OR OLD.detail ->> 'email' = account.email
+                OR strpos(OLD.detail ->> 'said', account.email) > 0)
        ) THEN
         RETURN NEW;
     END IF;

@@ -11,12 +11,15 @@ from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.datasets.models import Redaction, Snapshot, SnapshotRanking
+from app.datasets.models import DatasetImport, Redaction, Snapshot, SnapshotRanking
 from app.datasets.snapshots import create_snapshot
 from app.db import SessionFactory, clock
 from app.labeling.models import Completion, Demonstration, Ranking, RankingItem, Retraction
 from app.labeling.task_models import Writing
-from app.people.models import Account, AuditEvent, Labeler, Membership, SignInSession
+from app.people import service, sign_on_accounts
+from app.people.invitations import invite
+from app.people.models import Account, APIKey, AuditEvent, Labeler, Membership, Role, SignInSession
+from app.people.sign_on_errors import NotInvited
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.privacy import erasing
 from app.privacy.findings import doomed_by, findings_on, subject_of_account
@@ -24,7 +27,7 @@ from app.privacy.models import DoomedFolder, Erasure
 from app.privacy.removal import remove_doomed
 from app.projects.models import Project
 from app.prompts.models import Prompt
-from app.rounds.models import Recipe, Round, RoundState, Stage, StageSample, StageState
+from app.rounds.models import ModelRequest, ModelRequestKind, Recipe, Round, RoundState, Stage, StageSample, StageState
 from app.settings import Settings
 from tests.app.conftest import Person
 from tests.app.privacy.conftest import NOTE, Crowd, labeler_in
@@ -452,3 +455,43 @@ def test_samples_beside_an_erased_prompt_go_and_those_of_other_prompts_and_proje
         (here.id, shown[3]),
         (here.id, shown[4]),
     }
+
+
+def test_no_name_or_address_is_left_where_the_acts_of_others_said_it(
+    site_admin: Person, labeler: Person, session: Session, engine: Engine, project: Project, crowd: Crowd
+) -> None:
+    account, now = session.get_one(Account, labeler.account.id), clock(session)  # type: ignore[union-attr]
+    by = session.get_one(Account, site_admin.account.id)  # type: ignore[union-attr]
+    service.create_key(session, account, "lena's loop")
+    session.flush()
+    service.revoke_key(session, account, session.scalars(select(APIKey.id)).one(), by=by, now=now)
+    invite(session, project=project, role=Role.LABELER, email=account.email, created_by=by.id, now=now)
+    sign_on_accounts.write_down(session, NotInvited(account.email), place="10.0.0.1", now=now)
+    kept = {event.action: event.detail for event in session.scalars(select(AuditEvent))}
+    assert account.email not in str(kept["invitation.create"]) + str(kept["sign_on.refuse"])
+    # As earlier versions wrote them.
+    service.audit(session, by.id, "invitation.create", "invitation:1", project.id, role="labeler", email=account.email)
+    service.audit(session, None, "sign_on.refuse", "sign-on", reason="x", said=f"Nobody has invited {account.email}.")
+    service.audit(session, by.id, "invitation.create", "invitation:2", project.id, role="labeler", email="other@x.org")
+    stopped = [{"line": None, "reason": f"stopped by {account.name}"}]
+    session.add(
+        DatasetImport(
+            project_id=project.id,
+            what="prompts",
+            format="x",
+            file_name="x",
+            sha256="x",
+            state="failed",
+            problems=stopped,
+        )
+    )
+    for _ in range(2):
+        asked = {"labeler_id": crowd.lena.id, "messages": [{"role": "user", "content": LANE}]}
+        session.add(ModelRequest(project_id=project.id, kind=ModelRequestKind.SAMPLE, input=asked, deadline=now))
+    session.commit()
+    assert erase(site_admin, labeler, "link").status_code == 303
+    left = everything(engine)
+    assert LENA not in left.lower()
+    assert "other@x.org" in left
+    assert "stopped by a person" in left
+    assert counts(session, ModelRequest) == [0]
