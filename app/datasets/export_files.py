@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.datasets.export_choices import ExportChoice, check_export
-from app.datasets.exports import export_pieces, tag_of
+from app.datasets.exports import export_pieces, refuse_redacted, tag_of
 from app.datasets.models import ExportFile, Snapshot
 from app.db import SessionFactory
 
@@ -52,6 +52,7 @@ def whole(snapshot: Snapshot, choice: ExportChoice) -> Iterator[bytes]:
 
 
 def noted(snapshot: Snapshot, tag: str, pieces: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    """Raises SnapshotRedacted where labels are erased from the snapshot meanwhile; nothing is noted then."""
     digest, num_bytes, starts = hashlib.sha256(), 0, []
     for piece in pieces:
         starts.append(num_bytes)
@@ -60,6 +61,7 @@ def noted(snapshot: Snapshot, tag: str, pieces: Iterable[Iterable[bytes]]) -> It
             num_bytes += len(chunk)
             yield chunk
     with SessionFactory.begin() as session:
+        refuse_redacted(session, snapshot)
         facts = {"num_bytes": num_bytes, "sha256": digest.hexdigest(), "starts": starts}
         # Two readers may come to the end together; both saw the same file.
         session.execute(insert(ExportFile).values(snapshot_id=snapshot.id, tag=tag, **facts).on_conflict_do_nothing())

@@ -22,11 +22,12 @@ from sqlalchemy.orm import Session
 from app.batches import batches
 from app.datasets.comparisons import with_decisions, with_reliability
 from app.datasets.demonstrations import demonstrations_between
+from app.datasets.errors import SnapshotRedacted
 from app.datasets.export_choices import ExportChoice, check_export, num_labels_of
 from app.datasets.hh import Transcripts
 from app.datasets.kto import Unpaired
 from app.datasets.kwise import EXPORTER_VERSION, Rankings
-from app.datasets.models import Snapshot
+from app.datasets.models import Redaction, Snapshot
 from app.datasets.pairs import Pairs
 from app.datasets.prompt_lists import Prompts, prompts_between
 from app.datasets.reading import rows_between
@@ -81,7 +82,7 @@ def export_pieces(snapshot: Snapshot, choice: ExportChoice, *, first: int = 0) -
     A Parquet file is one piece: its end says where everything in it lies. Raises BadExport.
     """
     check_export(snapshot, choice)
-    format, read = format_of(snapshot, choice), reader_of(snapshot, choice)
+    format, read = format_of(snapshot, choice), while_whole(snapshot, reader_of(snapshot, choice))
     start, stop = positions_of(snapshot, choice)
     if choice.file == "parquet":
         records = chain.from_iterable(map(format.columns, chain.from_iterable(pieces(read, start, stop))))
@@ -121,6 +122,26 @@ def reader_of(snapshot: Snapshot, choice: ExportChoice) -> Read:
     if choice.format == "prompts":
         return lambda session, first, last: prompts_between(session, snapshot, first, last, split)
     return partial(rankings_between, snapshot, choice, split)
+
+
+def while_whole(snapshot: Snapshot, read: Read) -> Read:
+    """The same, of a snapshot that nothing is erased from. Looked at after the rows are read: no file mixes both.
+
+    Reading raises SnapshotRedacted.
+    """
+
+    def rows(session: Session, first: int, last: int) -> list[Any]:
+        found = list(read(session, first, last))
+        refuse_redacted(session, snapshot)
+        return found
+
+    return rows
+
+
+def refuse_redacted(session: Session, snapshot: Snapshot) -> None:
+    """As the database has it now. Raises SnapshotRedacted."""
+    if (redaction := session.get(Redaction, snapshot.id, populate_existing=True)) is not None:
+        raise SnapshotRedacted(snapshot.name, redaction.successor_id)
 
 
 def rankings_between(

@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from app.datasets import exports
-from app.datasets.errors import BadExport
-from app.datasets.export_choices import ExportChoice
+from app.datasets.errors import BadExport, SnapshotRedacted
+from app.datasets.export_choices import ExportChoice, FileType
+from app.datasets.export_files import whole
 from app.datasets.exports import export_chunks, tag_of
 from app.datasets.imports import import_file
-from app.datasets.models import Snapshot
+from app.datasets.models import ExportFile, Redaction, Snapshot
 from app.datasets.snapshots import create_snapshot
 from app.labeling.models import SlateKind, Strength
 from app.projects.models import Project
@@ -248,6 +249,30 @@ def test_a_reader_who_leaves_holds_no_connection(
     chunks = export_chunks(snapshot, ExportChoice())
     next(chunks), next(chunks)  # nothing is left to be read ahead
     assert pool.checkedout() == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("file", ["jsonl", "parquet"])
+def test_a_file_breaks_off_where_labels_are_erased_while_it_is_written(
+    session: Session, garden: Project, add_ranking: AddRanking, monkeypatch: pytest.MonkeyPatch, file: FileType
+) -> None:
+    monkeypatch.setattr(exports, "ROWS_PER_SESSION", 1)
+    monkeypatch.setattr(exports, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(exports, "ROWS_PER_GROUP", {"kwise": 1})
+    for _ in range(6):
+        add_ranking()
+    snapshot = freeze(session, garden)
+    session.commit()
+    chunks = whole(snapshot, ExportChoice(file=file))
+    next(chunks)
+    erasure = text(
+        "INSERT INTO erasure (extent, at, transaction_id, report)"
+        " VALUES ('labels', now(), pg_current_xact_id()::text, '{}') RETURNING id"
+    )
+    session.add(Redaction(snapshot_id=snapshot.id, successor_id=None, erasure_id=session.scalars(erasure).one()))
+    session.commit()
+    with pytest.raises(SnapshotRedacted):
+        list(chunks)
+    assert session.scalar(select(func.count(ExportFile.tag))) == 0
 
 
 numbers = itertools.count()  # each example has projects of its own
