@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.datasets.models import Snapshot
 from app.db import TRAINER_CHANNEL, notify
 from app.people.models import Account
+from app.privacy.models import DoomedFolder
 from app.projects.models import Project
 from app.rounds.configuration import Overrides, setting_problems
 from app.rounds.errors import BadRoundSetting, NotResumable, RoundIsActive, SnapshotWasRedacted
@@ -58,6 +59,7 @@ def resume_round(
     check_labels_are_whole(session, round)
     if (active := active_round(session, project)) is not None:
         raise RoundIsActive(active.number)
+    begin_anew = {*begin_anew, *recipes_without_data(session, round)}
     changes = changes_of(round, overrides or {}, begin_anew)
     if overrides:
         given = {stage.recipe: changes[stage.id].configuration for stage in open_stages(round)}
@@ -77,7 +79,7 @@ def resume_round(
         raise RoundIsActive(round.number) from error
     notify(session, TRAINER_CHANNEL)
     announce(session, round)
-    detail = {"overrides": overrides, "begin_anew": list(begin_anew)} if overrides or begin_anew else {}
+    detail = {"overrides": overrides, "begin_anew": sorted(begin_anew)} if overrides or begin_anew else {}
     record(session, round, account, "round.resume", **detail)
 
 
@@ -86,6 +88,13 @@ def check_labels_are_whole(session: Session, round: Round) -> None:
     snapshot = None if round.snapshot_id is None else session.get_one(Snapshot, round.snapshot_id)
     if snapshot is not None and snapshot.redaction is not None and open_stages(round):
         raise SnapshotWasRedacted(snapshot.name)
+
+
+def recipes_without_data(session: Session, round: Round) -> set[str]:
+    """The recipes of open stages whose data held a text that was erased since: it is written anew, without."""
+    data = {f"{stage.folder}/data": stage.recipe.value for stage in open_stages(round) if stage.folder is not None}
+    gone = session.scalars(select(DoomedFolder.folder).where(DoomedFolder.folder.in_(data)))
+    return {data[folder] for folder in gone}
 
 
 GOES_ON = "Queued again; goes on from its last checkpoint."

@@ -27,7 +27,18 @@ from app.privacy.models import DoomedFolder, Erasure
 from app.privacy.removal import remove_doomed
 from app.projects.models import Project
 from app.prompts.models import Prompt
-from app.rounds.models import ModelRequest, ModelRequestKind, Recipe, Round, RoundState, Stage, StageSample, StageState
+from app.rounds.models import (
+    ModelRequest,
+    ModelRequestKind,
+    Recipe,
+    Round,
+    RoundState,
+    Stage,
+    StageSample,
+    StageState,
+    StageTry,
+)
+from app.rounds.resuming import resume_round
 from app.settings import Settings
 from tests.app.conftest import Person
 from tests.app.privacy.conftest import NOTE, Crowd, labeler_in
@@ -495,3 +506,21 @@ def test_no_name_or_address_is_left_where_the_acts_of_others_said_it(
     assert "other@x.org" in left
     assert "stopped by a person" in left
     assert counts(session, ModelRequest) == [0]
+
+
+def test_a_failed_stage_that_read_an_erased_prompt_begins_anew(
+    admin: Person, labeler: Person, session: Session, crowd: Crowd
+) -> None:
+    """Of labels that are not hers: without the snapshot the round lost nothing but a prompt."""
+    round = with_round(session, crowd, RoundState.FAILED)
+    round.snapshot_id, last = None, round.stages[-1]
+    last.state, last.error = StageState.FAILED, {"code": "x", "message": "x", "advice": "x", "last_lines": ""}
+    before = last.folder
+    session.commit()
+    assert erase(admin, labeler, "labels").status_code == 303
+    session.expire_all()
+    resume_round(session, round, account=None, now=clock(session))
+    session.commit()
+    assert round.state is RoundState.QUEUED
+    assert last.folder != before
+    assert [tried.folder for tried in session.scalars(select(StageTry))] == [before]
