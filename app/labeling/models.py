@@ -200,6 +200,7 @@ class Completion(Base):
         ),
         CheckConstraint("finish_reason IN ('stop', 'length')", name="finish_reason"),
         Index("ix_completion_version_slate", "policy_version_id", "slate_id"),  # which slates a version wrote
+        Index("ix_completion_demonstration", "demonstration_id", postgresql_where=sql("demonstration_id IS NOT NULL")),
     )
 
 
@@ -357,6 +358,7 @@ class Demonstration(Base):
 
     __table_args__ = (
         Index("ix_demonstration_prompt", "prompt_id"),
+        Index("ix_demonstration_labeler", "labeler_id", postgresql_where=sql("labeler_id IS NOT NULL")),
         Index("ix_demonstration_writing", "writing_id", postgresql_where=sql("writing_id IS NOT NULL")),
         CheckConstraint("(suggestion IS NULL) = (suggestion_policy_id IS NULL)", name="suggestion_says_whose"),
     )

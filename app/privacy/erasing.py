@@ -75,7 +75,7 @@ def erase(
                 raise LearningUnderWay(project.name, active.number)
     doomed = doomed_by(session, subject.labeler_ids)  # read under the locks: no ranking comes to these slates now
     findings = findings_on(session, subject, doomed)
-    erasure = _write_down(session, subject, extent, findings, by=by, now=now)
+    erasure = _write_down(session, subject, extent, findings, by=by)
     _blank_words(session, subject, now)
     _blank_history(session, subject)  # found by the address, which goes after
     if subject.account is not None:
@@ -135,14 +135,12 @@ def _lock(session: Session, subject: Subject) -> Sequence[Project]:
     return projects
 
 
-def _write_down(
-    session: Session, subject: Subject, extent: Extent, findings: Findings, *, by: Account, now: datetime
-) -> Erasure:
+def _write_down(session: Session, subject: Subject, extent: Extent, findings: Findings, *, by: Account) -> Erasure:
     erasure = Erasure(
         extent=extent,
         account_id=None if subject.account is None else subject.account.id,
         by_account_id=by.id,
-        at=now,
+        at=func.now(),  # of the transaction: with its number, what the triggers ask for
         transaction_id=session.scalars(text("SELECT pg_current_xact_id()::text")).one(),
         report=findings.as_json(),
     )

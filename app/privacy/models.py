@@ -20,7 +20,7 @@ class Extent(StrEnum):
 class Erasure(Base):
     """One erasure, without the person's name. Append-only (trigger).
 
-    transaction_id: of the one that wrote it, in which alone the labels it names may go.
+    transaction_id, at: of the one that wrote it, in which alone the labels it names may go.
     """
 
     __tablename__ = "erasure"

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain, count
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, literal, or_, select, text
+from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, or_, select, text
 from sqlalchemy.orm import Session
 
 from app.datasets.errors import NothingSelected
@@ -72,7 +72,7 @@ def redact_snapshots(
 def _successor(session: Session, snapshot: Snapshot, doomed: Doomed, now: datetime) -> Snapshot | None:
     project = session.get_one(Project, snapshot.project_id)
     new_id = session.scalars(text("SELECT nextval('snapshot_id_seq')")).one()
-    stays = SnapshotRanking.ranking_id.not_in(select(Ranking.id).where(_is_gone(doomed)))
+    stays = ~exists().where(Ranking.id == SnapshotRanking.ranking_id, _is_gone(doomed))
     _copy_rows(session, SnapshotRanking, snapshot.id, new_id, stays)
     _copy_rows(session, SnapshotDemonstration, snapshot.id, new_id, ~_demonstration_is_gone(doomed))
     name = _name_of_successor(session, snapshot)

@@ -13,17 +13,21 @@ down_revision = "0020"
 branch_labels = None
 depends_on = None
 
-# An erasure's row carries the number of the transaction that wrote it: no later one can claim its exceptions.
+# An erasure's row carries the number and the time of the transaction that wrote it: no later one can claim its
+# exceptions, not even in a cluster that a backup was restored into, where numbers begin anew.
 IS_BEING_ERASED = """
 CREATE FUNCTION is_being_erased(who bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
         SELECT FROM erased_labeler JOIN erasure ON erasure.id = erased_labeler.erasure_id
         WHERE erased_labeler.labeler_id = who AND erasure.transaction_id = pg_current_xact_id()::text
+        AND erasure.at = transaction_timestamp()
     )
 $$;
 
 CREATE FUNCTION an_erasure_is_under_way() RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (SELECT FROM erasure WHERE transaction_id = pg_current_xact_id()::text)
+    SELECT EXISTS (
+        SELECT FROM erasure WHERE transaction_id = pg_current_xact_id()::text AND at = transaction_timestamp()
+    )
 $$;
 """
 
@@ -76,7 +80,7 @@ BEGIN
        AND NEW.detail = OLD.detail - ARRAY['reason', 'name', 'email', 'said'] AND EXISTS (
            SELECT FROM erasure LEFT JOIN erased_labeler ON erased_labeler.erasure_id = erasure.id
            LEFT JOIN account ON account.id = erasure.account_id
-           WHERE erasure.transaction_id = pg_current_xact_id()::text
+           WHERE erasure.transaction_id = pg_current_xact_id()::text AND erasure.at = transaction_timestamp()
            AND (OLD.subject IN ('account:' || erasure.account_id, 'labeler:' || erased_labeler.labeler_id)
                 OR (OLD.action LIKE 'key.%'
                     AND (OLD.account_id = erasure.account_id
@@ -115,6 +119,13 @@ GUARDED = {
 }
 
 
+# What a person wrote, and where it is shown: found without reading every completion.
+INDEXES = {
+    "ix_completion_demonstration": ("completion", "demonstration_id"),
+    "ix_demonstration_labeler": ("demonstration", "labeler_id"),
+}
+
+
 def upgrade() -> None:
     op.add_column("membership", sa.Column("sees_names", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("account", sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True))
@@ -127,6 +138,8 @@ def upgrade() -> None:
         " ELSE account_id IS NULL AND external_id IS NULL END",
     )
     _erasures()
+    for name, (table, column) in INDEXES.items():
+        op.create_index(name, table, [column], postgresql_where=sa.text(f"{column} IS NOT NULL"))
     op.execute(IS_BEING_ERASED)
     op.execute(EXCEPTIONS)
     for table, (events, function) in GUARDED.items():
@@ -232,6 +245,8 @@ def downgrade() -> None:
     ):
         op.execute(f"DROP FUNCTION {function}()")
     op.execute("DROP FUNCTION is_being_erased(bigint)")
+    for name, (table, _) in INDEXES.items():
+        op.drop_index(name, table_name=table)
     for table in ("doomed_folder", "redaction", "erased_labeler", "erasure"):
         op.drop_table(table)
     op.drop_constraint(op.f("ck_labeler_has_one_origin"), "labeler", type_="check")

@@ -524,3 +524,16 @@ def test_a_failed_stage_that_read_an_erased_prompt_begins_anew(
     assert round.state is RoundState.QUEUED
     assert last.folder != before
     assert [tried.folder for tried in session.scalars(select(StageTry))] == [before]
+
+
+def test_no_transaction_claims_the_exceptions_of_one_that_had_its_number(session: Session, crowd: Crowd) -> None:
+    """Numbers begin anew where a backup is restored into another cluster."""
+    session.execute(
+        text(
+            "INSERT INTO erasure (extent, at, transaction_id, report)"
+            " VALUES ('labels', now() - interval '1 day', pg_current_xact_id()::text, '{}')"
+        )
+    )
+    session.execute(text("INSERT INTO erased_labeler SELECT :id, max(id) FROM erasure"), {"id": crowd.lena.id})
+    with pytest.raises(IntegrityError, match="append-only"):
+        session.execute(text("DELETE FROM ranking_item WHERE ranking_id = :id"), {"id": crowd.hers.id})
