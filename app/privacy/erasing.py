@@ -42,7 +42,7 @@ from app.people.models import (
     SignOnIdentity,
 )
 from app.people.service import audit
-from app.privacy.errors import AlreadyErased, LearningUnderWay, NotConfirmed
+from app.privacy.errors import AlreadyErased, EvaluationUnderWay, LearningUnderWay, NotConfirmed
 from app.privacy.findings import Doomed, Findings, Subject, doomed_by, findings_on, slates_with_texts_by
 from app.privacy.models import DoomedFolder, ErasedLabeler, Erasure, Extent
 from app.privacy.redactions import redact_snapshots
@@ -50,7 +50,8 @@ from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.quality.entry_models import Onboarding, OnboardingAnswer
 from app.quality.models import QualityAction, RankingDigest
-from app.rounds.models import ModelRequest, Round, Stage, StageSample
+from app.reward_models.models import RewardEvaluation
+from app.rounds.models import ModelRequest, Round, Stage, StageSample, StageState
 from app.rounds.service import active_round
 
 ERASED = "[erased]"
@@ -63,7 +64,7 @@ def erase(
     """Erase who the person is, and, as far as the extent says, what they gave.
 
     The folders that hold copies are written down to be removed once this is committed (app.privacy.removal).
-    Raises NotConfirmed, AlreadyErased, LearningUnderWay, LastAdmin, LastSiteAdmin.
+    Raises NotConfirmed, AlreadyErased, LearningUnderWay, EvaluationUnderWay, LastAdmin, LastSiteAdmin.
     """
     if confirmation.strip() != subject.confirmation:
         raise NotConfirmed(subject.confirmation)
@@ -75,6 +76,8 @@ def erase(
                 raise LearningUnderWay(project.name, active.number)
     doomed = doomed_by(session, subject.labeler_ids)  # read under the locks: no ranking comes to these slates now
     findings = findings_on(session, subject, doomed)
+    if extent is Extent.LABELS:
+        _refuse_while_evaluated(session, [snapshot.id for snapshot in findings.snapshots])
     erasure = _write_down(session, subject, extent, findings, by=by)
     _blank_words(session, subject, now)
     _blank_history(session, subject)  # found by the address, which goes after
@@ -133,6 +136,22 @@ def _lock(session: Session, subject: Subject) -> Sequence[Project]:
         if subject.account.erased_at is not None:
             raise AlreadyErased
     return projects
+
+
+def _refuse_while_evaluated(session: Session, snapshot_ids: Sequence[int]) -> None:
+    """Raises EvaluationUnderWay."""
+    under_way = session.execute(
+        select(RewardEvaluation.id, Project.name)
+        .join(Project, Project.id == RewardEvaluation.project_id)
+        .where(
+            RewardEvaluation.snapshot_id.in_(snapshot_ids),
+            RewardEvaluation.state.in_((StageState.QUEUED, StageState.RUNNING)),
+        )
+        .order_by(RewardEvaluation.id)
+        .limit(1)
+    ).one_or_none()
+    if under_way is not None:
+        raise EvaluationUnderWay(under_way.name, under_way.id)
 
 
 def _write_down(session: Session, subject: Subject, extent: Extent, findings: Findings, *, by: Account) -> Erasure:

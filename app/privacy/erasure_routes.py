@@ -17,7 +17,7 @@ from app.people.account_routes import BrowserAccount
 from app.people.errors import LastAdmin, LastSiteAdmin
 from app.people.models import Account
 from app.privacy.erasing import erase
-from app.privacy.errors import ErasureNotFound, LearningUnderWay, NotConfirmed
+from app.privacy.errors import ErasureNotFound, EvaluationUnderWay, LearningUnderWay, NotConfirmed
 from app.privacy.findings import Subject, doomed_by, findings_on, subject_of_account, subject_of_labeler
 from app.privacy.models import DoomedFolder, Erasure, Extent
 from app.privacy.removal import remove_doomed
@@ -104,7 +104,7 @@ def _erase(
     try:
         with session.begin_nested():  # a refusal renders the page again, on a session that can still be used
             erasure = erase(session, subject, extent, confirmation=confirmation, by=by, now=clock(session))
-    except (NotConfirmed, LearningUnderWay, LastAdmin, LastSiteAdmin) as error:
+    except (NotConfirmed, LearningUnderWay, EvaluationUnderWay, LastAdmin, LastSiteAdmin) as error:
         return _preview(request, session, subject, extent=extent, problem=str(error))
     # After the commit, so that no folder goes for an erasure that did not happen.
     then = BackgroundTask(_remove_doomed, request.app.state.settings)

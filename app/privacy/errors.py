@@ -37,6 +37,18 @@ class LearningUnderWay(PrivacyError):
         )
 
 
+class EvaluationUnderWay(PrivacyError):
+    """A reward model is judged, or waits to be, on a snapshot that holds labels of the person."""
+
+    code = "evaluation_under_way"
+
+    def __init__(self, project: str, evaluation_id: int) -> None:
+        super().__init__(
+            f"Nothing was erased: evaluation {evaluation_id} of a reward model of {project} reads a snapshot with these"
+            " labels, or waits for its turn; wait for its end, or cancel it, and erase then."
+        )
+
+
 class HasAnAccount(PrivacyError):
     """The labeler is somebody's account, which is erased as a whole."""
 

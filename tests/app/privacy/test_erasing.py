@@ -27,6 +27,7 @@ from app.privacy.models import DoomedFolder, Erasure
 from app.privacy.removal import remove_doomed
 from app.projects.models import Project
 from app.prompts.models import Prompt
+from app.reward_models.models import RewardEvaluation
 from app.rounds.models import (
     ModelRequest,
     ModelRequestKind,
@@ -537,3 +538,20 @@ def test_no_transaction_claims_the_exceptions_of_one_that_had_its_number(session
     session.execute(text("INSERT INTO erased_labeler SELECT :id, max(id) FROM erasure"), {"id": crowd.lena.id})
     with pytest.raises(IntegrityError, match="append-only"):
         session.execute(text("DELETE FROM ranking_item WHERE ranking_id = :id"), {"id": crowd.hers.id})
+
+
+def test_labels_are_not_erased_under_an_evaluation_that_reads_them(
+    admin: Person, labeler: Person, session: Session, project: Project, engine: Engine, crowd: Crowd
+) -> None:
+    evaluation = RewardEvaluation(
+        project_id=project.id, checkpoint="a/model", snapshot_id=crowd.snapshot.id, splits=["test"]
+    )
+    session.add(evaluation)
+    session.commit()
+    before = everything(engine)
+    refused = erase(admin, labeler, "labels")
+    assert (refused.status_code, "cancel it, and erase then" in refused.text) == (422, True)
+    assert everything(engine) == before
+    evaluation.state = StageState.CANCELLED
+    session.commit()
+    assert erase(admin, labeler, "labels").status_code == 303
