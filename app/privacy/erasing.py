@@ -48,8 +48,8 @@ from app.privacy.models import DoomedFolder, ErasedLabeler, Erasure, Extent
 from app.privacy.redactions import redact_snapshots
 from app.projects.models import Project
 from app.prompts.models import Prompt
-from app.quality.entry_models import Onboarding, OnboardingAnswer
-from app.quality.models import QualityAction, RankingDigest
+from app.quality.entry_models import Onboarding, OnboardingAnswer, ReferenceRanking
+from app.quality.models import Adjudication, QualityAction, RankingDigest
 from app.reward_models.models import RewardEvaluation
 from app.rounds.models import ModelRequest, Round, Stage, StageSample, StageState
 from app.rounds.service import active_round
@@ -217,8 +217,15 @@ def _blank_words(session: Session, subject: Subject, now: datetime) -> None:
         delete(ModelRequest).where(ModelRequest.input["labeler_id"].as_integer().in_(labelers)),  # what they typed
     ):
         session.execute(statement.execution_options(synchronize_session=False))
-    if subject.account is not None:
-        _unname_stopped_imports(session, subject.account.name)
+    if (account := subject.account) is not None:
+        _unname_stopped_imports(session, account.name)
+        for table in (Adjudication, ReferenceRanking):  # what was decided stays, as an act of the project
+            session.execute(
+                update(table)
+                .where(table.account_id == account.id)
+                .values(reason=ERASED)
+                .execution_options(synchronize_session=False)
+            )
 
 
 def _unname_stopped_imports(session: Session, name: str) -> None:

@@ -21,6 +21,8 @@ from app.policies.models import PolicyVersion, RewardModelVersion
 from app.privacy.errors import AlreadyErased, HasAnAccount
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind
+from app.quality.entry_models import ReferenceRanking
+from app.quality.models import Adjudication
 from app.rounds.models import Recipe, Round, Stage, StageTry
 
 
@@ -157,6 +159,8 @@ class Findings:
     num_drafts: int
     num_sessions: int
     num_keys: int
+    num_decisions: int  # on slates that labelers ranked differently; they stay, without their reasons
+    num_known_answers: int  # of gold and onboarding slates: the same
     num_others_rankings: int
     num_others_demonstrations: int
     snapshots: list[TouchedSnapshot] = field(default_factory=list)
@@ -191,6 +195,8 @@ def findings_on(session: Session, subject: Subject, doomed: Doomed) -> Findings:
         num_drafts=count(Draft, Draft.labeler_id.in_(doomed.labelers)) + count(Writing, open_writing),
         num_sessions=count(SignInSession, SignInSession.account_id == account_id),
         num_keys=count(APIKey, APIKey.account_id == account_id),
+        num_decisions=count(Adjudication, Adjudication.account_id == account_id),
+        num_known_answers=count(ReferenceRanking, ReferenceRanking.account_id == account_id),
         num_others_rankings=len(doomed.others_rankings),
         num_others_demonstrations=len(doomed.others_demonstrations),
         snapshots=snapshots,

@@ -19,8 +19,8 @@ from app.labeling.task_models import ConversationTurn, Writing
 from app.people.models import Account, APIKey, AuditEvent, Labeler, Membership, SignInSession, SignOnIdentity
 from app.projects.models import Guidelines, Project
 from app.prompts.models import Prompt
-from app.quality.entry_models import GuidelinesAcceptance
-from app.quality.models import QualityAction
+from app.quality.entry_models import GuidelinesAcceptance, ReferenceRanking
+from app.quality.models import Adjudication, QualityAction
 
 RANKINGS_A_PIECE = 500
 
@@ -119,6 +119,16 @@ def _account(session: Session, account: Account) -> dict[str, Any]:
         "keys": all_of(APIKey, APIKey.name, APIKey.created_at, APIKey.last_used_at),
         "single_sign_on": all_of(SignOnIdentity, SignOnIdentity.issuer, SignOnIdentity.subject, SignOnIdentity.email),
         "guidelines_accepted": [dict(row._mapping) for row in accepted],
+        "decisions": all_of(
+            Adjudication, Adjudication.slate_id, Adjudication.ranks, Adjudication.reason, Adjudication.created_at
+        ),
+        "known_answers": all_of(
+            ReferenceRanking,
+            ReferenceRanking.slate_id,
+            ReferenceRanking.ranks,
+            ReferenceRanking.reason,
+            ReferenceRanking.created_at,
+        ),
         "acts": all_of(AuditEvent, AuditEvent.at, AuditEvent.action, AuditEvent.subject),
     }
 

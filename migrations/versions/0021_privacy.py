@@ -93,6 +93,17 @@ BEGIN
     RAISE EXCEPTION 'audit_event is append-only' USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 
+CREATE FUNCTION refuse_change_of_decisions() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND to_jsonb(OLD) - 'reason' = to_jsonb(NEW) - 'reason' AND EXISTS (
+           SELECT FROM erasure WHERE transaction_id = pg_current_xact_id()::text AND at = transaction_timestamp()
+           AND account_id = OLD.account_id
+       ) THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+
 CREATE FUNCTION refuse_change_of_snapshots() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' AND an_erasure_is_under_way()
@@ -111,6 +122,8 @@ GUARDED = {
     "retraction": ("UPDATE OR DELETE", "refuse_change_of_labels"),
     "onboarding_answer": ("UPDATE OR DELETE", "refuse_change_of_labels"),
     "quality_action": ("UPDATE OR DELETE", "refuse_change_of_labels"),
+    "adjudication": ("UPDATE OR DELETE", "refuse_change_of_decisions"),
+    "reference_ranking": ("UPDATE OR DELETE", "refuse_change_of_decisions"),
     "audit_event": ("UPDATE OR DELETE", "refuse_change_of_history"),
     "snapshot_ranking": ("UPDATE OR DELETE", "refuse_change_of_snapshots"),
     "snapshot_demonstration": ("UPDATE OR DELETE", "refuse_change_of_snapshots"),
@@ -240,6 +253,7 @@ def downgrade() -> None:
     for function in (
         "refuse_change_of_labels",
         "refuse_change_of_history",
+        "refuse_change_of_decisions",
         "refuse_change_of_snapshots",
         "an_erasure_is_under_way",
     ):

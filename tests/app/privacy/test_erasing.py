@@ -27,6 +27,8 @@ from app.privacy.models import DoomedFolder, Erasure
 from app.privacy.removal import remove_doomed
 from app.projects.models import Project
 from app.prompts.models import Prompt
+from app.quality.entry_models import ReferenceRanking
+from app.quality.models import Adjudication
 from app.reward_models.models import RewardEvaluation
 from app.rounds.models import (
     ModelRequest,
@@ -555,3 +557,27 @@ def test_labels_are_not_erased_under_an_evaluation_that_reads_them(
     evaluation.state = StageState.CANCELLED
     session.commit()
     assert erase(admin, labeler, "labels").status_code == 303
+
+
+@pytest.mark.parametrize("extent", ["link", "labels"])
+def test_decisions_and_known_answers_stay_and_lose_their_reasons(
+    admin: Person, researcher: Person, session: Session, engine: Engine, crowd: Crowd, extent: str
+) -> None:
+    ranks = {"ranks": {}, "account_id": researcher.account.id, "reason": NOTE}  # type: ignore[union-attr]
+    session.add(Adjudication(slate_id=crowd.his.slate_id, num_rankings=2, **ranks))
+    session.add(ReferenceRanking(slate_id=crowd.hers.slate_id, **ranks))
+    session.commit()
+    mine = researcher.get("/account/data/export").json()["account"]
+    assert [[each["reason"] for each in mine[what]] for what in ("decisions", "known_answers")] == [[NOTE], [NOTE]]
+    page = admin.get(f"/people/{researcher.account.id}/erase").text  # type: ignore[union-attr]
+    assert "<dt>decisions on slates</dt><dd>1</dd>" in page
+    assert erase(admin, researcher, extent).status_code == 303
+    session.expire_all()
+    assert [session.scalars(select(table.reason)).all() for table in (Adjudication, ReferenceRanking)] == [
+        ["[erased]"],
+        ["[erased]"],
+    ]
+    for statement in ("UPDATE adjudication SET reason = 'x'", "DELETE FROM reference_ranking"):
+        with pytest.raises(IntegrityError, match="append-only"):
+            session.execute(text(statement))
+        session.rollback()
