@@ -37,11 +37,11 @@ def test_an_evaluation_is_asked_for_watched_and_read_and_two_are_compared(
     page: Page,
     sign_in: Callable[[Page, Person], None],
     check_accessibility: Callable[[Page], None],
-    researcher: Person,
+    site_admin: Person,
     session: Session,
     settings: Settings,
 ) -> None:
-    sign_in(page, researcher)
+    sign_in(page, site_admin)
     page.goto(ROOT)
     check_accessibility(page)
     page.get_by_label("Or one from elsewhere").fill("someone/reward")
