@@ -49,7 +49,7 @@ FITTING_KINDS = (SlateKind.TRAINING, SlateKind.CONVERSATION, SlateKind.PAIR, Sla
 class SlateState(StrEnum):
     """sampling → ready → done, back to ready when a ranking is retracted, retired from any before done.
 
-    An erasure retires a slate that shows an erased text from done too. Rankings that come to a retired one never count.
+    An erasure retires a slate that shows an erased text from done too; rankings that still come to it never count.
     """
 
     SAMPLING = "sampling"

@@ -24,6 +24,7 @@ from app.labeling.leases import lease_again
 from app.labeling.models import (
     Draft,
     Lease,
+    LeaseEnd,
     Ranking,
     RankingItem,
     Retraction,
@@ -98,8 +99,8 @@ def submit_ranking(
         slot = None  # they ranked it on a later lease: one person counts once
     if is_lesson:
         slot = None  # it says something about the labeler, and nothing about the completions
-    if lease.state is SlateState.RETIRED:
-        slot = None  # nobody is to learn from the slate any more: a text of it may have been erased
+    if lease.end is LeaseEnd.RETIRED:
+        slot = None  # a text of the slate was erased: nobody is to learn from what was ranked
     if slot is not None:
         slots = slots.with_ranking(slot, lease.labeler_id)
     place = Place(lease.state, lease.free_from, lease.done_at).settled(slots, now)

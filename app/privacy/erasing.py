@@ -294,8 +294,8 @@ def _erase_texts(session: Session, doomed: Doomed, now: datetime) -> None:
         .where(Slate.id.in_(doomed.slates), Slate.state != SlateState.RETIRED)
         .values(state=SlateState.RETIRED, retired_at=now, owner=None, deadline=None),
         update(Lease)  # of others: their pages tell them that the slate is gone
-        .where(Lease.slate_id.in_(doomed.slates), Lease.closed_at.is_(None))
-        .values(closed_at=now, end=LeaseEnd.RETIRED),
+        .where(Lease.slate_id.in_(doomed.slates), or_(Lease.closed_at.is_(None), Lease.end == LeaseEnd.EXPIRED))
+        .values(closed_at=func.coalesce(Lease.closed_at, now), end=LeaseEnd.RETIRED),
         delete(Draft).where(Draft.slate_id.in_(doomed.slates)),
         update(Completion)
         .where(or_(replies, copies))

@@ -287,7 +287,8 @@ def test_a_ranking_of_a_slate_retired_meanwhile_is_kept(
     (lease,) = take(labeler, project)
     session.execute(text("UPDATE slate SET state = 'retired', retired_at = now()"))
     session.commit()
-    assert submit(labeler, lease).status_code == 201
+    late = submit(labeler, lease)
+    assert (late.status_code, late.json()["counted"]) == (201, True)
     session.refresh(slate)
     assert slate.state is SlateState.RETIRED
 

@@ -56,13 +56,23 @@ def only_slate(session: Session, project: Project, slate: Slate) -> None:
     session.commit()
 
 
+@pytest.mark.parametrize("end", [None, LeaseEnd.EXPIRED])
 def test_a_ranking_of_an_erased_text_is_kept_and_does_not_count(
-    admin: Person, labeler: Person, other_labeler: Person, session: Session, project: Project, crowd: Crowd
+    admin: Person,
+    labeler: Person,
+    other_labeler: Person,
+    session: Session,
+    project: Project,
+    crowd: Crowd,
+    end: LeaseEnd | None,
 ) -> None:
     slate = slate_with_her_prompt(session, crowd)
     only_slate(session, project, slate)
     (lease,) = take(other_labeler, project)
     assert save(other_labeler, lease, 0, ranks=in_order(lease)).status_code == 200
+    held = session.get_one(Lease, UUID(lease["id"]))
+    held.end, held.closed_at = end, None if end is None else clock(session)
+    session.commit()
     assert erase(admin, labeler, "labels").status_code == 303
     session.expire_all()
     assert session.get_one(Lease, UUID(lease["id"])).end is LeaseEnd.RETIRED
