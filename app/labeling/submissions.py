@@ -49,14 +49,19 @@ ITEM_TYPES = {
 def lock(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
     """Lock the account's lease and the slate that it is on; returns what a submit has to know of both.
 
-    Both are as they are once they are locked: a draft on its way is stored before, or not at all. The labeler is locked
-    after them, in the order of an erasure: nothing is stored for somebody who is erased meanwhile.
+    Both are as they are once they are locked: a draft on its way is stored before, or not at all. An erasure of the
+    labeler locks and ends every open lease first, so only of one that has ended is to be asked whether they are there.
     Raises LeaseNotFound.
     """
     found = run_unflushed(session, _to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
-    if found is None or run_unflushed(session, _STILL_THERE, {"of_labeler": found.labeler_id}).one_or_none() is None:
+    if found is None or (found.end is not None and not _is_there(session, found.labeler_id)):
         raise LeaseNotFound(lease_id)
     return found
+
+
+def _is_there(session: Session, labeler_id: int) -> bool:
+    """Locked after slate and lease, in the order of an erasure: nothing is stored for who is erased meanwhile."""
+    return run_unflushed(session, _STILL_THERE, {"of_labeler": labeler_id}).one_or_none() is not None
 
 
 def ranking_of(session: Session, lease_id: UUID) -> Row[Any] | None:
