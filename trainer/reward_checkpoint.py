@@ -3,6 +3,7 @@
 Reads configurations and the names in the weights' files, no weights. Nothing that comes with a model is run.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from trainer.errors import StageError
-from trainer.inspect_policy import fetched
+from trainer.inspect_policy import NEEDED_FILES, fetched
 from trainer.models import UnsupportedModel, load_tokenizer, model_errors, tokenizer_hash
+from trainer.round_folder import file_sha256
 
 INDEX = "model.safetensors.index.json"
 
@@ -32,10 +34,15 @@ class NoScore(StageError):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelFacts:
-    """What a report needs to know of a reward model. path: where its files lie on this machine."""
+    """What a report needs to know of a reward model.
+
+    path: where its files lie on this machine.  sha256: of the names and contents of all that it is opened from; a
+    name or a folder may hold another model tomorrow.
+    """
 
     path: str
     tokenizer_sha256: str
+    sha256: str
 
 
 def describe_reward_model(source: str) -> RewardModelFacts:
@@ -57,7 +64,15 @@ def describe_reward_model(source: str) -> RewardModelFacts:
     return RewardModelFacts(
         path=str(folder),
         tokenizer_sha256=tokenizer_hash(load_tokenizer(folder)),
+        sha256=sha256_of_model(folder),
     )
+
+
+def sha256_of_model(folder: Path) -> str:
+    """Of the names and contents of the files that Transformers opens a model and its tokenizer from."""
+    opened = sorted({path for pattern in NEEDED_FILES for path in folder.rglob(pattern)})
+    lines = (f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n" for path in opened)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def names_of_weights(folder: Path, source: str) -> dict[str, int]:

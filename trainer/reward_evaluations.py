@@ -6,6 +6,7 @@ whose trainer was killed goes on from there; the device is held while its recipe
 
 import logging
 import os
+import shutil
 import threading
 import traceback
 from collections.abc import Callable
@@ -171,6 +172,7 @@ class EvaluationRunner:
         def register(session: Session) -> None:
             report = reports.make_report(session, inputs.snapshot_id, rankings, judged_by_held_out_apart=False)
             report |= read_result(folder.result)["figures"]
+            report |= {"model_sha256": folder.read_stage().parents.get("model_sha256")}
             claims.complete(session, claim, report, manifest_sha256, now=clock(session))
 
         self._transact(register)
@@ -185,10 +187,16 @@ class EvaluationRunner:
     def _write_folder(self, inputs: EvaluationInputs, folder: RoundFolder) -> None:
         """What the recipe reads, stage.json last: a folder that has it is whole, whoever wrote it.
 
-        Where the model lies and what computes may differ on each machine, so that much is written every time.
+        Where the model lies and what computes may differ on each machine, so that much is written every time. What was
+        scored by a model that has another's place by now is forgotten: one report is of one model.
         """
         refuse_artifacts(inputs.checkpoint, self.hands.settings)
+        if folder.is_finished:
+            return
         found = describe_reward_model(inputs.checkpoint or (inputs.files.path if inputs.files else ""))
+        is_begun = (folder.path / "stage.json").exists()
+        if is_begun and folder.read_stage().parents.get("model_sha256") != found.sha256:
+            begin_anew(folder)
         if not (folder.path / "stage.json").exists():
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.write_rankings(self._transact(lambda session: rankings_for(session, inputs, found)))
@@ -201,7 +209,11 @@ class EvaluationRunner:
                 num_threads=self.hands.settings.threads or os.cpu_count() or 1,
                 device=self.hands.device,
                 models={"reward_model": found.path},
-                parents={"reward_model_id": inputs.reward_model_id, "snapshot_id": inputs.snapshot_id},
+                parents={
+                    "reward_model_id": inputs.reward_model_id,
+                    "snapshot_id": inputs.snapshot_id,
+                    "model_sha256": found.sha256,
+                },
                 snapshot_sha256=inputs.snapshot_sha256,
                 code_version=code_version(),
                 library_versions=library_versions(),
@@ -311,6 +323,13 @@ class EvaluationRunner:
             self.hands.stopping.wait(STORE_RETRY_S)
 
         return wait
+
+
+def begin_anew(folder: RoundFolder) -> None:
+    """Without what an earlier attempt wrote. The lock stays: its recipe may be on its way out."""
+    for name in ("stage.json", "scored.jsonl", "metrics.jsonl"):
+        (folder.path / name).unlink(missing_ok=True)
+    shutil.rmtree(folder.path / "data", ignore_errors=True)
 
 
 def refuse_artifacts(checkpoint: str | None, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -281,6 +281,50 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
     lines = (folder / "scored.jsonl").read_text().splitlines()
     assert len(lines) == 8
     assert [json.loads(line)["scores"] for line in lines[:2]] == [[4.0, 3.0, 2.0, 1.0]] * 2
+
+
+def test_what_another_model_scored_under_the_name_before_a_kill_is_forgotten(
+    session: Session,
+    worker: Worker,
+    project: Project,
+    snapshot: Snapshot,
+    reward_model: Path,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first trainer dies with two lines written; then the folder is saved again, with other weights."""
+    evaluation = evaluate(session, project, snapshot, reward_model)
+    folder = settings.artifacts / f"projects/tiny/reward-evaluations/{evaluation.id:04}"
+
+    class Died(BaseException):
+        """As a kill: nothing is tidied up."""
+
+    def die(*_: Any) -> None:
+        (folder / "scored.jsonl").write_text((json.dumps({"scores": [4.0, 3.0, 2.0, 1.0]}) + "\n") * 2)
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker.evaluations, "_run_recipe", die)
+        with pytest.raises(Died):
+            worker.step()
+    model = AutoModelForSequenceClassification.from_pretrained(reward_model)
+    with torch.no_grad():
+        model.score.weight.neg_()
+    model.save_pretrained(reward_model)
+    session.rollback()
+    session.execute(update(RewardEvaluation).values(deadline=clock(session) - MINUTE))
+    session.commit()
+    assert worker.step()
+    evaluation = again(session, evaluation)
+    assert evaluation.state == StageState.SUCCEEDED, evaluation.error
+    assert evaluation.report is not None
+    assert evaluation.report["accuracy"]["value"] == pytest.approx(
+        plain_accuracy(session, reward_model, (Split.VALIDATION, Split.TEST))
+    )
+    assert [4.0, 3.0, 2.0, 1.0] not in [
+        json.loads(line)["scores"] for line in (folder / "scored.jsonl").read_text().splitlines()
+    ]
+    assert len(evaluation.report["model_sha256"]) == 64
 
 
 def test_an_evaluation_whose_trainer_went_silent_is_taken_over_and_the_first_is_refused(
