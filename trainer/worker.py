@@ -183,8 +183,9 @@ class Worker:
                 if not self._run_recipe(claim, inputs, folder, copies):
                     return
             self._enter(claim, Phase.STORING, "The recipe has ended; its result is checked and stored.")
-            result = read_stage_result(inputs.recipe, folder)
+            stored = read_stage_result(inputs.recipe, folder)
             copies.send_result()
+            result = self._transact(lambda session: results.with_report(session, claim, stored))
         except StageError as error:
             self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
             return

@@ -1,7 +1,7 @@
 """The report on a reward model: made once, when its scores are there, from the table of scores and what the database
 knows of the same rankings. Plain JSON, so that every page and program reads the same numbers."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.batches import batches
 from app.datasets.breakdowns import A_PERSON, IMPORTED
 from app.datasets.models import SnapshotRanking
 from app.datasets.rows import MARGINS
@@ -29,6 +30,7 @@ from app.reward_models.measures import (
 )
 from app.reward_models.tables import ScoredRankings
 
+RANKINGS_A_QUERY = 5000
 HELD_OUT, LEARNED_FROM = "held out", "learned from"
 PROMPT_KINDS = {
     "imported": "imported",
@@ -57,7 +59,7 @@ def make_report(
     judged_by_held_out_apart: whether rankings of held-out labelers are a slice of their own and count nowhere else, as
     in a stage's own report: they come from training prompts too.
     """
-    facts = facts_of(session, snapshot_id)
+    facts = facts_of(session, snapshot_id, rankings.ids)
     own = rankings.at(np.nonzero(~rankings.held_out)[0]) if judged_by_held_out_apart else rankings
     comparisons = comparisons_of(own)
     found = calibration(comparisons)
@@ -114,26 +116,35 @@ def authors_of(authors: Sequence[str], better: int, worse: int) -> str:
     return authors_in_words(f"{one}/{other}")
 
 
-def facts_of(session: Session, snapshot_id: int) -> dict[str, Facts]:
-    """By ranking id, of every ranking of the snapshot."""
-    frozen = (
-        select(Ranking.id, Ranking.slate_id, Prompt.kind)
-        .join(SnapshotRanking, SnapshotRanking.ranking_id == Ranking.id)
-        .join(Slate, Slate.id == Ranking.slate_id)
-        .join(Prompt, Prompt.id == Slate.prompt_id)
-        .where(SnapshotRanking.snapshot_id == snapshot_id)
-    )
-    slates = select(frozen.subquery().c.slate_id)
+def facts_of(session: Session, snapshot_id: int, ids: Sequence[str]) -> dict[str, Facts]:
+    """By ranking id, of those of the snapshot's rankings that were scored."""
+    facts: dict[str, Facts] = {}
+    for some in batches(ids, RANKINGS_A_QUERY):
+        frozen = (
+            select(Ranking.id, Ranking.slate_id, Prompt.kind)
+            .join(SnapshotRanking, SnapshotRanking.ranking_id == Ranking.id)
+            .join(Slate, Slate.id == Ranking.slate_id)
+            .join(Prompt, Prompt.id == Slate.prompt_id)
+            .where(SnapshotRanking.snapshot_id == snapshot_id, Ranking.id.in_(map(UUID, some)))
+        )
+        rankings = session.execute(frozen).all()
+        authors = authors_on(session, {ranking.slate_id for ranking in rankings})
+        facts |= {str(id): Facts(slate_id, kind.value, authors[slate_id]) for id, slate_id, kind in rankings}
+    return facts
+
+
+def authors_on(session: Session, slate_ids: Collection[UUID]) -> dict[UUID, list[str]]:
+    """Who wrote the completions of each slate, by position."""
     written = session.execute(
         select(Completion.slate_id, Completion.source, PolicyVersion.number)
         .outerjoin(PolicyVersion, PolicyVersion.id == Completion.policy_version_id)
-        .where(Completion.slate_id.in_(slates))
+        .where(Completion.slate_id.in_(slate_ids))
         .order_by(Completion.slate_id, Completion.position)
     )
     authors: dict[UUID, list[str]] = {}
     for slate_id, source, number in written:
         authors.setdefault(slate_id, []).append(author_of(source, number))
-    return {str(id): Facts(slate_id, kind.value, authors[slate_id]) for id, slate_id, kind in session.execute(frozen)}
+    return authors
 
 
 def author_of(source: CompletionSource, number: int | None) -> str:

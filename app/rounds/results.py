@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,8 @@ from app.policies.evaluation import make_evaluation_slates
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import ROUNDS_PREFIX
 from app.projects.models import Project
-from app.reward_models.registration import register_report_of_stage
+from app.reward_models.registration import register_report_of_stage, report_of_stage
+from app.reward_models.reports import Report
 from app.rounds.claims import StageClaim, locked_stage, tell
 from app.rounds.models import POLICY_RECIPES, Metric, Phase, Recipe, RoundState, Stage, StageSample, StageState
 from app.rounds.service import announce, conclude_if_compared
@@ -28,7 +29,7 @@ ROWS_PER_STATEMENT = 1000  # Postgres takes 65,535 parameters a statement
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
     """What a stage made. completions: rows of an evaluation's completions.parquet.  scores: of a reward model's
-    scores.parquet."""
+    scores.parquet, and report: what they say, once `with_report` has made it."""
 
     figures: dict[str, Any]
     manifest_sha256: str
@@ -37,6 +38,7 @@ class StageResult:
     tokenizer_sha256: str | None = None
     completions: Sequence[Mapping[str, Any]] = field(default=())
     scores: Sequence[Mapping[str, Any]] = field(default=())
+    report: Report | None = None
 
 
 def record_metrics(session: Session, claim: StageClaim, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -86,6 +88,14 @@ def record_samples(session: Session, claim: StageClaim, rows: Sequence[Mapping[s
     notify(session, EVENTS_CHANNEL, f"round:{stage.round_id}")
 
 
+def with_report(session: Session, claim: StageClaim, result: StageResult) -> StageResult:
+    """The result with what its scores say: made before the stage is completed, which keeps others waiting."""
+    if not result.scores:
+        return result
+    stage = session.get_one(Stage, claim.stage_id)
+    return replace(result, report=report_of_stage(session, stage, result.scores))
+
+
 def complete_stage(session: Session, claim: StageClaim, result: StageResult, *, now: datetime) -> None:
     """Register what the stage made, then queue the next stage or end the round. Raises ClaimLost."""
     stage = locked_stage(session, claim)
@@ -124,9 +134,9 @@ def _register_reward_model(session: Session, project: Project, stage: Stage, res
         figures=result.figures,
     )
     session.add(version)
-    if result.scores:
+    if result.report is not None:
         session.flush()
-        register_report_of_stage(session, version, stage, result.scores)
+        register_report_of_stage(session, version, stage, result.report)
 
 
 def _register_policy(session: Session, project: Project, stage: Stage, result: StageResult) -> None:

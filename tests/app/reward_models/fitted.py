@@ -106,6 +106,7 @@ def fit(session: Session, settings: Settings, project: Project, scorer: Scorer =
     rows = score_rows(chosen, scorer)
     sha256 = publish(settings, stage.folder, rows)
     result = results.StageResult(figures=FIGURES["reward"], manifest_sha256=sha256, scores=rows)
+    result = results.with_report(session, claim, result)
     results.complete_stage(session, claim, result, now=clock(session))
     session.commit()
     return session.scalars(select(RewardModelVersion).order_by(RewardModelVersion.id.desc())).first()  # type: ignore[return-value]
