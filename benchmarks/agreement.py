@@ -122,6 +122,8 @@ def make(engine: Engine, num_rankings: int, shared: float, num_labelers: int) ->
         for start in range(0, num, 50_000):
             _make_slates(engine, first + start, min(50_000, num - start), overlap, num_labelers)
         first += num
+    with engine.begin() as connection:
+        connection.execute(text("SELECT fill_ranking_facts()"))  # the triggers that keep them did not run
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
 
