@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trainer.classifier_heads import is_encoder
 from trainer.errors import StageError
 from trainer.models import ModelNotFound, UnsupportedModel, load_tokenizer, model_errors, tokenizer_hash
 from trainer.prompting import PLAIN_CHAT_TEMPLATE
@@ -83,6 +84,8 @@ def describe_policy(path: str | Path) -> PolicyFacts:
     Raises ModelNotFound, UnsafeWeights, UnsupportedModel, NoTokenizer, HubUnreachable, HubRefused.
     """
     folder = fetched(path)
+    if is_encoder(folder):
+        raise UnsupportedModel(str(path), "it is an encoder that classifies texts; it writes none")
     with model_errors(folder):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         with torch.device("meta"):  # the architecture alone

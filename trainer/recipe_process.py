@@ -35,7 +35,8 @@ __all__ = [
 class RecipeProcess:
     """One run of a recipe on a folder."""
 
-    def __init__(self, recipe: str, folder: RoundFolder) -> None:
+    def __init__(self, recipe: str, folder: RoundFolder, *, ids: str = "") -> None:
+        """ids: what its log is about, "stage=12 attempt=1"; each of its lines that has a time carries them."""
         self.log_file = folder.path / "recipe.log"
         with self.log_file.open("ab") as output:
             self._process = subprocess.Popen(
@@ -46,6 +47,7 @@ class RecipeProcess:
                 env={
                     **os.environ,
                     "PODIUM_WORKER_PIPE": "1",
+                    "PODIUM_LOG_IDS": ids,
                     "TOKENIZERS_PARALLELISM": "false",
                     "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S),
                 },

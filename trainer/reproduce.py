@@ -1,16 +1,19 @@
 """Writes a model's round folder again, trains it once more, and holds the weights against the original's.
 
+Alone, from the parents of then, or with all that led to it: from the base model through every stage in between.
+
 Reads the database in a read-only transaction and changes nothing: no stage is claimed, nothing is registered. On the
 CPU the same code, libraries and thread count make the same weights to the bit; what differs here from what the stage
 recorded is said before anything is trained.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,17 +26,19 @@ from app import terminal
 from app.artifacts import open_store
 from app.errors import PodiumError
 from app.projects.service import get_project
-from app.rounds.reruns import Original, find_original
+from app.rounds.reruns import ModelKey, Original, chain_to, find_original, on
 from app.rounds.stage_copies import SHARED_STAGE_FILE, STAGE_FILE
 from app.settings import Settings, get_settings
 from app.terminal import CannotStart, say
 from trainer.devices import available_device
 from trainer.errors import StageError
 from trainer.recipe_process import command
-from trainer.round_folder import MANIFEST, BrokenRoundFolder, DiskFull, RoundFolder, Stage, file_sha256, read_result
+from trainer.round_folder import MANIFEST, BrokenRoundFolder, DiskFull, RoundFolder, file_sha256, read_result
 from trainer.settings import recipe_config
+from trainer.stage_folder import stage_file
 from trainer.stage_tables import write_data
-from trainer.versions import code_version, library_versions
+
+Tell = Callable[[str], object]  # a line for whoever waits
 
 NOT_RECORDED = "not recorded"
 WEIGHTS = ".safetensors"
@@ -70,6 +75,19 @@ class NotTrained(StageError):
             f"the recipe ended with exit code {status} and without a result",
             advice=f"read what it said above; `podium reproduce` with the same folder ({folder.path}) goes on from its"
             " last checkpoint",
+        )
+
+
+class NothingToCompare(StageError):
+    """The original's manifest, which says what its weights were, is gone or changed."""
+
+    code = "nothing_to_compare"
+
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__(
+            f"there is nothing to hold {name} against: {path} is missing, or not the one that was registered; nothing"
+            " was trained for it",
+            advice="bring that file back, from a backup or from the artifact store, and give the command again",
         )
 
 
@@ -111,21 +129,8 @@ def prepare(session: Session, settings: Settings, original: Original, path: Path
     fetch_models(settings, original)
     folder.path.mkdir(parents=True, exist_ok=True)
     notes = write_data(session, inputs, folder, settings)
-    folder.write_stage(
-        Stage(
-            recipe=inputs.recipe.value,
-            config=recipe_config(inputs.recipe.value, inputs.preset, inputs.configuration),
-            preset=inputs.preset,
-            seed=inputs.seed,
-            num_threads=int(recorded(settings, original, "threads") or settings.threads or os.cpu_count() or 1),
-            device=device_for(settings, original),
-            models=inputs.models,
-            parents=inputs.parents,
-            snapshot_sha256=inputs.snapshot_sha256,
-            code_version=code_version(),
-            library_versions=library_versions(),
-        )
-    )
+    num_threads = int(recorded(settings, original, "threads") or settings.threads or os.cpu_count() or 1)
+    folder.write_stage(stage_file(inputs, device=device_for(settings, original), num_threads=num_threads))
     return folder, notes
 
 
@@ -188,7 +193,7 @@ def recorded(settings: Settings, original: Original, what: str) -> Any:
     """What the stage noted, in its row or else in the stage.json that lies in its folder or in the store."""
     if what in original.versions:
         return original.versions[what]
-    values = stage_file(settings, original.inputs.folder)
+    values = file_of_then(settings, original.inputs.folder)
     return {
         "code": values.get("code_version"),
         "device": values.get("device"),
@@ -197,7 +202,7 @@ def recorded(settings: Settings, original: Original, what: str) -> Any:
     }.get(what)
 
 
-def stage_file(settings: Settings, name: str) -> dict[str, Any]:
+def file_of_then(settings: Settings, name: str) -> dict[str, Any]:
     """The original's stage.json; empty where it is gone."""
     path, store = settings.artifacts / name / STAGE_FILE, open_store(settings)
     if path.is_file():
@@ -222,7 +227,7 @@ def train(folder: RoundFolder) -> None:
 def compare(settings: Settings, original: Original, folder: RoundFolder) -> Comparison:
     """The weights that were made here against the original's, file by file.
 
-    Raises BrokenRoundFolder where the original's manifest is gone, and what the artifact store raises.
+    Raises NothingToCompare where the original's manifest is gone, and what the artifact store raises.
     """
     then, now = original_hashes(settings, original), json.loads((folder.result / MANIFEST).read_text())
     names = sorted(name for name in {*then, *now} if name.endswith(WEIGHTS))
@@ -235,56 +240,112 @@ def original_hashes(settings: Settings, original: Original) -> Mapping[str, str]
     if path.is_file() and file_sha256(path) == original.manifest_sha256:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     if store is None:
-        raise BrokenRoundFolder(path, "is missing or changed, so there is nothing to compare with")
+        raise NothingToCompare(original.name, path)
     return store.listing(name, manifest_sha256=original.manifest_sha256)[1]
+
+
+@dataclass(frozen=True)
+class Again:
+    """A model that was to be made again. comparison: None where it was not trained."""
+
+    original: Original
+    folder: RoundFolder
+    differences: list[Difference]
+    comparison: Comparison | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.original.name,
+            "folder": str(self.folder.path),
+            "differences": [vars(difference) for difference in self.differences],
+            "are_equal": None if self.comparison is None else self.comparison.are_equal,
+            "files": None if self.comparison is None else self.comparison.files,
+        }
 
 
 def reproduce(arguments: argparse.Namespace, settings: Settings) -> bool:
     """Do what the command line asks for; False when weights were compared and differ."""
-    told: list[str] = []
+    tell: Tell = quietly if arguments.as_json else say
+    wanted = {"number": arguments.version, "is_reward_model": arguments.is_reward_model}
+    with reading() as session:
+        project = get_project(session, arguments.project)
+        if arguments.chain:
+            chain = chain_to(session, settings, project, **wanted)
+        else:
+            chain = [find_original(session, settings, project, **wanted)]
+    outcome: dict[str, Any]
+    if arguments.chain:
+        done = make_chain_again(settings, chain, arguments.to, tell)
+        are_equal = all(again.comparison is not None and again.comparison.are_equal for again in done)
+        outcome = {"are_equal": are_equal, "stages": [again.as_json() for again in done]}
+    else:
+        again = make_again(settings, chain[0], arguments.to, tell, trains=arguments.run)
+        are_equal, outcome = again.comparison is None or again.comparison.are_equal, again.as_json()
+    if arguments.as_json:
+        say(json.dumps(outcome))
+    return are_equal
 
-    def tell(line: str) -> None:
-        if not arguments.as_json:
-            say(line)
-        told.append(line)
 
+def quietly(line: str) -> None:
+    """A program reads JSON alone."""
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[Session]:
+    """A session that changes nothing."""
     with terminal.open_session() as session:
         session.execute(text("SET TRANSACTION READ ONLY"))
-        project = get_project(session, arguments.project)
-        original = find_original(
-            session, settings, project, arguments.version, is_reward_model=arguments.is_reward_model
-        )
-        folder, notes = prepare(session, settings, original, arguments.to)
+        yield session
+
+
+def make_chain_again(settings: Settings, chain: list[Original], to: Path, tell: Tell) -> list[Again]:
+    """Train one after the other, each on what was made again before it, in a folder of its own below `to`.
+
+    Of the originals nothing is needed but what their manifests say, which is looked up before anything is trained.
+    Ends at the first one that differs: what comes after it would begin with other weights.
+    """
+    for original in chain:
+        original_hashes(settings, original)
+    made: dict[ModelKey, Path] = {}
+    done: list[Again] = []
+    for original in chain:
+        place = to / f"{original.inputs.round_number:04d}-{original.inputs.recipe.value}"
+        again = make_again(settings, on(original, made), place, tell, trains=True)
+        done.append(again)
+        if again.comparison is None or not again.comparison.are_equal:
+            left = [each.name for each in chain[len(done) :]]
+            if left:
+                tell(f"Not trained, as they began with these weights: {', '.join(left)}.")
+            return done
+        made[original.key] = again.folder.result
+    return done
+
+
+def make_again(settings: Settings, original: Original, to: Path, tell: Tell, *, trains: bool) -> Again:
+    """Write the folder, say what differs, and train and compare if that is asked for.
+
+    Raises what `prepare`, `train` and `compare` raise.
+    """
+    if trains:  # which takes long: that it can be compared is known before
+        original_hashes(settings, original)
+    with reading() as session:
+        folder, notes = prepare(session, settings, original, to)
     inputs = original.inputs
-    made_by = f"{inputs.recipe.value} of round {inputs.round_number}"
-    tell(f"{original.name} of {arguments.project}: {made_by}, in {folder.path}")
+    tell(f"{original.name}: {inputs.recipe.value} of round {inputs.round_number}, in {folder.path}")
     for note in notes:
         tell(note)
     found = differences(settings, original, folder)
     for difference in found:
         tell(f"differs  {difference}")
     tell("The weights may differ from the original's." if found else "Nothing differs: the weights will be equal.")
-    outcome = None
-    if arguments.run:
-        train(folder)
-        outcome = compare(settings, original, folder)
-        for name, is_equal in outcome.files.items():
-            tell(f"{'equal' if is_equal else 'OTHER'}    {name}")
-    else:
+    if not trains:
         tell(f"Train it with: {' '.join(['python', *command(inputs.recipe.value, folder)[1:]])}")
-    if arguments.as_json:
-        say(
-            json.dumps(
-                {
-                    "model": original.name,
-                    "folder": str(folder.path),
-                    "differences": [vars(difference) for difference in found],
-                    "are_equal": None if outcome is None else outcome.are_equal,
-                    "files": None if outcome is None else outcome.files,
-                }
-            )
-        )
-    return outcome is None or outcome.are_equal
+        return Again(original, folder, found, None)
+    train(folder)
+    outcome = compare(settings, original, folder)
+    for name, is_equal in outcome.files.items():
+        tell(f"{'equal' if is_equal else 'OTHER'}    {name}")
+    return Again(original, folder, found, outcome)
 
 
 def parsed(given: list[str]) -> argparse.Namespace:
@@ -294,6 +355,7 @@ def parsed(given: list[str]) -> argparse.Namespace:
     parser.add_argument("to", type=Path)
     parser.add_argument("--reward-model", dest="is_reward_model", action="store_true")
     parser.add_argument("--run", action="store_true")
+    parser.add_argument("--chain", action="store_true")
     parser.add_argument("--json", dest="as_json", action="store_true")
     return parser.parse_args(given)
 

@@ -4,20 +4,23 @@ Reads configurations and the names in the weights' files, no weights. Nothing th
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
 
+from trainer.classifier_heads import OF_DECODERS, DamagedWeights, head_in
+from trainer.encoders import load_pair_tokenizer
 from trainer.errors import StageError
 from trainer.inspect_policy import NEEDED_FILES, fetched
 from trainer.models import UnsupportedModel, load_tokenizer, model_errors, tokenizer_hash
-from trainer.round_folder import file_sha256
+from trainer.round_folder import MANIFEST, file_sha256
 
-INDEX = "model.safetensors.index.json"
+OF_THE_STAGE = (MANIFEST, "result.json")  # about the model, and no part of it: a redaction changes the manifest
 
 
 class NoScore(StageError):
@@ -37,12 +40,13 @@ class RewardModelFacts:
     """What a report needs to know of a reward model.
 
     path: where its files lie on this machine.  sha256: of the names and contents of all that it is opened from; a
-    name or a folder may hold another model tomorrow.
+    name or a folder may hold another model tomorrow.  reads_pairs: it is an encoder (trainer.encoders).
     """
 
     path: str
     tokenizer_sha256: str
     sha256: str
+    reads_pairs: bool
 
 
 def describe_reward_model(source: str) -> RewardModelFacts:
@@ -55,44 +59,32 @@ def describe_reward_model(source: str) -> RewardModelFacts:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UnsupportedModel(source, f"{config.model_type} has no sequence classifier in Transformers")
-    weights = names_of_weights(folder, source)
-    if "score.weight" not in weights:
-        reason = "its weights have no head that gives a score (score.weight)"
-        raise NoScore(source, f"{reason}; it looks like a language model" if weights else reason)
-    if weights["score.weight"] != 1:
-        raise NoScore(source, f"it has {weights['score.weight']} labels and not one")
+    try:
+        head = head_in(folder)
+    except DamagedWeights as error:
+        raise UnsupportedModel(source, f"its weights are damaged ({error})") from error
+    if head is None:
+        looks = "; it looks like a language model" if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else ""
+        raise NoScore(source, f"its weights have no head that gives a score (score or classifier){looks}")
+    name, num_labels = head
+    if num_labels != 1:
+        raise NoScore(source, f"it has {num_labels} labels and not one")
+    reads_pairs = name != OF_DECODERS
+    if reads_pairs and config.is_encoder_decoder:
+        raise UnsupportedModel(
+            source, f"{config.model_type} is an encoder with a decoder, of which none is scored here"
+        )
     return RewardModelFacts(
         path=str(folder),
-        tokenizer_sha256=tokenizer_hash(load_tokenizer(folder)),
+        tokenizer_sha256=tokenizer_hash(load_pair_tokenizer(folder) if reads_pairs else load_tokenizer(folder)),
         sha256=sha256_of_model(folder),
+        reads_pairs=reads_pairs,
     )
 
 
 def sha256_of_model(folder: Path) -> str:
     """Of the names and contents of the files that Transformers opens a model and its tokenizer from."""
-    opened = sorted({path for pattern in NEEDED_FILES for path in folder.rglob(pattern)})
+    beside = {folder / name for name in OF_THE_STAGE}
+    opened = sorted({path for pattern in NEEDED_FILES for path in folder.rglob(pattern)} - beside)
     lines = (f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n" for path in opened)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def names_of_weights(folder: Path, source: str) -> dict[str, int]:
-    """Every weight's name and its first dimension; for a model in several files the head's dimension alone is read.
-
-    Raises UnsupportedModel for damaged files.
-    """
-    try:
-        if (folder / INDEX).is_file():
-            placed = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            head = dimensions(folder / placed["score.weight"]) if "score.weight" in placed else {}
-            return {name: head.get(name, 0) for name in placed}
-        found: dict[str, int] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            found |= dimensions(file)
-        return found
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UnsupportedModel(source, f"its weights are damaged ({error})") from error
-
-
-def dimensions(file: Path) -> dict[str, int]:
-    with safe_open(str(file), framework="pt") as weights:
-        return {name: (weights.get_slice(name).get_shape() or [0])[0] for name in weights.keys()}  # noqa: SIM118

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,7 +21,9 @@ from app.artifact_errors import ArtifactError, StoreUnreachable
 from app.artifacts import Store, Wait
 from app.datasets.models import SnapshotRanking
 from app.datasets.reading import ranking_rows
-from app.db import clock
+from app.db import SessionFactory, clock
+from app.errors import PodiumError
+from app.monitoring.failures import last_lines_of
 from app.reward_models import claims, reports
 from app.reward_models.claims import EvaluationClaim, EvaluationClaimLost, EvaluationInputs
 from app.reward_models.tables import scored_rankings
@@ -32,6 +33,7 @@ from app.rounds.stage_copies import StageCopies
 from app.settings import Settings
 from app.wakeups import Wakeups
 from trainer.database_away import Stopping
+from trainer.encoders import PairEncoder, load_pair_tokenizer
 from trainer.errors import StageError
 from trainer.models import load_tokenizer
 from trainer.recipe_process import EXIT_LOCKED, RecipeProcess, Tail, explain, is_worth_another_try
@@ -121,6 +123,14 @@ class EvaluationRunner:
             self._release_device()
         return True
 
+    def give_back(self) -> None:
+        """Release what is claimed, from another thread, in the middle of it."""
+        claim = self.claim
+        if claim is not None:
+            with SessionFactory.begin() as session:
+                claims.release(session, claim)
+            log.warning("evaluation=%s attempt=%s is given back", claim.evaluation_id, claim.attempt)
+
     def renew(self, session: Session, now: datetime) -> None:
         """Part of each heartbeat, in its thread."""
         claim = self.claim
@@ -159,6 +169,9 @@ class EvaluationRunner:
         except (StageError, ArtifactError) as error:
             self._end_if_asked(claim)
             self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
+        except PodiumError as error:  # of a version whose weights are gone, in words
+            advice = "evaluate again once that is mended"
+            self._fail(claim, {"code": error.code, "message": str(error), "advice": advice, "last_lines": ""})
         except (Ended, EvaluationClaimLost, Stopping):
             raise
         except Exception as error:  # what cannot be run must not take the worker with it, again and again
@@ -226,7 +239,8 @@ class EvaluationRunner:
         """To its result, through kills. Raises Ended, EvaluationClaimLost, RecipeFailed."""
         num_kills = 0
         while not folder.is_finished:
-            recipe = RecipeProcess("score", folder)
+            ids = f"evaluation={claim.evaluation_id} attempt={claim.attempt}"
+            recipe = RecipeProcess("score", folder, ids=ids)
             try:
                 status = self._follow(claim, recipe, folder.path / "metrics.jsonl")
             finally:
@@ -345,7 +359,11 @@ def rankings_for(session: Session, inputs: EvaluationInputs, found: RewardModelF
 
     Those that are too long for the model too: the recipe leaves them out, and counts them for the report.
     """
-    encoder = Encoder(load_tokenizer(found.path), found.tokenizer_sha256, context_tokens=None)
+    encoder: Encoder | PairEncoder = (
+        PairEncoder(load_pair_tokenizer(found.path))
+        if found.reads_pairs
+        else Encoder(load_tokenizer(found.path), found.tokenizer_sha256, context_tokens=None)
+    )
     chosen = (
         ranking
         for ranking in ranking_rows(session, inputs.snapshot_id)
@@ -367,5 +385,5 @@ def unforeseen(error: Exception) -> dict[str, Any]:
         "code": "unforeseen",
         "message": f"the trainer could not run the evaluation ({type(error).__name__})",
         "advice": "look at the last lines and at the trainer's log, and evaluate again once the cause is gone",
-        "last_lines": "".join(traceback.format_exception(error)[-5:]).replace("\x00", ""),
+        "last_lines": last_lines_of(error).replace("\x00", ""),
     }

@@ -6,6 +6,7 @@ still holds: a sampler that is killed loses nothing but its time.
 """
 
 import logging
+import logging.config
 import os
 import signal
 import socket
@@ -27,10 +28,14 @@ from app import terminal
 from app.artifact_errors import ArtifactError
 from app.artifacts import open_store
 from app.db import SAMPLER_CHANNEL, SessionFactory, clock
+from app.errors import PodiumError
 from app.labeling import asking, conversation_replies, queue
 from app.labeling.asking import Asked
 from app.labeling.models import AskedBy, CompletionSource
 from app.labeling.queue import MixtureEntry, NewCompletion, SlateClaim, SlateToSample
+from app.monitoring import logs, sampler_metrics
+from app.monitoring.listener import listening
+from app.monitoring.logs import about
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.policies.service import ModelFiles, policy_files, reward_model_files
 from app.projects.models import Project
@@ -39,7 +44,7 @@ from app.rounds.heart import Heart, new_owner
 from app.rounds.model_requests import RequestClaim
 from app.rounds.models import ModelRequestKind
 from app.settings import Settings, get_settings
-from app.supervision import end_with_parent
+from app.supervision import end_with_parent, leave_at_latest
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer import answers
@@ -60,6 +65,7 @@ CLAIM_DURATION = timedelta(seconds=60)  # renewed with every heartbeat
 SLATES_PER_BATCH = 8  # a request of the web waits for one batch at most
 POLL_S = 2.0
 RETRY_S = 1.0
+STOP_TIMEOUT_S = 20.0  # for the batch at hand; what is not finished by then is given back
 PAUSE_AFTER_FAILURE = timedelta(seconds=30)
 NICENESS = 5  # a labeler's request comes before the next slate
 RNG = SystemRandom()  # places of replies on the page must not be foreseeable
@@ -81,6 +87,7 @@ class Sampler:
         self.gpu = f"{socket.gethostname()}/cuda:0" if on_gpu else None
         self.models = OpenModels(self._path_of, self.server)
         self.claims: list[SlateClaim] = []
+        self.request: RequestClaim | None = None
         self.failing: dict[int, datetime] = {}  # project id -> when to try again
         self.problem = ""  # why, for the heartbeat
 
@@ -107,6 +114,17 @@ class Sampler:
         """Finish the batch at hand and end."""
         self.stopping.set()
         self.wakeups.wake()
+
+    def give_back(self) -> None:
+        """Release all that is claimed, from another thread, in the middle of a batch: nobody waits for deadlines."""
+        claims, request = list(self.claims), self.request
+        with SessionFactory.begin() as session:
+            queue.release_claims(session, claims)
+            if request is not None:
+                model_requests.release(session, request)
+        log.warning("given back: slates=%s requests=%s", len(claims), int(request is not None))
+        self._let_go()
+        self.heart.stop()
 
     def step(self) -> bool:
         """Answer what is asked, then fill one batch of slates; whether there was anything to do."""
@@ -141,9 +159,12 @@ class Sampler:
             self.heart.doing = self.problem if self.failing else "waiting: every queue is full"
             return False
         self.claims = [slate.claim for slate in slates]
+        sampler_metrics.CLAIMS.inc(len(slates))
         try:
-            for project_id in dict.fromkeys(slate.project_id for slate in slates):
-                self._fill([slate for slate in slates if slate.project_id == project_id])
+            with sampler_metrics.BATCH_SECONDS.time():
+                for project_id in dict.fromkeys(slate.project_id for slate in slates):
+                    with about(project=project_id):
+                        self._fill([slate for slate in slates if slate.project_id == project_id])
         finally:
             self.claims = []
         return True
@@ -151,6 +172,9 @@ class Sampler:
     def _fill(self, slates: list[SlateToSample]) -> None:
         """Fill slates of one project. A policy that cannot be used is reported, and the project tried again later."""
         project_id = slates[0].project_id
+        if self.stopping.is_set():
+            self._hand_back(slates)
+            return
         self.heart.doing = f"sampling {len(slates)} slates of project {project_id}"
         try:
             policies = self._policies_of(slates[0].mixture)
@@ -171,6 +195,7 @@ class Sampler:
             refusal = requests[slate.claim]
             if isinstance(refusal, StageError):
                 self._give_up(slate, refusal.message)
+                sampler_metrics.SLATES.labels("given_up").inc()
 
     def _choose(
         self,
@@ -188,20 +213,19 @@ class Sampler:
         with SessionFactory() as session:
             project = session.get_one(Project, candidates[0][0].project_id)
             ensemble = asking.ensemble_of(session, project)
-            files = None if ensemble is None else reward_model_files(session, self.settings, ensemble)
-        if files is None:
+        if ensemble is None:
             return {}
         count = max(1, round(len(candidates) / project.asking_candidates))
         try:
-            doubts = self.models.ensembles.get(files)
+            doubts = self.models.ensembles.get(self._reward_model_files(ensemble.id))
             disagreements = [
                 doubts.on(slate.prompt_id, slate.messages, [written(completion, policies) for completion in own])
                 for slate, own in candidates
             ]
         except Exception as error:
-            message = error.message if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
-            self.problem = f"project {project.id} asks at random: {message}"
-            log.error("%s", self.problem, exc_info=None if isinstance(error, StageError) else error)
+            is_named = isinstance(error, StageError | PodiumError)
+            self.problem = f"project {project.id} asks at random: {error if is_named else repr(error)}"
+            log.error("%s", self.problem, exc_info=None if is_named else error)
             return {slate.claim: Asked(None, None) for slate, _ in candidates[count:]}
         rng = Random(f"{project.seed}/{candidates[0][0].seed}")  # noqa: S311 - reproducible, not secret
         chosen = choose(disagreements, count, disagreement_share=project.disagreement_share, rng=rng)
@@ -268,21 +292,36 @@ class Sampler:
         policies: dict[int, OpenPolicy],
         asked: Asked | None,
     ) -> None:
+        with about(slate=slate.claim.slate_id, prompt=slate.prompt_id):
+            outcome = self._store_or_not(slate, completions, policies, asked)
+        sampler_metrics.SLATES.labels(outcome).inc()
+        if outcome == "stored":
+            sampler_metrics.COMPLETIONS.inc(len(completions))
+            sampler_metrics.TOKENS.inc(sum(len(each.sampled.token_ids) for each in completions if each.sampled))
+
+    def _store_or_not(
+        self,
+        slate: SlateToSample,
+        completions: Sequence[SlateCompletion],
+        policies: dict[int, OpenPolicy],
+        asked: Asked | None,
+    ) -> str:
+        """What became of the slate."""
         if len(completions) < slate.min_k:
             self._give_up(
                 slate, f"the policy gave only {len(completions)} different completions; {slate.min_k} are needed"
             )
-            return
+            return "given_up"
         with SessionFactory.begin() as session:
             now = clock(session)
             if asked is not None and asked.by is None:
-                queue.pass_over(session, slate.claim, asked, now=now)
-                return
+                return "passed_over" if queue.pass_over(session, slate.claim, asked, now=now) else "lost"
             rows = [new_completion(slate, completion, policies) for completion in completions]
             if queue.store_completions(session, slate.claim, rows, now=now, asked=asked):
                 conversation_replies.announce(session, slate.claim.slate_id)
-            else:
-                log.info("slate=%s is not ours any more; its completions are dropped", slate.claim.slate_id)
+                return "stored"
+        log.info("slate=%s is not ours any more; its completions are dropped", slate.claim.slate_id)
+        return "lost"
 
     def _give_up(self, slate: SlateToSample, reason: str) -> None:
         log.warning("prompt=%s is set aside: %s", slate.prompt_id, reason)
@@ -292,14 +331,21 @@ class Sampler:
 
     def _put_off(self, project_id: int, slates: list[SlateToSample], error: Exception) -> None:
         """Hand the slates back and leave the project alone for a while; others go on."""
-        if not isinstance(error, StageError | _WaitsForDevice):
+        is_named = isinstance(error, StageError | PodiumError | _WaitsForDevice)
+        if not is_named:
             log.error("sampling for project=%s failed", project_id, exc_info=error)
-        reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        reason = getattr(error, "message", None) or (str(error) if is_named else f"{type(error).__name__}: {error}")
         self.problem = f"project {project_id} waits: {reason}"
         log.error("project=%s is put off for %s: %s", project_id, PAUSE_AFTER_FAILURE, reason)
+        sampler_metrics.FAILURES.inc()
+        self._hand_back(slates)
+        with SessionFactory() as session:
+            self.failing[project_id] = clock(session) + PAUSE_AFTER_FAILURE
+
+    def _hand_back(self, slates: Sequence[SlateToSample]) -> None:
         with SessionFactory.begin() as session:
             queue.release_claims(session, [slate.claim for slate in slates])
-            self.failing[project_id] = clock(session) + PAUSE_AFTER_FAILURE
+        sampler_metrics.SLATES.labels("given_back").inc(len(slates))
 
     def answer_requests(self) -> bool:
         """Answer all that the web asks now; whether there was anything."""
@@ -312,7 +358,12 @@ class Sampler:
             if claim is None:
                 return answered
             self.heart.doing = f"answering a request: {claim.kind.value}"
-            self._answer(claim)
+            self.request = claim
+            try:
+                with about(request=claim.request_id):
+                    self._answer(claim)
+            finally:
+                self.request = None
             answered = True
         return answered
 
@@ -328,6 +379,8 @@ class Sampler:
             output = answering[claim.kind](claim.input)
         except StageError as failure:
             error = f"{failure.message}: {failure.advice}"
+        except PodiumError as failure:  # of a version whose weights are gone, in words
+            error = str(failure)
         except torch.OutOfMemoryError:
             error = "the model does not fit into this machine's memory: use a smaller one"
         except (KeyError, ValueError, LookupError) as failure:
@@ -338,12 +391,14 @@ class Sampler:
                 model_requests.refuse(session, claim, error, now=clock(session))
             elif output is not None:
                 model_requests.answer(session, claim, output, now=clock(session))
+        sampler_metrics.REQUESTS.labels(claim.kind.value, "answered" if error is None else "refused").inc()
 
     def _reward_model_of(self, input: dict[str, Any]) -> RewardModel:
+        return self.models.reward_models.get(self._reward_model_files(input["reward_model_version_id"]))
+
+    def _reward_model_files(self, version_id: int) -> ModelFiles:
         with SessionFactory() as session:
-            version = session.get_one(RewardModelVersion, input["reward_model_version_id"])
-            files = reward_model_files(session, self.settings, version)
-        return self.models.reward_models.get(files)
+            return reward_model_files(session, self.settings, session.get_one(RewardModelVersion, version_id))
 
     def _policy_of(self, input: dict[str, Any]) -> OpenPolicy:
         with SessionFactory() as session:
@@ -474,9 +529,7 @@ def first_line(error: DBAPIError) -> str:
 def main() -> None:
     """Run a sampler against DATABASE_URL until SIGTERM or Ctrl-C."""
     settings = get_settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for library in ("alembic", "aiobotocore", "botocore", "httpx"):  # httpx has a line for each request
-        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.config.dictConfig(logs.configuration(settings, "sampler"))
     transformers_logging.disable_progress_bar()
     os.nice(NICENESS)
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
@@ -491,12 +544,20 @@ def main() -> None:
     sampler = Sampler(settings, Wakeups(engine, (SAMPLER_CHANNEL,)))
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        if not sampler.stopping.is_set():
+            leave_at_latest(STOP_TIMEOUT_S, sampler.give_back)
         sampler.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     end_with_parent()
-    sampler.run()
+    try:
+        with listening(
+            settings.sampler_listen, settings.metrics_token, sampler_metrics.REGISTRY, lambda: sampler.heart.is_beating
+        ):
+            sampler.run()
+    except CannotStart as error:
+        terminal.refuse(str(error), exit_code=terminal.USAGE)
     sampler.wakeups.close()
     engine.dispose()
     sys.exit(0)

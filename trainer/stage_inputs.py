@@ -1,9 +1,12 @@
 """What policy recipes read from their round folder: prompts that fit the context, models that speak one language."""
 
 import math
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from trainer.classifier_heads import is_encoder
+from trainer.encoders import ReadsPairs
 from trainer.errors import StageError
 from trainer.models import load_tokenizer, tokenizer_hash
 from trainer.round_folder import PromptRow, RoundFolder, Split, Stage
@@ -50,8 +53,12 @@ class NoRewardModel(StageError):
 def require_one_tokenizer(stage: Stage) -> None:
     """Compare the tokenizers of all models of the stage, before anything slow: ids pass between them as they are.
 
-    The first model is what the others are compared with. Raises OtherTokenizer, ModelNotFound, UnsupportedModel.
+    The first model is what the others are compared with.
+    Raises ReadsPairs, OtherTokenizer, ModelNotFound, UnsupportedModel.
     """
+    for path in stage.models.values():
+        if Path(path).is_dir() and is_encoder(Path(path)):
+            raise ReadsPairs(path)
     (_, first), *others = stage.models.items()
     expected = tokenizer_hash(load_tokenizer(first))
     for name, path in others:

@@ -16,6 +16,7 @@ from app.rounds.models import POLICY_RECIPES, Recipe
 from app.rounds.needs import rankings_of_rounds
 from app.settings import Settings
 from trainer import models
+from trainer.encoders import PairEncoder
 from trainer.inspect_policy import describe_policy
 from trainer.pretraining_text import windows_of
 from trainer.round_folder import DemonstrationRow, PretrainingRow, PromptRow, RankingRow, RoundFolder
@@ -62,7 +63,7 @@ def ranking_rows(session: Session, inputs: StageInputs, encoder: Encoder) -> lis
 
 
 def encoded_rankings(
-    rankings: Iterable[FrozenRanking], held_out: Collection[str], encoder: Encoder
+    rankings: Iterable[FrozenRanking], held_out: Collection[str], encoder: Encoder | PairEncoder
 ) -> list[RankingRow]:
     """Those that fit, in tokens. held_out: labelers that nothing is fitted to."""
     rows = []

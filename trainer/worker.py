@@ -6,6 +6,7 @@ is killed leaves a recipe that dies by its pipe, and another worker goes on from
 """
 
 import logging
+import logging.config
 import math
 import os
 import signal
@@ -13,7 +14,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import FrameType
@@ -26,6 +26,12 @@ from app import terminal
 from app.artifact_errors import ArtifactError, StoreUnreachable
 from app.artifacts import Wait, open_store
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
+from app.errors import PodiumError
+from app.monitoring import logs, trainer_metrics
+from app.monitoring.failures import last_lines_of
+from app.monitoring.listener import listening
+from app.monitoring.logs import about, say_about
+from app.reward_models.claims import EvaluationClaimLost
 from app.rounds import claims, devices, results, rules
 from app.rounds.claims import ClaimLost, StageClaim
 from app.rounds.heart import BEAT_S, Heart, new_owner
@@ -33,7 +39,7 @@ from app.rounds.inputs import MissingParent, StageInputs, record_versions, stage
 from app.rounds.models import Phase
 from app.rounds.stage_copies import StageCopies
 from app.settings import Settings, get_settings
-from app.supervision import end_with_parent
+from app.supervision import end_with_parent, leave_at_latest
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
 from trainer.database_away import Stopping
@@ -65,7 +71,10 @@ STORE_RETRY_S = 5.0
 STORE_BACK_S = 60.0  # without trouble for so long, the store had been back
 STORE_PATIENCE_S = 600.0  # how long the artifact store may be away before a stage fails; its work is kept
 STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
+LEAVE_TIMEOUT_S = STOP_TIMEOUT_S + 20.0  # whatever it is in the middle of, what it holds is free by then
 MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
+
+STOPPED = "The trainer was stopped; the stage goes on from its last checkpoint."
 
 Answer = TypeVar("Answer")
 
@@ -99,6 +108,7 @@ class Worker:
         self.gpu = f"{socket.gethostname()}/cuda:0" if self.device == "cuda" else None
         self.rules_looked_at = -math.inf
         self.claim: StageClaim | None = None
+        self.recipe = self.outcome = ""  # of the claim: for the metrics
         self.is_cancelled = False
         self.is_lost = False
         hands = Hands(
@@ -132,6 +142,26 @@ class Worker:
         self.stopping.set()
         self.wakeups.wake()
 
+    def give_back(self) -> None:
+        """Release what is claimed, from another thread, in the middle of it: nobody waits for the deadline.
+
+        What cannot be given back, or is somebody else's by now, keeps nothing else: the device least of all.
+        """
+        for release in (self._give_back_stage, self.evaluations.give_back, self._release_device, self.heart.stop):
+            try:
+                release()
+            except (ClaimLost, EvaluationClaimLost) as lost:
+                log.warning("%s; giving back what else is held", lost)
+            except Exception:
+                log.exception("not given back; it is free after its deadline")
+
+    def _give_back_stage(self) -> None:
+        claim = self.claim
+        if claim is not None:
+            with SessionFactory.begin() as session:
+                claims.release_stage(session, claim, STOPPED)
+            log.warning("stage=%s attempt=%s is given back", claim.stage_id, claim.attempt)
+
     def _look_at_rules(self) -> None:
         """Start what projects' rules have due, every now and then: while nothing runs, and while something does."""
         if time.monotonic() < self.rules_looked_at + LOOK_AT_RULES_S:
@@ -150,15 +180,21 @@ class Worker:
         claim = self._transact(self._claim)
         if claim is None:
             return self.evaluations.step()
-        log.info("stage=%s attempt=%s claimed", claim.stage_id, claim.attempt)
-        self.claim = claim
-        try:
-            self._run_stage(claim)
-        except ClaimLost as lost:
-            log.warning("%s; going on with what is next", lost)
-        finally:
-            self.claim = None
-            self._release_device()
+        self.claim, self.recipe, self.outcome = claim, "unknown", "lost"
+        begun_at = time.monotonic()
+        trainer_metrics.IS_BUSY.set(1)
+        with about(stage=claim.stage_id, attempt=claim.attempt):
+            log.info("stage=%s attempt=%s claimed", claim.stage_id, claim.attempt)
+            try:
+                self._run_stage(claim)
+            except ClaimLost as lost:
+                log.warning("%s; going on with what is next", lost)
+            finally:
+                self.claim = None
+                trainer_metrics.IS_BUSY.set(0)
+                trainer_metrics.STAGES.labels(self.recipe, self.outcome).inc()
+                trainer_metrics.STAGE_SECONDS.labels(self.recipe).inc(time.monotonic() - begun_at)
+                self._release_device()
         return True
 
     def _claim(self, session: Session) -> StageClaim | None:
@@ -170,6 +206,8 @@ class Worker:
         try:
             inputs = self._transact(lambda session: stage_inputs(session, self.settings, claim))
             self.heart.doing = f"round {inputs.round_number}, stage {inputs.recipe.value}"
+            self.recipe = inputs.recipe.value
+            say_about(project=inputs.project_id, round=inputs.round_number, recipe=self.recipe)
             folder = RoundFolder(self.settings.artifacts / inputs.folder)
             copies = StageCopies(self.store, inputs.folder, claim.attempt, wait=self._waiting_for_store(claim))
             copies.fetch_models(inputs.results)
@@ -195,6 +233,9 @@ class Worker:
         except MissingParent as error:
             self._fail(claim, missing_parent(error))
             return
+        except PodiumError as error:  # of a version whose weights are gone, in words
+            self._fail(claim, refused(error))
+            return
         except (ClaimLost, Stopping):
             raise
         except Exception as error:  # a stage that cannot be run must not take the worker with it, again and again
@@ -202,15 +243,21 @@ class Worker:
             self._fail(claim, unforeseen(error))
             return
         self._transact(lambda session: results.complete_stage(session, claim, result, now=clock(session)))
+        self.outcome = "succeeded"
         log.info("stage=%s attempt=%s succeeded", claim.stage_id, claim.attempt)
 
     def _fail(self, claim: StageClaim, error: dict[str, Any]) -> None:
         log.error("stage=%s attempt=%s failed: %s", claim.stage_id, claim.attempt, error["message"])
         self._transact(lambda session: claims.fail_stage(session, claim, error, now=clock(session)))
+        self.outcome = "failed"
 
     def _put_back(self, claim: StageClaim) -> None:
-        why = "The trainer was stopped; the stage goes on from its last checkpoint."
-        self._transact(lambda session: claims.release_stage(session, claim, why))
+        self._transact(lambda session: claims.release_stage(session, claim, STOPPED))
+        self.outcome = "put_back"
+
+    def _cancel(self, claim: StageClaim) -> None:
+        self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
+        self.outcome = "cancelled"
 
     def _enter(self, claim: StageClaim, phase: Phase, story: str) -> None:
         self._transact(lambda session: claims.report(session, claim, story, phase))
@@ -240,7 +287,7 @@ class Worker:
     def _end_without_store(self, claim: StageClaim, error: ArtifactError) -> None:
         """The stage cannot go on without what the store has, or cannot leave its result there."""
         if self.is_cancelled:
-            self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
+            self._cancel(claim)
         elif self.stopping.is_set():
             self._put_back(claim)
         else:
@@ -278,7 +325,8 @@ class Worker:
         """Run the recipe to its end, through kills; whether there is a result. All other ends are written down."""
         num_kills = 0
         while not folder.is_finished:
-            recipe = RecipeProcess(inputs.recipe.value, folder)
+            ids = f"round={inputs.round_number} stage={claim.stage_id} attempt={claim.attempt}"
+            recipe = RecipeProcess(inputs.recipe.value, folder, ids=ids)
             try:
                 status = self._follow(claim, recipe, folder, copies)
             finally:
@@ -288,7 +336,7 @@ class Worker:
                 continue
             copies.catch_up()  # before the claim is let go: whoever takes it goes on from here
             if self.is_cancelled:
-                self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
+                self._cancel(claim)
                 return False
             if self.stopping.is_set():
                 self._put_back(claim)
@@ -300,6 +348,7 @@ class Worker:
             if not is_worth_another_try(status) or num_kills > MAX_KILLS:
                 self._fail(claim, explain(status, folder, recipe.last_lines()))
                 return False
+            trainer_metrics.KILLS.labels(self.recipe).inc()
             story = f"The recipe was killed ({status}); it goes on from its last checkpoint."
             self._transact(lambda session, story=story: claims.report(session, claim, story))  # type: ignore[misc]
         return True
@@ -337,6 +386,8 @@ class Worker:
             results.record_samples(session, claim, samples)
 
         self._transact(store)
+        trainer_metrics.STEPS.labels(self.recipe).inc(len(metrics))
+        trainer_metrics.SAMPLES.labels(self.recipe).inc(len(samples))
 
     # The claim
 
@@ -374,7 +425,7 @@ class Worker:
             if self.is_lost:
                 raise ClaimLost(claim)
             if self.is_cancelled:
-                self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
+                self._cancel(claim)
                 return False
             if self.stopping.is_set():
                 self._put_back(claim)
@@ -415,21 +466,24 @@ def missing_parent(error: MissingParent) -> dict[str, Any]:
     return {"code": error.code, "message": message, "advice": advice, "last_lines": ""}
 
 
+def refused(error: PodiumError) -> dict[str, Any]:
+    advice = "resume the round once that is mended; what was done is kept"
+    return {"code": error.code, "message": str(error), "advice": advice, "last_lines": ""}
+
+
 def unforeseen(error: Exception) -> dict[str, Any]:
     return {
         "code": "unforeseen",
         "message": f"the trainer could not run the stage ({type(error).__name__})",
         "advice": "look at the last lines and at the trainer's log; resume the round once their cause is gone",
-        "last_lines": "".join(traceback.format_exception(error)[-5:]).replace("\x00", ""),
+        "last_lines": last_lines_of(error).replace("\x00", ""),
     }
 
 
 def main() -> None:
     """Run a worker against DATABASE_URL until SIGTERM or Ctrl-C."""
     settings = get_settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for library in ("alembic", "aiobotocore", "botocore"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.config.dictConfig(logs.configuration(settings, "trainer"))
     try:
         available_device(settings.device)
         engine = terminal.reach_migrated(settings, application="podium-trainer")
@@ -440,12 +494,20 @@ def main() -> None:
     worker = Worker(settings, Wakeups(engine, (TRAINER_CHANNEL,)))
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        if not worker.stopping.is_set():
+            leave_at_latest(LEAVE_TIMEOUT_S, worker.give_back)
         worker.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     end_with_parent()
-    worker.run()
+    try:
+        with listening(
+            settings.trainer_listen, settings.metrics_token, trainer_metrics.REGISTRY, lambda: worker.heart.is_beating
+        ):
+            worker.run()
+    except CannotStart as error:
+        terminal.refuse(str(error), exit_code=terminal.USAGE)
     worker.wakeups.close()
     engine.dispose()
     sys.exit(0)

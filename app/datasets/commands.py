@@ -7,7 +7,7 @@ import typer
 from sqlalchemy import select
 
 from app.datasets import import_commands
-from app.datasets.filters import filter_of
+from app.datasets.filters import SnapshotFilter, filter_of
 from app.datasets.labeler_groups import LabelerGroup
 from app.datasets.licences import licence_of
 from app.datasets.models import Snapshot
@@ -63,36 +63,41 @@ def create(
     as_json: JSONOption = False,
 ) -> None:
     """Freeze the rankings and demonstrations that all the options allow."""
+    filter = filter_of(
+        contents=content,
+        kinds=kind,
+        splits=split,
+        prompt_kinds=prompt_kind,
+        policy_versions=policy,
+        labelers=labeler,
+        labeler_groups=group,
+        without_labeler_groups=without_group,
+        since=since,
+        until=until,
+        min_k=min_k,
+        max_k=max_k,
+        min_agreement=min_agreement,
+        max_agreement=max_agreement,
+        flags=flag,
+        without_flags=without_flag,
+        ties=ties,
+        strengths=strength,
+        asked_by=asked_by,
+        origins=origin,
+        is_shared=shared,
+        is_adjudicated=adjudicated,
+    )
+    freeze(project, name, filter, licence, as_json)
+
+
+def freeze(slug: str, name: str | None, filter: SnapshotFilter, licence: str | None, as_json: bool) -> None:
+    """Freeze what the filter selects, and say what that is."""
     with open_session() as session:
-        found, now = get_project(session, project), clock(session)
-        filter = filter_of(
-            contents=content,
-            kinds=kind,
-            splits=split,
-            prompt_kinds=prompt_kind,
-            policy_versions=policy,
-            labelers=labeler,
-            labeler_groups=group,
-            without_labeler_groups=without_group,
-            since=since,
-            until=until,
-            min_k=min_k,
-            max_k=max_k,
-            min_agreement=min_agreement,
-            max_agreement=max_agreement,
-            flags=flag,
-            without_flags=without_flag,
-            ties=ties,
-            strengths=strength,
-            asked_by=asked_by,
-            origins=origin,
-            is_shared=shared,
-            is_adjudicated=adjudicated,
-        )
+        project, now = get_project(session, slug), clock(session)
         name = name or f"{now:%Y-%m-%d %H:%M:%S} UTC"
-        chosen = licence_of(licence) if licence else found.licence
-        snapshot = create_snapshot(session, found, name=name, filter=filter, licence=chosen, account=None, now=now)
-        audit(session, None, "snapshot.create", f"snapshot:{snapshot.id}", project_id=found.id, name=snapshot.name)
+        chosen = licence_of(licence) if licence else project.licence
+        snapshot = create_snapshot(session, project, name=name, filter=filter, licence=chosen, account=None, now=now)
+        audit(session, None, "snapshot.create", f"snapshot:{snapshot.id}", project_id=project.id, name=snapshot.name)
         say(json.dumps(facts(snapshot)) if as_json else line(snapshot))
 
 

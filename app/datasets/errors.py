@@ -20,14 +20,15 @@ class SnapshotNotFound(DatasetError):
 
 
 class SnapshotRedacted(DatasetError):
-    """Labels were erased from the snapshot: the file that its hash names cannot be had any more."""
+    """Labels were erased from the snapshot: neither the file that its hash names nor a stage on it can be had again."""
 
     code = "snapshot_redacted"
 
     def __init__(self, name: str, successor_id: int | None) -> None:
         whence = "nothing of it was left" if successor_id is None else f"take its successor, snapshot {successor_id}"
         super().__init__(
-            f"Labels of the snapshot “{name}” were erased with a person, so its file is gone for good; {whence}.",
+            f"Labels of the snapshot “{name}” were erased with a person, so its file is gone for good, and no stage can"
+            f" learn from it again; {whence}. A new round learns from the labels that are left.",
             successor_id=successor_id,
         )
 

@@ -107,9 +107,14 @@ def knows_reliability(snapshot: Snapshot) -> bool:
 
 
 def file_name_of(project_slug: str, snapshot: Snapshot, choice: ExportChoice) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", snapshot.name.lower()).strip("-") or str(snapshot.id)
     split = "" if choice.split == "all" else f"-{choice.split}"
-    return f"{project_slug}-{name}-{choice.format}{split}{shard_suffix(choice)}.{choice.file}"
+    return f"{stem_of(project_slug, snapshot)}-{choice.format}{split}{shard_suffix(choice)}.{choice.file}"
+
+
+def stem_of(project_slug: str, snapshot: Snapshot) -> str:
+    """What the names of its files begin with."""
+    name = re.sub(r"[^a-z0-9]+", "-", snapshot.name.lower()).strip("-") or str(snapshot.id)
+    return f"{project_slug}-{name}"
 
 
 def shard_suffix(choice: ExportChoice) -> str:

@@ -51,6 +51,7 @@ class RankingFacts(Base):
     __table_args__ = (
         Index("ix_ranking_facts_slate", "slate_id"),
         Index("ix_ranking_facts_submitted", "project_id", "submitted_at"),
+        Index("ix_ranking_facts_kind", "project_id", "kind", "submitted_at"),  # how many fit models, and since when
         Index("ix_ranking_facts_labeler", "project_id", "labeler_id", "submitted_at"),
         Index(
             "ix_ranking_facts_agreement",

@@ -23,7 +23,6 @@ CONTAINERS = ("lines", "jsonl", "csv", "parquet")
 
 MAX_LINE_BYTES = 16 * 2**20  # a slate of nine completions of 100,000 words is half of it
 MAX_FILE_BYTES = 2 * 2**30  # unpacked
-ROWS_PER_FETCH = 200
 
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
@@ -111,18 +110,19 @@ def csv_records(file: BinaryIO) -> Iterator[tuple[int, Record]]:
 
 def parquet_records(file: BinaryIO) -> Iterator[tuple[int, Record]]:
     import pyarrow as pa  # here, since most imports are texts and it takes a tenth of a second
-    import pyarrow.parquet as pq
+
+    from app.datasets import parquet_files
 
     try:
-        table = pq.ParquetFile(file)
-        groups = range(table.metadata.num_row_groups)
-        if sum(table.metadata.row_group(group).total_byte_size for group in groups) > MAX_FILE_BYTES:
-            raise BadFile(None, f"it unpacks to more than {MAX_FILE_BYTES >> 30} GiB; split it")
-        number = 0
-        for batch in table.iter_batches(batch_size=ROWS_PER_FETCH):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
+        found = parquet_files.rows(file, max_row_bytes=MAX_LINE_BYTES, max_file_bytes=MAX_FILE_BYTES)
+        yield from enumerate(found, start=1)
+    except parquet_files.TooMuchInLists as error:
+        reason = f"the lists of one row group may take more than {error.max_bytes >> 20} MiB"
+        raise BadFile(None, f"{reason}; write the file with smaller row groups") from None
+    except parquet_files.TooMuch as error:
+        if error.row is not None:
+            raise BadFile(error.row, f"longer than {MAX_LINE_BYTES >> 20} MiB") from None
+        raise BadFile(None, f"it unpacks to more than {MAX_FILE_BYTES >> 30} GiB; split it") from None
     except (pa.ArrowException, OSError) as error:
         raise BadFile(None, f"not a Parquet file that can be read: {str(error).splitlines()[0]}") from None
 

@@ -1,9 +1,11 @@
 """What an imported slate or ranking is known by: hashes of what it says, and of nothing else.
 
 So the same content is found again in another order of lines or completions, in two files, packed, or exported by us.
-Pure.
+A ranking's hash holds its labeler's name and goes out with every export, so it is keyed with a secret of the project:
+nobody outside can try names against it.  Pure.
 """
 
+import hmac
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -20,10 +22,14 @@ FORMER_SLATES = UUID("5f0c7c1e-6a0b-5c0e-9a53-0f7f2f1a9d11")
 
 @dataclass(frozen=True)
 class KnownBy:
-    """The ids of one ranking of a file. slate_id: None where the labeler's other rankings decide, see shared_slate."""
+    """The ids of one ranking of a file. slate_id: None where the labeler's other rankings decide, see shared_slate.
+
+    unkeyed_id: that it has if it was imported before ids were keyed.
+    """
 
     ranking_id: UUID
     slate_id: UUID | None
+    unkeyed_id: UUID
 
 
 def places_of(slate: GivenSlate) -> list[int]:
@@ -77,26 +83,34 @@ def in_places(ranks: Sequence[int], places: Sequence[int]) -> list[int]:
 class Identities:
     """The ids of one file's rankings. A record that a file repeats is another judgement, unless it has an id."""
 
+    secret: bytes  # of the project
     seen: set[int] = field(default_factory=set)  # half of each id: of a million, 80 MB and not 200
     repeats: Counter[int] = field(default_factory=Counter)
 
     def of(self, slate: GivenSlate, content: UUID, ranking: GivenRanking, places: Sequence[int]) -> KnownBy:
         if slate.key is not None:  # the file says which slate it is: one ranking of it by each labeler
-            return KnownBy(uuid5(content, ranking.labeler or ""), content)
+            says = ranking.labeler or ""
+            return KnownBy(keyed(self.secret, content, says), content, unkeyed_id=uuid5(content, says))
         says = encode([ranking.labeler, ranking.original_id, in_places(ranking.ranks, places), ranking.is_pick])
-        judgement = uuid5(content, says)
-        if ranking.original_id is None:
-            judgement = self.occurrence_of(judgement)
+        judgement, unkeyed = keyed(self.secret, content, says), uuid5(content, says)
+        if ranking.original_id is None and (number := self.num_earlier(judgement)):
+            judgement, unkeyed = uuid5(judgement, str(number)), uuid5(unkeyed, str(number))
         # Nobody knows whether two rankings without a name are one person's: each has a slate of its own.
-        return KnownBy(judgement, uuid5(judgement, "slate") if ranking.labeler is None else None)
+        return KnownBy(judgement, uuid5(judgement, "slate") if ranking.labeler is None else None, unkeyed)
 
-    def occurrence_of(self, judgement: UUID) -> UUID:
+    def num_earlier(self, judgement: UUID) -> int:
+        """How often the file has said this before."""
         half = judgement.int >> 64
         if half not in self.seen:
             self.seen.add(half)
-            return judgement
+            return 0
         self.repeats[half] += 1
-        return uuid5(judgement, str(self.repeats[half]))
+        return self.repeats[half]
+
+
+def keyed(secret: bytes, content: UUID, says: str) -> UUID:
+    """An id of what is said of this content, which without the secret cannot be told from any other."""
+    return UUID(bytes=hmac.digest(secret, content.bytes + says.encode(), "sha256")[:16], version=5)
 
 
 @dataclass

@@ -13,11 +13,9 @@ from rich.table import Table
 
 from app.datasets import line_log, reports
 from app.datasets.errors import ImportRefused
-from app.datasets.files import CONTAINERS
 from app.datasets.importing import Watch
-from app.datasets.imports import Imported, import_file
+from app.datasets.imports import FORMATS, Imported, import_file
 from app.datasets.line_log import Line, LineLog
-from app.datasets.readers import RANKING_FORMATS
 from app.datasets.readers.given import REMARKS
 from app.db import clock
 from app.people.service import audit
@@ -40,43 +38,32 @@ def register(cli: typer.Typer) -> None:
     cli.add_typer(imports, name="import")
 
 
-@imports.command("prompts")
-def import_prompts(
-    file: FileArgument,
-    project: ProjectOption,
-    format: Annotated[str | None, typer.Option(help=f"{', '.join(CONTAINERS)}; found out if left out.")] = None,
-    is_trial: TrialOption = False,
-    lines: LinesOption = None,
-    as_json: JSONOption = False,
-) -> None:
-    """Plain lines, or records with prompt, text or messages."""
-    run_import("prompts", file, project, format, is_trial, lines, as_json)
+def command(what: str, formats: Sequence[str], about: str) -> None:
+    """`podium import <what>`: the three differ in what they read and in which formats."""
+
+    @imports.command(what, help=about)
+    def _(
+        file: FileArgument,
+        project: ProjectOption,
+        format: Annotated[str | None, typer.Option(help=f"{', '.join(formats)}; found out if left out.")] = None,
+        is_trial: TrialOption = False,
+        lines: LinesOption = None,
+        as_json: JSONOption = False,
+    ) -> None:
+        run_import(what, file, project, format, is_trial, lines, as_json)
 
 
-@imports.command("rankings")
-def import_rankings(
-    file: FileArgument,
-    project: ProjectOption,
-    format: Annotated[str | None, typer.Option(help=f"{', '.join(RANKING_FORMATS)}; found out if left out.")] = None,
-    is_trial: TrialOption = False,
-    lines: LinesOption = None,
-    as_json: JSONOption = False,
-) -> None:
-    """K-way rankings, pairs, ratings, votes and trees: ours, TRL's, HH-RLHF's and others'."""
-    run_import("rankings", file, project, format, is_trial, lines, as_json)
-
-
-@imports.command("demonstrations")
-def import_demonstrations(
-    file: FileArgument,
-    project: ProjectOption,
-    format: Annotated[str | None, typer.Option(help=f"{', '.join(CONTAINERS[1:])}; found out if left out.")] = None,
-    is_trial: TrialOption = False,
-    lines: LinesOption = None,
-    as_json: JSONOption = False,
-) -> None:
-    """Records with prompt and completion, or messages whose last turn is the assistant's."""
-    run_import("demonstrations", file, project, format, is_trial, lines, as_json)
+command("prompts", FORMATS["prompts"], "Plain lines, or records with prompt, text or messages.")
+command(
+    "rankings",
+    FORMATS["rankings"],
+    "K-way rankings, pairs, ratings, votes and trees: ours, TRL's, HH-RLHF's and others'.",
+)
+command(
+    "demonstrations",
+    FORMATS["demonstrations"],
+    "Records with prompt and completion, or messages whose last turn is the assistant's.",
+)
 
 
 def run_import(

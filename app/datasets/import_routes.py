@@ -105,7 +105,7 @@ def shown(request: Request, session: Session, access: Access, record: DatasetImp
 
 
 @router.get("/{import_id}/events")
-async def import_events(access: ResearcherAccess) -> StreamingResponse:
+async def import_events(access: ResearcherAccess, record: FoundImport) -> StreamingResponse:
     """Server-sent events: `changed` when an import into the project has ended."""
     return live(f"project:{access.project.id}")
 

@@ -140,6 +140,7 @@ def new_record(
         sha256=digest,
         created_by=None if account is None else account.id,
         created_at=now,
+        has_keyed_ids=True,
         **more,
     )
     session.add(record)

@@ -58,6 +58,21 @@ def has_former(running: Import) -> bool:
     return running.session.scalar(query.limit(1)) is not None
 
 
+def has_unkeyed(running: Import) -> bool:
+    """Whether rankings came in before their ids were keyed with the project's secret: they keep what they have.
+
+    Snapshots and their hashes name them.
+    """
+    query = select(DatasetImport.id).where(
+        DatasetImport.project_id == running.project.id,
+        DatasetImport.what == "rankings",
+        DatasetImport.state == ImportState.DONE,
+        ~DatasetImport.is_trial,
+        ~DatasetImport.has_keyed_ids,
+    )
+    return running.session.scalar(query.limit(1)) is not None
+
+
 def known_originals(running: Import, rankings: Iterable[GivenRanking]) -> set[str]:
     """The ids, among those the file gives, of rankings of this project: it is our own export coming home."""
     given = {ranking.original_id for ranking in rankings if ranking.original_id is not None}

@@ -41,6 +41,15 @@ class LayoutFile:
     num_bytes: int
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A file that the folder is to hold: an export, or else a text. name: its path there."""
+
+    name: str
+    choice: ExportChoice | None = None
+    text: str = ""
+
+
 def write_layout(folder: Path, project: Project, snapshot: Snapshot, *, write: Write) -> Iterator[LayoutFile]:
     """Write the files one after the other, the card last: a folder without one is not complete.
 
@@ -48,20 +57,26 @@ def write_layout(folder: Path, project: Project, snapshot: Snapshot, *, write: W
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise BadExport(f"{folder} is not empty, and nothing was written; name a new folder.")
+    for file in planned(project, snapshot):
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = [file.text.encode()] if file.choice is None else export_chunks(snapshot, file.choice)
+        yield LayoutFile(file.name, write(path, content))
+
+
+def planned(project: Project, snapshot: Snapshot) -> list[Planned]:
+    """Every file of the folder, the card last. Raises SnapshotRedacted."""
     configurations = {format: splits_of(snapshot, format) for format in PUBLISHED if fits(snapshot, format)}
-    for format, splits in configurations.items():
-        place = folder / "data" / format
-        place.mkdir(parents=True, exist_ok=True)
-        for split, num in splits.items():
-            for choice in shards_of(format, split, num):
-                path = place / f"{split}-{numbered(choice)}.parquet"
-                size = write(path, export_chunks(snapshot, choice))
-                yield LayoutFile(path.relative_to(folder).as_posix(), size)
-    for name, text in (
-        ("LICENSE.md", LICENSE.format(name=snapshot.name)),
-        ("README.md", dataset_card(project, snapshot, configs(configurations))),
-    ):
-        yield LayoutFile(name, write(folder / name, [text.encode()]))
+    return [
+        *(
+            Planned(f"data/{format}/{split}-{numbered(choice)}.parquet", choice)
+            for format, splits in configurations.items()
+            for split, num in splits.items()
+            for choice in shards_of(format, split, num)
+        ),
+        Planned("LICENSE.md", text=LICENSE.format(name=snapshot.name)),
+        Planned("README.md", text=dataset_card(project, snapshot, configs(configurations))),
+    ]
 
 
 def fits(snapshot: Snapshot, format: Format) -> bool:

@@ -12,6 +12,8 @@ from tempfile import SpooledTemporaryFile
 from typing import IO
 from weakref import finalize
 
+from app.spreadsheets import harmless
+
 LINES_SHOWN = 50
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: dumps makes one a call
 LINES_A_BLOCK = 10_000  # packed together: about 100 kB
@@ -86,7 +88,7 @@ def as_csv(lines: Iterable[Line]) -> Iterator[bytes]:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(Line.__dataclass_fields__)
     for line in lines:
-        writer.writerow(vars(line).values())
+        writer.writerow([harmless(cell) for cell in vars(line).values()])
         if buffer.tell() > 2**16:
             yield taken(buffer)
     yield taken(buffer)

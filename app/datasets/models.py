@@ -169,6 +169,7 @@ class DatasetImport(Base):
     sha256: Mapped[str]
     state: Mapped[ImportState] = mapped_column(one_of(ImportState, "state"), server_default=text("'done'"))
     is_trial: Mapped[bool] = mapped_column(server_default=text("false"))  # only looked at: nothing of it was stored
+    has_keyed_ids: Mapped[bool] = mapped_column(server_default=text("false"))  # of rankings: with the project's secret
     report: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     problems: Mapped[list[dict[str, Any]]] = mapped_column(server_default=text("'[]'"))  # of a failed one
     # How far a running one has come, written beside its transaction, and when that was.

@@ -10,7 +10,7 @@ met in the sample are a lower bound.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -64,17 +64,16 @@ def preview(session: Session, project: Project, filter: SnapshotFilter, *, num_e
         return Preview(num_demonstrations=written)
     conditions = chosen_facts(session, project, filter)
     session.execute(QUICKLY)
-    in_sample = session.scalars(select(func.count()).where(*conditions, *IN_SAMPLE)).one()
-    is_estimate = in_sample * SAMPLE > SURELY * MOST_COUNTED
-    if is_estimate:
-        conditions += IN_SAMPLE
-    return _counted(session, conditions, SAMPLE if is_estimate else 1, written, num_examples)
+    found, newest = _counted(session, [*conditions, *IN_SAMPLE], SAMPLE, written, num_examples)
+    if found.num_rankings <= SURELY * MOST_COUNTED:
+        found, newest = _counted(session, conditions, 1, written, num_examples)
+    return replace(found, examples=_rankings(session, newest))
 
 
 def _counted(
     session: Session, conditions: Sequence[ColumnElement[bool]], scale: int, written: int, num_examples: int
-) -> Preview:
-    """The counts of what meets the conditions, times `scale`: one statement, which reads it once."""
+) -> tuple[Preview, list[UUID]]:
+    """The counts of what meets the conditions, times `scale`, and the newest: one statement, which reads it once."""
     facts = RankingFacts
     chosen = (
         select(
@@ -98,7 +97,7 @@ def _counted(
         for version in of_versions:
             versions[version] += num * scale
     num_slates, squares = found.slates
-    return Preview(
+    counts = Preview(
         num_rankings=num_rankings,
         num_comparisons=num_comparisons,
         num_slates=num_slates * scale,
@@ -109,8 +108,8 @@ def _counted(
         splits={split.value: splits[split.value] for split in Split if splits[split.value]},
         policy_versions=dict(sorted(versions.items())),
         weeks=dict(sorted(weeks.items())),
-        examples=_rankings(session, [UUID(ranking_id) for ranking_id in found.newest or ()]),
     )
+    return counts, [UUID(ranking_id) for ranking_id in found.newest or ()]
 
 
 def _groups(chosen: CTE) -> Label[Any]:

@@ -12,14 +12,16 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, update
 
-from app.datasets.copying import copy_rows
+from app.datasets.copying import copy_rows, look_at_sizes
 from app.datasets.errors import BadFile, BadRecord
+from app.datasets.facts import RankingFacts
 from app.datasets.files import container_of, records
 from app.datasets.identities import FormerIdentities, Identities, completion_id, content_of, places_of, shared_slate
 from app.datasets.importing import Import
 from app.datasets.known import (
     find_labelers,
     has_former,
+    has_unkeyed,
     judges_of,
     known_originals,
     known_rankings,
@@ -40,10 +42,13 @@ from app.datasets.readers import RANKING_FORMATS, ranking_format_of
 from app.datasets.readers.given import Given, GivenSlate
 from app.db import table_of
 from app.labeling.models import Completion, Ranking, RankingItem, Slate
+from app.prompts.models import Prompt
 from app.prompts.service import PlacedPrompt
 
 BATCH_SIZE = 500  # records written with a handful of statements
 BATCH_LETTERS = 8_000_000  # of their completions: a batch of the longest lines would not fit into memory
+WRITTEN = (Prompt, Slate, Completion, Ranking, RankingItem, RankingFacts)
+LOOK_AFTER, FEW = 4, 1_000  # batches and rankings, when it is time to say what size these tables have
 MAX_WITHOUT_IDS = 3_000_000  # different records of one file; what tells their repeats apart is 80 MB a million
 
 
@@ -59,10 +64,14 @@ def write_rankings(running: Import, file: BinaryIO, format: str | None) -> str:
         running.refuse(first[0], str(error))
         return ""
     understood = running.read(chain([first], found), RANKING_FORMATS[format])
-    identities, former = Identities(), FormerIdentities() if has_former(running) else None
-    for batch in bounded_batches(understood):
+    identities = Identities(running.project.id_secret)
+    former = FormerIdentities() if has_former(running) else None
+    looks_up_unkeyed = has_unkeyed(running)
+    for number, batch in enumerate(bounded_batches(understood)):
+        if number == LOOK_AFTER and running.report.counts["rankings"] >= FEW:
+            look_at_sizes(running.session, WRITTEN, FEW)
         if not running.problems:  # after the first one, the rest is only looked through for others
-            write_batch(running, batch, identities, former)
+            write_batch(running, batch, identities, former, looks_up_unkeyed)
         running.tell()
     return format
 
@@ -92,14 +101,18 @@ class Outcome:
 
 
 def write_batch(
-    running: Import, batch: Sequence[tuple[int, Given]], identities: Identities, former: FormerIdentities | None
+    running: Import,
+    batch: Sequence[tuple[int, Given]],
+    identities: Identities,
+    former: FormerIdentities | None,
+    looks_up_unkeyed: bool,
 ) -> None:
     slates = [(line, slate) for line, given in batch for slate in given.slates]
     placed = running.place([slate.messages for _, slate in slates])
     running.report.counts["prompts"] += sum(prompt.outcome == "added" for prompt in placed)
     outcomes = {line: Outcome(remarks=list(given.remarks)) for line, given in batch}
     judged = list(judgements(running, slates, placed, identities, former))
-    new = new_ones(running, judged, outcomes)
+    new = new_ones(running, judged, outcomes, looks_up_unkeyed)
     place_repeated(running, [judgement for judgement in new if judgement.slate_id is None], outcomes)
     if new and not running.problems:
         write_new(running, new, outcomes)
@@ -128,10 +141,14 @@ def judgements(
             raise BadFile(line, f"the file holds more than {MAX_WITHOUT_IDS:,} records without an id; split it")
 
 
-def new_ones(running: Import, judged: Sequence[Judged], outcomes: dict[int, Outcome]) -> list[Judged]:
+def new_ones(
+    running: Import, judged: Sequence[Judged], outcomes: dict[int, Outcome], looks_up_unkeyed: bool
+) -> list[Judged]:
     """Those that are not there yet. One that contradicts what its labeler said of the slate is refused."""
     former = [judgement.former_id for judgement in judged if judgement.former_id is not None]
-    known = known_rankings(running, [*(judgement.known_by.ranking_id for judgement in judged), *former])
+    unkeyed = {judgement.known_by.unkeyed_id: judgement.known_by.ranking_id for judgement in judged}
+    found = known_rankings(running, [*unkeyed.values(), *former, *(unkeyed if looks_up_unkeyed else ())])
+    known = {unkeyed.get(id, id): said for id, said in found.items()}
     exported = known_originals(running, [judgement.ranking for judgement in judged])
     new: list[Judged] = []
     for judgement in judged:

@@ -5,7 +5,20 @@ from datetime import UTC
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Select, Text, and_, bindparam, case, cast, exists, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    select,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session, aliased
 
@@ -52,7 +65,64 @@ def rows_between_query(split: Split | None) -> Select[Any]:
 @lru_cache(maxsize=1)
 def rows_query() -> Select[Any]:
     """Of the snapshot that is bound as `snapshot_id`."""
-    items = (
+    # What was decided after the freeze is none of the snapshot's.
+    decided = SnapshotRanking.is_adjudicated & (Adjudication.slate_id == Ranking.slate_id)
+    return (
+        select(*columns_told())
+        .select_from(SnapshotRanking)
+        .join(Ranking, Ranking.id == SnapshotRanking.ranking_id)
+        .join(Slate, Slate.id == Ranking.slate_id)
+        .join(Prompt, Prompt.id == Slate.prompt_id)
+        .outerjoin(Adjudication, decided)
+        .outerjoin(
+            SnapshotSlate,
+            and_(SnapshotSlate.snapshot_id == SnapshotRanking.snapshot_id, SnapshotSlate.slate_id == Ranking.slate_id),
+        )
+        .outerjoin(
+            SnapshotLabeler,
+            and_(
+                SnapshotLabeler.snapshot_id == SnapshotRanking.snapshot_id,
+                SnapshotLabeler.pseudonym == SnapshotRanking.pseudonym,
+            ),
+        )
+        .where(SnapshotRanking.snapshot_id == bindparam("snapshot_id"))
+        .order_by(SnapshotRanking.position)
+    )
+
+
+def columns_told() -> list[Any]:
+    """What a row says of its ranking, under the names that ranking_row reads."""
+    return [
+        Ranking.id,
+        Ranking.slate_id,
+        Slate.prompt_id,
+        Prompt.group_key,
+        Prompt.split,
+        Slate.kind,
+        Prompt.messages,
+        completions_told().label("told"),
+        cast(Ranking.order_shown, ARRAY(Text)).label("order_shown"),  # ids are texts here: they are only written
+        SnapshotRanking.pseudonym,
+        Ranking.is_pick,
+        Ranking.strength,
+        SnapshotRanking.weight,
+        Ranking.active_s,
+        Ranking.submitted_at,
+        Adjudication.ranks.label("decided_ranks"),
+        Adjudication.num_rankings.label("decided_on"),
+        Adjudication.created_at.label("decided_at"),
+        is_first_of_decided(),
+        SnapshotSlate.agreement,
+        SnapshotLabeler.reliability,
+        func.coalesce(SnapshotLabeler.weight, 1.0).label("reliability_weight"),  # frozen before there were weights
+        Slate.asked_by,
+        Slate.disagreement,
+    ]
+
+
+def completions_told() -> ScalarSelect[Any]:
+    """A ranking's completions with what was said of each, as one array in the order of their positions."""
+    return (
         select(
             func.json_agg(
                 aggregate_order_by(
@@ -84,54 +154,6 @@ def rows_query() -> Select[Any]:
         .where(RankingItem.ranking_id == SnapshotRanking.ranking_id)
         .correlate(SnapshotRanking)
         .scalar_subquery()
-    )
-    # What was decided after the freeze is none of the snapshot's.
-    decided = SnapshotRanking.is_adjudicated & (Adjudication.slate_id == Ranking.slate_id)
-    return (
-        select(
-            Ranking.id,
-            Ranking.slate_id,
-            Slate.prompt_id,
-            Prompt.group_key,
-            Prompt.split,
-            Slate.kind,
-            Prompt.messages,
-            items.label("told"),
-            cast(Ranking.order_shown, ARRAY(Text)).label("order_shown"),  # ids are texts here: they are only written
-            SnapshotRanking.pseudonym,
-            Ranking.is_pick,
-            Ranking.strength,
-            SnapshotRanking.weight,
-            Ranking.active_s,
-            Ranking.submitted_at,
-            Adjudication.ranks.label("decided_ranks"),
-            Adjudication.num_rankings.label("decided_on"),
-            Adjudication.created_at.label("decided_at"),
-            is_first_of_decided(),
-            SnapshotSlate.agreement,
-            SnapshotLabeler.reliability,
-            func.coalesce(SnapshotLabeler.weight, 1.0).label("reliability_weight"),  # frozen before there were weights
-            Slate.asked_by,
-            Slate.disagreement,
-        )
-        .select_from(SnapshotRanking)
-        .join(Ranking, Ranking.id == SnapshotRanking.ranking_id)
-        .join(Slate, Slate.id == Ranking.slate_id)
-        .join(Prompt, Prompt.id == Slate.prompt_id)
-        .outerjoin(Adjudication, decided)
-        .outerjoin(
-            SnapshotSlate,
-            and_(SnapshotSlate.snapshot_id == SnapshotRanking.snapshot_id, SnapshotSlate.slate_id == Ranking.slate_id),
-        )
-        .outerjoin(
-            SnapshotLabeler,
-            and_(
-                SnapshotLabeler.snapshot_id == SnapshotRanking.snapshot_id,
-                SnapshotLabeler.pseudonym == SnapshotRanking.pseudonym,
-            ),
-        )
-        .where(SnapshotRanking.snapshot_id == bindparam("snapshot_id"))
-        .order_by(SnapshotRanking.position)
     )
 
 

@@ -143,3 +143,15 @@ class PreviewOut(BaseModel):
     policy_versions: dict[int, int]
     weeks: dict[str, int]
     words: str
+
+
+class LayoutFileOut(BaseModel):
+    """A file of the folder to publish. num_bytes, sha256: null until somebody has read it to its end.
+
+    export: the query with which `export` gives the same file; null: a text that stands in the zip file alone.
+    """
+
+    name: str
+    num_bytes: int | None
+    sha256: str | None
+    export: str | None

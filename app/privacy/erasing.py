@@ -44,9 +44,9 @@ from app.people.models import (
 from app.people.service import audit
 from app.privacy.errors import AlreadyErased, LearningUnderWay, NotConfirmed
 from app.privacy.findings import Doomed, Findings, Subject, doomed_by, findings_on, slates_with_texts_by
-from app.privacy.models import DoomedFolder, ErasedLabeler, Erasure, Extent
+from app.privacy.models import DoomedFolder, ErasedLabeler, Erasure, Extent, RedactedResult
 from app.privacy.redactions import redact_snapshots
-from app.privacy.reward_reports import evaluation_under_way, forget_labelers
+from app.privacy.reward_reports import evaluation_under_way, forget_labelers, models_judged_on
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.quality.entry_models import Onboarding, OnboardingAnswer, ReferenceRanking
@@ -88,6 +88,10 @@ def erase(
         forget_labelers(session, [snapshot.id for snapshot in findings.snapshots], subject.labelers)
         _erase_labels(session, doomed, by=by, now=now)
         session.add_all(DoomedFolder(erasure_id=erasure.id, folder=folder) for folder in findings.folders)
+        session.add_all(
+            RedactedResult(erasure_id=erasure.id, reward_model_id=model.id, folder=model.source)
+            for model in models_judged_on(session, [snapshot.id for snapshot in findings.snapshots])
+        )
     for labeler in subject.labelers:
         labeler.account_id, labeler.external_id, labeler.erased_at = None, None, labeler.erased_at or now
     logs: list[int | None] = [project.id for project in projects]

@@ -11,7 +11,7 @@ from starlette.background import BackgroundTask
 from app.datasets.models import Redaction, Snapshot
 from app.db import SessionDep, SessionFactory, clock
 from app.pages import render
-from app.people.access import AdminAccess, CurrentAccount
+from app.people.access import AdminAccess, WholeAccount
 from app.people.access_routes import Managed
 from app.people.account_routes import BrowserAccount
 from app.people.errors import LastAdmin, LastSiteAdmin
@@ -19,8 +19,9 @@ from app.people.models import Account
 from app.privacy.erasing import erase
 from app.privacy.errors import ErasureNotFound, LearningUnderWay, NotConfirmed
 from app.privacy.findings import Subject, doomed_by, findings_on, subject_of_account, subject_of_labeler
-from app.privacy.models import DoomedFolder, Erasure, Extent
+from app.privacy.models import DoomedFolder, Erasure, Extent, RedactedResult
 from app.privacy.removal import remove_doomed
+from app.privacy.result_redaction import redact_results
 from app.settings import Settings
 
 router = APIRouter()
@@ -69,7 +70,7 @@ def erase_labeler(
 
 
 @router.get("/erasures/{erasure_id}")
-def erasure_page(request: Request, session: SessionDep, account: CurrentAccount, erasure_id: int) -> Response:
+def erasure_page(request: Request, session: SessionDep, account: WholeAccount, erasure_id: int) -> Response:
     """What was done: for site admins, and for whoever did it."""
     erasure = session.get(Erasure, erasure_id)
     if erasure is None or not (account.is_site_admin or erasure.by_account_id == account.id):
@@ -84,6 +85,9 @@ def erasure_page(request: Request, session: SessionDep, account: CurrentAccount,
         successors=successors_of(session, erasure),
         folders=session.scalars(
             select(DoomedFolder).where(DoomedFolder.erasure_id == erasure.id).order_by(DoomedFolder.id)
+        ).all(),
+        results=session.scalars(
+            select(RedactedResult).where(RedactedResult.erasure_id == erasure.id).order_by(RedactedResult.id)
         ).all(),
     )
 
@@ -114,6 +118,7 @@ def _erase(
 def _remove_doomed(settings: Settings) -> None:
     with SessionFactory.begin() as session:
         remove_doomed(session, settings)
+    redact_results(settings)
 
 
 def _preview(

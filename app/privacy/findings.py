@@ -19,7 +19,7 @@ from app.people.errors import PersonNotFound
 from app.people.models import Account, APIKey, Labeler, SignInSession
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.privacy.errors import AlreadyErased, HasAnAccount
-from app.privacy.reward_reports import folders_of_evaluations
+from app.privacy.reward_reports import folders_of_evaluations, models_judged_on
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind
 from app.quality.entry_models import ReferenceRanking
@@ -167,6 +167,7 @@ class Findings:
     snapshots: list[TouchedSnapshot] = field(default_factory=list)
     models: list[TrainedModel] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)  # below the artifacts: copies of what stages and evaluations read
+    results: list[str] = field(default_factory=list)  # below the artifacts, of reward models: their scores go
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -203,6 +204,7 @@ def findings_on(session: Session, subject: Subject, doomed: Doomed) -> Findings:
         snapshots=snapshots,
         models=models_that_learned(session, [snapshot.id for snapshot in snapshots]),
         folders=folders_with_copies(session, [snapshot.id for snapshot in snapshots], doomed.prompts),
+        results=[model.source for model in models_judged_on(session, [snapshot.id for snapshot in snapshots])],
     )
 
 

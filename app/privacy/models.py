@@ -45,6 +45,27 @@ class ErasedLabeler(Base):
     erasure_id: Mapped[int] = mapped_column(ForeignKey("erasure.id"), primary_key=True)
 
 
+class RedactedResult(Base):
+    """A reward model's result whose scores are of labels that were erased: they go, the model stays.
+
+    The manifest it had stays on record by its hash; the one that it has from then on is noted before any file changes,
+    so whoever finds a redaction that was killed half-way knows both for ours.
+    """
+
+    __tablename__ = "redacted_result"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    erasure_id: Mapped[int] = mapped_column(ForeignKey("erasure.id"))
+    reward_model_id: Mapped[int] = mapped_column(ForeignKey("reward_model_version.id"))
+    folder: Mapped[str]  # below the artifacts
+    former_sha256: Mapped[str | None]  # of the manifest until then
+    successor_sha256: Mapped[str | None]  # of the manifest from then on
+    removed_at: Mapped[datetime | None]
+    problem: Mapped[str | None]  # why the last try failed
+
+    __table_args__ = (Index("ix_redacted_result_waiting", "id", postgresql_where=text("removed_at IS NULL")),)
+
+
 class DoomedFolder(Base):
     """A folder below the artifacts that holds what was erased: removed after the commit, and tried until it is gone."""
 

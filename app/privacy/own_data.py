@@ -116,7 +116,7 @@ def _account(session: Session, account: Account) -> dict[str, Any]:
         "sessions": all_of(
             SignInSession, SignInSession.created_at, SignInSession.last_seen_at, SignInSession.user_agent
         ),
-        "keys": all_of(APIKey, APIKey.name, APIKey.created_at, APIKey.last_used_at),
+        "keys": all_of(APIKey, APIKey.name, APIKey.scope, APIKey.created_at, APIKey.last_used_at),
         "single_sign_on": all_of(SignOnIdentity, SignOnIdentity.issuer, SignOnIdentity.subject, SignOnIdentity.email),
         "guidelines_accepted": [dict(row._mapping) for row in accepted],
         "decisions": all_of(

@@ -5,7 +5,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from app.db import SessionDep
 from app.pages import render
-from app.people.access import CurrentAccount
+from app.people.access import WholeAccount
 from app.people.account_routes import BrowserAccount
 from app.privacy.own_data import given_by, own_data
 
@@ -21,7 +21,7 @@ def own_data_page(request: Request, session: SessionDep, account: BrowserAccount
 
 @router.get("/export")
 @api.get("/me/data", response_class=StreamingResponse)
-def export_own_data(session: SessionDep, account: CurrentAccount) -> Response:
+def export_own_data(session: SessionDep, account: WholeAccount) -> Response:
     """All of it as JSON."""
     headers = {"Content-Disposition": 'attachment; filename="my-podium-data.json"'}
     return StreamingResponse(own_data(session, account), media_type="application/json", headers=headers)

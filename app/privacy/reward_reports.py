@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.people.models import Labeler
+from app.policies.models import RewardModelVersion
 from app.projects.models import Project
 from app.reward_models.models import RewardEvaluation
 from app.rounds.models import StageState
@@ -35,6 +36,16 @@ def folders_of_evaluations(session: Session, snapshot_ids: Sequence[int]) -> lis
             )
         )
     )
+
+
+def models_judged_on(session: Session, snapshot_ids: Sequence[int]) -> Sequence[RewardModelVersion]:
+    """The reward models whose stages judged them by labels of the snapshots: their results hold the scores."""
+    return session.scalars(
+        select(RewardModelVersion)
+        .join(RewardEvaluation, RewardEvaluation.reward_model_id == RewardModelVersion.id)
+        .where(RewardEvaluation.by_stage, RewardEvaluation.snapshot_id.in_(snapshot_ids))
+        .order_by(RewardModelVersion.id)
+    ).all()
 
 
 def forget_labelers(session: Session, snapshot_ids: Sequence[int], labelers: Sequence[Labeler]) -> None:

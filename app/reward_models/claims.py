@@ -1,14 +1,13 @@
 """A trainer's hold on an evaluation: claim it, renew the claim, say how far it is, and end it one way or another.
 
-As with stages: an attempt number, an owner and a deadline, committed before work starts; what a claim reports is taken
-only while it is the latest.
+How a claim holds is in app.rounds.claiming, as it is for stages.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets.models import Snapshot
@@ -19,6 +18,7 @@ from app.projects.models import Project
 from app.reward_models.models import RewardEvaluation
 from app.reward_models.reports import Report
 from app.reward_models.service import announce, fitted_snapshot_id, learned_prompts
+from app.rounds import claiming
 from app.rounds.models import StageState
 from app.settings import Settings
 
@@ -65,10 +65,9 @@ def claim_evaluation(session: Session, *, owner: str, duration: timedelta, now: 
 
     One whose worker is gone and that somebody cancelled is ended instead.
     """
-    silent = and_(RewardEvaluation.state == StageState.RUNNING, RewardEvaluation.deadline < now)
     evaluation = session.scalar(
         select(RewardEvaluation)
-        .where(or_(RewardEvaluation.state == StageState.QUEUED, silent))
+        .where(claiming.is_free(RewardEvaluation, now))
         .order_by(RewardEvaluation.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -78,8 +77,7 @@ def claim_evaluation(session: Session, *, owner: str, duration: timedelta, now: 
     if evaluation.cancel_requested_at is not None:
         _end(session, evaluation, StageState.CANCELLED, now)
         return None
-    evaluation.attempt, evaluation.owner, evaluation.deadline = evaluation.attempt + 1, owner, now + duration
-    evaluation.state, evaluation.started_at = StageState.RUNNING, evaluation.started_at or now
+    claiming.take(evaluation, owner=owner, duration=duration, now=now)
     project = session.get_one(Project, evaluation.project_id)
     evaluation.folder = evaluation.folder or f"projects/{project.slug}/reward-evaluations/{evaluation.id:04d}"
     session.flush()
@@ -145,7 +143,7 @@ def end_cancelled(session: Session, claim: EvaluationClaim, *, now: datetime) ->
 def release(session: Session, claim: EvaluationClaim) -> None:
     """Put it back into the queue, for another worker to go on from what is scored. Raises EvaluationClaimLost."""
     evaluation = locked(session, claim)
-    evaluation.state, evaluation.owner, evaluation.deadline = StageState.QUEUED, None, None
+    claiming.put_back(evaluation)
     session.flush()
     announce(session, evaluation)
     notify(session, TRAINER_CHANNEL)
@@ -153,24 +151,13 @@ def release(session: Session, claim: EvaluationClaim) -> None:
 
 def locked(session: Session, claim: EvaluationClaim) -> RewardEvaluation:
     """The claim's evaluation, locked. Raises EvaluationClaimLost."""
-    evaluation = session.scalar(
-        select(RewardEvaluation)
-        .where(
-            RewardEvaluation.id == claim.evaluation_id,
-            RewardEvaluation.attempt == claim.attempt,
-            RewardEvaluation.owner == claim.owner,
-            RewardEvaluation.state == StageState.RUNNING,
-        )
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
+    evaluation = session.scalar(claiming.held(RewardEvaluation, claim.evaluation_id, claim.attempt, claim.owner))
     if evaluation is None:
         raise EvaluationClaimLost(claim)
     return evaluation
 
 
 def _end(session: Session, evaluation: RewardEvaluation, state: StageState, now: datetime) -> None:
-    evaluation.state, evaluation.finished_at = state, now
-    evaluation.owner = evaluation.deadline = None
+    claiming.end(evaluation, state, now)
     session.flush()
     announce(session, evaluation)

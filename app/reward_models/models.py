@@ -30,6 +30,8 @@ class RewardEvaluation(Base):
     state: Mapped[StageState] = mapped_column(one_of(StageState, "state"), server_default="queued")
     folder: Mapped[str | None]  # below the artifacts
     manifest_sha256: Mapped[str | None]  # of the folder's result
+    num_chosen: Mapped[int | None]  # rankings of the snapshot's splits, counted when it was asked for
+    num_learned: Mapped[int | None]  # of these, of prompts that the model learned from; null: an earlier version asked
     num_slates: Mapped[int | None]  # to score, once that is known
     num_scored: Mapped[int] = mapped_column(server_default=text("0"))
     report: Mapped[dict[str, Any] | None]

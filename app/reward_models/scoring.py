@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.policies.models import RewardModelVersion
+from app.policies.service import removed
 from app.projects.models import Project
 from app.prompts.errors import BadPrompt
 from app.prompts.messages import Messages, checked_prompt, storable
@@ -96,6 +97,8 @@ def ask(
         prompt = checked_prompt(messages)
     except BadPrompt as error:
         raise BadScoring(f"The prompt cannot be read: {error}.") from error
+    if version.weights_removed_at is not None:
+        raise BadScoring(f"Reward model {version.number} cannot be asked: {removed(version.weights_removed_at)}.")
     written = [storable(text) for text in completions if text.strip()]
     if not 1 <= len(written) <= MOST_COMPLETIONS:
         raise BadScoring(f"Write at least one completion, and at most {MOST_COMPLETIONS}.")

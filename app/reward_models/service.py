@@ -123,20 +123,10 @@ def request_evaluation(
     includes_learned: prompts too that the model learned from.  account: None on the command line.
     Raises BadEvaluation, ModelFromElsewhere, RewardModelNotFound, SnapshotNotFound, SnapshotRedacted.
     """
-    model = model.strip()
-    if not model or len(model) > LONGEST_CHECKPOINT:
-        raise BadEvaluation(
-            f"Name a reward model: its number, a folder or a hub's name of {LONGEST_CHECKPOINT} letters."
-        )
+    model = checked_model(model, account)
     if not splits:
         raise BadEvaluation("Choose at least one split: validation and test are those that no model was fitted to.")
-    if account is not None and not (model.isdecimal() or account.is_site_admin):
-        raise ModelFromElsewhere
-    session.refresh(project, with_for_update={"key_share": True})  # an erasure, which redacts, waits or is over
-    snapshot = find_snapshot(session, project, snapshot_id)
-    session.refresh(snapshot)
-    if snapshot.redaction is not None:
-        raise SnapshotRedacted(snapshot.name, snapshot.redaction.successor_id)
+    snapshot = whole_snapshot(session, project, snapshot_id)
     version = find_fitted(session, project, int(model)).version if model.isdecimal() else None
     evaluation = RewardEvaluation(
         project_id=project.id,
@@ -148,25 +138,57 @@ def request_evaluation(
         requested_by=None if account is None else account.id,
         created_at=now,
     )
-    if not choice_of(session, evaluation).num_judged:
+    choice = count_choice(session, evaluation)
+    if not choice.num_judged:
         raise BadEvaluation(
             f"“{snapshot.name}” has no ranking to judge {evaluation_words(evaluation)}; choose other splits or another"
             " snapshot."
         )
+    evaluation.num_chosen, evaluation.num_learned = choice.num_rankings, choice.num_learned
     session.add(evaluation)
     session.flush()
+    tell(session, evaluation, model, snapshot)
+    return evaluation
+
+
+def checked_model(model: str, account: Account | None) -> str:
+    """What names the model, if whoever asks may name it.  Raises BadEvaluation, ModelFromElsewhere."""
+    model = model.strip()
+    if not model or len(model) > LONGEST_CHECKPOINT:
+        raise BadEvaluation(
+            f"Name a reward model: its number, a folder or a hub's name of {LONGEST_CHECKPOINT} letters."
+        )
+    if account is not None and not (model.isdecimal() or account.is_site_admin):
+        raise ModelFromElsewhere
+    return model
+
+
+def whole_snapshot(session: Session, project: Project, snapshot_id: int) -> Snapshot:
+    """A snapshot that no erasure has touched, nor touches before the caller commits.
+
+    Raises SnapshotNotFound, SnapshotRedacted.
+    """
+    session.refresh(project, with_for_update={"key_share": True})  # an erasure, which redacts, waits or is over
+    snapshot = find_snapshot(session, project, snapshot_id)
+    session.refresh(snapshot)
+    if snapshot.redaction is not None:
+        raise SnapshotRedacted(snapshot.name, snapshot.redaction.successor_id)
+    return snapshot
+
+
+def tell(session: Session, evaluation: RewardEvaluation, model: str, snapshot: Snapshot) -> None:
+    """Write down who asked for what, and wake a trainer when the caller commits."""
     audit(
         session,
         evaluation.requested_by,
         "reward_model.evaluate",
         f"reward_evaluation:{evaluation.id}",
-        project_id=project.id,
+        project_id=evaluation.project_id,
         model=model,
         snapshot=snapshot.name,
         splits=evaluation.splits,
     )
     notify(session, TRAINER_CHANNEL)
-    return evaluation
 
 
 def evaluation_words(evaluation: RewardEvaluation) -> str:
@@ -220,6 +242,13 @@ class Choice:
 
 
 def choice_of(session: Session, evaluation: RewardEvaluation) -> Choice:
+    """The rankings that it was asked to judge, as they were counted then; a live page reads this every second."""
+    if evaluation.num_chosen is None or evaluation.num_learned is None:  # asked for before that was noted
+        return count_choice(session, evaluation)
+    return Choice(evaluation.num_chosen, evaluation.num_learned, leaves_out=not evaluation.includes_learned)
+
+
+def count_choice(session: Session, evaluation: RewardEvaluation) -> Choice:
     """How many rankings of the snapshot's splits there are, and of how many the model learned the prompts."""
     learned = learned_prompts(session, evaluation)
     rows = session.execute(

@@ -1,13 +1,14 @@
 """The table of scores as the web reads it: one row a ranking, written by a reward stage or an evaluation.
 
-The file lies below the artifacts, or in the store; it never changes, so what was read is kept.
+The file lies below the artifacts, or in the store; under one manifest it never changes, so what was read is kept.
 """
 
 import hashlib
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 from app.artifact_errors import ArtifactError, StoreUnreachable
 from app.artifacts import Store, is_here
 from app.reward_models.errors import ScoresAway, ScoresMissing
+from app.reward_models.kept import Kept
 from app.reward_models.models import RewardEvaluation
 from app.settings import Settings
 
 SCORES_FILE = "scores.parquet"  # of trainer.score_table
+MOST_BYTES_KEPT = 256 * 2**20  # in each web process: about 400,000 rankings of nine
+BYTES_OF_AN_ID = 93  # a UUID as text, in a list
 Floats = NDArray[Any]
 Ints = NDArray[Any]
 Bools = NDArray[Any]
@@ -47,6 +51,14 @@ class ScoredRankings:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """About what it takes in memory; texts that say the same are one."""
+        arrays = self.prompts, self.held_out, self.is_pick, self.margins, self.ranks, self.scores, self.characters
+        pointers = 3 * sys.getsizeof(self.groups)
+        texts = sum(map(sys.getsizeof, {*self.groups, *self.splits, *self.labelers}))
+        return sum(array.nbytes for array in arrays) + pointers + texts + BYTES_OF_AN_ID * len(self)
 
     @property
     def k(self) -> Ints:
@@ -83,9 +95,9 @@ def scored_rankings(rows: Sequence[dict[str, Any]]) -> ScoredRankings:
     return ScoredRankings(
         ids=[row["ranking_id"] for row in rows],
         prompts=np.array([row["prompt_id"] for row in rows], dtype=np.int64),
-        groups=[row["group"] for row in rows],
-        splits=[row["split"] for row in rows],
-        labelers=[row["labeler"] for row in rows],
+        groups=[sys.intern(row["group"]) for row in rows],
+        splits=[sys.intern(row["split"]) for row in rows],
+        labelers=[sys.intern(row["labeler"]) for row in rows],
         held_out=np.array([row["held_out_labeler"] for row in rows], dtype=bool),
         is_pick=np.array([row["is_pick"] for row in rows], dtype=bool),
         margins=np.array([np.nan if row["margin"] is None else row["margin"] for row in rows], dtype=float),
@@ -107,15 +119,22 @@ def scores_of(settings: Settings, evaluation: RewardEvaluation) -> ScoredRanking
     """The table of an evaluation that has ended. Raises ScoresMissing, ScoresAway."""
     assert evaluation.folder is not None
     assert evaluation.manifest_sha256 is not None  # a constraint of its state
-    return _read(settings.artifacts, settings.store_url, f"{evaluation.folder}/result", evaluation.manifest_sha256)
+    place = settings.artifacts, settings.store_url, f"{evaluation.folder}/result"
+    return _kept.get(place, evaluation.manifest_sha256, partial(_read, *place, evaluation.manifest_sha256))
 
 
-@lru_cache(maxsize=8)
+_kept: Kept[ScoredRankings] = Kept(MOST_BYTES_KEPT)
+
+
 def _read(artifacts: Path, store_url: str | None, folder: str, manifest_sha256: str) -> ScoredRankings:
     from pyarrow import parquet
 
     data = _bytes_of(artifacts, store_url, folder, manifest_sha256)
-    return scored_rankings(parquet.read_table(io.BytesIO(data)).to_pylist())
+    try:
+        rows = parquet.read_table(io.BytesIO(data)).to_pylist()
+    except ValueError as error:  # pyarrow's
+        raise ScoresMissing("the file is no table") from error
+    return scored_rankings(rows)
 
 
 def _bytes_of(artifacts: Path, store_url: str | None, folder: str, manifest_sha256: str) -> bytes:

@@ -1,18 +1,18 @@
 """A trainer's hold on a stage: claim it, renew the claim, and end it one way or another.
 
-A claim is an attempt number, an owner and a deadline, committed before work starts. Whatever a claim reports is taken
-only while it is the stage's latest: a worker that was thought dead and comes back changes nothing.
+How a claim holds is in app.rounds.claiming; here is what it means for the stage and its round.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, aliased
 
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.projects.models import Project
+from app.rounds import claiming
 from app.rounds.models import Phase, Round, RoundState, Stage, StageEvent, StageState
 from app.rounds.service import announce, close_cancelled
 
@@ -47,7 +47,7 @@ def claim_stage(session: Session, *, owner: str, duration: timedelta, now: datet
         select(Stage)
         .join(Round)
         .where(
-            _is_waiting(now),
+            claiming.is_free(Stage, now),
             Round.state.in_((RoundState.QUEUED, RoundState.RUNNING)),
             Round.cancel_requested_at.is_(None),
             is_next,
@@ -61,9 +61,8 @@ def claim_stage(session: Session, *, owner: str, duration: timedelta, now: datet
     if stage.state == StageState.RUNNING:
         tell(session, stage, f"{stage.owner} went silent; the stage goes on from its last checkpoint.")
     round = stage.round
-    stage.attempt, stage.owner, stage.deadline = stage.attempt + 1, owner, now + duration
-    stage.state, stage.error, stage.finished_at = StageState.RUNNING, None, None
-    stage.started_at = stage.started_at or now
+    claiming.take(stage, owner=owner, duration=duration, now=now)
+    stage.error, stage.finished_at = None, None
     stage.folder = stage.folder or _folder(session.get_one(Project, round.project_id), round, stage)
     round.state, round.started_at = RoundState.RUNNING, round.started_at or now
     session.flush()
@@ -89,17 +88,7 @@ def locked_stage(session: Session, claim: StageClaim) -> Stage:
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
-    stage = session.scalar(
-        select(Stage)
-        .where(
-            Stage.id == claim.stage_id,
-            Stage.attempt == claim.attempt,
-            Stage.owner == claim.owner,
-            Stage.state == StageState.RUNNING,
-        )
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
+    stage = session.scalar(claiming.held(Stage, claim.stage_id, claim.attempt, claim.owner))
     if stage is None:
         raise ClaimLost(claim)
     return stage
@@ -122,8 +111,8 @@ def fail_stage(session: Session, claim: StageClaim, error: dict[str, Any], *, no
     error: {"code", "message", "advice", "last_lines"}.
     """
     stage = locked_stage(session, claim)
-    stage.state, stage.error, stage.finished_at = StageState.FAILED, error, now
-    stage.owner = stage.deadline = None
+    stage.error = error
+    claiming.end(stage, StageState.FAILED, now)
     stage.round.state, stage.round.finished_at = RoundState.FAILED, now
     session.flush()
     tell(session, stage, f"Failed: {error['message']}.", Phase.ENDED)
@@ -140,7 +129,7 @@ def cancel_stage(session: Session, claim: StageClaim, *, now: datetime) -> None:
 def release_stage(session: Session, claim: StageClaim, why: str) -> None:
     """Put the stage back into the queue, for another worker to go on from its last checkpoint. Raises ClaimLost."""
     stage = locked_stage(session, claim)
-    stage.state, stage.owner, stage.deadline = StageState.QUEUED, None, None
+    claiming.put_back(stage)
     session.flush()
     tell(session, stage, why, Phase.WAITING)
     notify(session, TRAINER_CHANNEL)
@@ -162,13 +151,6 @@ def end_cancelled(session: Session, *, now: datetime) -> int:
         close_cancelled(session, round, now)
         announce(session, round)
     return len(rounds)
-
-
-def _is_waiting(now: datetime) -> ColumnElement[bool]:
-    return or_(
-        Stage.state == StageState.QUEUED,
-        and_(Stage.state == StageState.RUNNING, Stage.deadline < now),
-    )
 
 
 def _folder(project: Project, round: Round, stage: Stage) -> str:

@@ -217,15 +217,3 @@ class NothingToReproduce(RoundError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"No round made {name}: it was imported, so there is nothing to train again; choose another.")
-
-
-class SnapshotWasRedacted(RoundError):
-    """Labels that the stage learned from were erased with their person."""
-
-    code = "snapshot_was_redacted"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"Labels of the snapshot “{name}” were erased since, so the same data cannot be had again; start a round,"
-            " which learns from the labels that are left."
-        )

@@ -6,7 +6,9 @@ opened for the first viewer and closed after the last.
 """
 
 import asyncio
+import contextvars
 import logging
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,12 +20,14 @@ from fastapi.responses import StreamingResponse
 
 from app import db
 from app.db import EVENTS_CHANNEL
+from app.monitoring import stopping
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after the database went away
 LEAST_PAUSE_S = 0.5  # between two messages to one page: a trainer reports faster than people read
 SIGN_OF_LIFE_S = 15.0  # proxies close what is silent, and a page takes silence for a lost connection (live.js)
+BACK_MS = (500, 4000)  # when this process stops, its pages come back one by one and not all in the same moment
 LONGEST_STREAM_S = 900.0  # the page then connects again, and whoever may not look any more is refused
 
 
@@ -48,7 +52,8 @@ class Events:
         viewer = Viewer(topics)
         self.viewers.add(viewer)
         if self.listening is None:
-            self.listening = asyncio.create_task(self.listen())
+            # It outlives the viewer who came first: what it logs is not that request's.
+            self.listening = asyncio.create_task(self.listen(), context=contextvars.Context())
         try:
             yield viewer
         finally:
@@ -88,6 +93,11 @@ def events_of_this_loop() -> Events:
     return _events.setdefault(asyncio.get_running_loop(), Events())
 
 
+def num_viewers() -> int:
+    """Live pages that this process serves now."""
+    return sum(len(events.viewers) for events in list(_events.values()))
+
+
 def live(*topics: str) -> StreamingResponse:
     """A stream of server-sent events: `changed` at once, and whenever one of the topics was notified."""
     return StreamingResponse(
@@ -98,20 +108,24 @@ def live(*topics: str) -> StreamingResponse:
 
 
 async def messages(topics: frozenset[str]) -> AsyncIterator[str]:
-    """What is written to one page. It ends with the connection, or after LONGEST_STREAM_S."""
+    """What is written to one page. It ends with the connection, after LONGEST_STREAM_S, or when the process stops."""
     loop = asyncio.get_running_loop()
     end = loop.time() + LONGEST_STREAM_S
     async with events_of_this_loop().viewing(topics) as viewer:
         yield "retry: 2000\nevent: changed\ndata:\n\n"  # what happened between the page and this connection
-        while loop.time() < end:
+        while loop.time() < end and not stopping.is_due():
             with suppress(TimeoutError):
                 await asyncio.wait_for(viewer.called.wait(), SIGN_OF_LIFE_S)
+            if stopping.is_due():
+                break
             if not viewer.called.is_set():
                 yield "event: alive\ndata:\n\n"
                 continue
             viewer.called.clear()
             yield "event: changed\ndata:\n\n"
             await asyncio.sleep(LEAST_PAUSE_S)
+        if stopping.is_due():
+            yield f"retry: {random.randint(*BACK_MS)}\n\n"  # noqa: S311 - no secret
 
 
 def connect_arguments() -> dict[str, Any]:

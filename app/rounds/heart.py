@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -19,6 +20,7 @@ from app.rounds.models import Heartbeat
 log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
+BEATS_MISSED = 4  # in a row: the process is not ready, as far as whoever asks it can tell
 SILENT_AFTER = timedelta(minutes=2)  # a process that was not heard of for so long is taken to be gone
 
 
@@ -42,6 +44,7 @@ class Heart:
     ) -> None:
         """device, memory_gb: what it computes on, where that decides what can run."""
         self.doing = "starting"
+        self._beat_at: float | None = None
         self._device, self._memory_gb = device, memory_gb
         self._owner, self._process, self._renew, self._beat_s = owner, process, renew, beat_s
         self._stopping = threading.Event()
@@ -49,6 +52,12 @@ class Heart:
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def is_beating(self) -> bool:
+        """Whether a beat has reached the database lately, and nobody asked for the end."""
+        at = self._beat_at
+        return at is not None and not self._stopping.is_set() and time.monotonic() - at < BEATS_MISSED * self._beat_s
 
     def stop(self) -> None:
         """End in good order: the process is not missing."""
@@ -75,6 +84,7 @@ class Heart:
                         memory_gb=self._memory_gb,
                     )
                     self._renew(session, now)
+                self._beat_at = time.monotonic()
             except OperationalError as error:
                 log.warning("heartbeat failed, next in %s s: %s", self._beat_s, str(error.orig).splitlines()[0])
             except Exception:

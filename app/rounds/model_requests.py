@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db import EVENTS_CHANNEL, SAMPLER_CHANNEL, SessionFactory, clock, notify
@@ -115,6 +115,12 @@ def answer(session: Session, claim: RequestClaim, output: dict[str, Any], *, now
 def refuse(session: Session, claim: RequestClaim, error: str, *, now: datetime) -> bool:
     """Store why there is no answer. False if another attempt holds the request by now."""
     return _close(session, claim, now=now, output=None, error=error)
+
+
+def release(session: Session, claim: RequestClaim) -> None:
+    """Give the request back unanswered: another sampler need not wait for the claim to run out."""
+    session.execute(update(ModelRequest).where(*_held(claim)).values(owner=None, claimed_until=None))
+    notify(session, SAMPLER_CHANNEL)
 
 
 def _close(

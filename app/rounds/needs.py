@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
+from app.datasets.facts import RankingFacts
 from app.datasets.models import SnapshotRanking
 from app.labeling.models import FITTING_KINDS, Demonstration, Ranking, RankingItem, Slate
 from app.policies.models import RewardModelVersion
@@ -93,21 +94,15 @@ def num_new_rankings(session: Session, project: Project) -> int:
     """Rankings that came in since the last round was started."""
     last = session.scalar(select(func.max(Round.created_at)).where(Round.project_id == project.id))
     counted = fitting_rankings(project)
-    return session.scalars(counted if last is None else counted.where(Ranking.submitted_at > last)).one()
+    return session.scalars(counted if last is None else counted.where(RankingFacts.submitted_at > last)).one()
 
 
 def fitting_rankings(project: Project) -> Select[int]:
-    """The number of rankings that fit models."""
+    """The number of rankings that fit models: counted in an index of what they are chosen by."""
     return (
         select(func.count())
-        .select_from(Ranking)
-        .join(Slate, Slate.id == Ranking.slate_id)
-        .where(
-            Ranking.project_id == project.id,
-            Ranking.counted,
-            Ranking.retracted_at.is_(None),
-            Slate.kind.in_(FITTING_KINDS),
-        )
+        .select_from(RankingFacts)
+        .where(RankingFacts.project_id == project.id, RankingFacts.kind.in_(FITTING_KINDS))
     )
 
 

@@ -13,13 +13,14 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.datasets.errors import SnapshotRedacted
 from app.datasets.models import Snapshot
 from app.db import TRAINER_CHANNEL, notify
 from app.people.models import Account
 from app.privacy.models import DoomedFolder
 from app.projects.models import Project
 from app.rounds.configuration import Overrides, setting_problems
-from app.rounds.errors import BadRoundSetting, NotResumable, RoundIsActive, SnapshotWasRedacted
+from app.rounds.errors import BadRoundSetting, NotResumable, RoundIsActive
 from app.rounds.models import Metric, Phase, Round, RoundState, Stage, StageEvent, StageSample, StageState, StageTry
 from app.rounds.needs import check_what_settings_need
 from app.rounds.service import active_round, announce, lock, record
@@ -50,7 +51,7 @@ def resume_round(
 
     overrides: settings other than a stage ran with, of stages that have not succeeded.  begin_anew: recipes whose
     checkpoints are not to be used though their settings allow it.
-    Raises NotResumable, SnapshotWasRedacted, RoundIsActive, BadRoundSetting, MissingData.
+    Raises NotResumable, SnapshotRedacted, RoundIsActive, BadRoundSetting, MissingData.
     """
     project = session.get_one(Project, round.project_id, with_for_update={"key_share": True})
     lock(session, round)
@@ -84,10 +85,10 @@ def resume_round(
 
 
 def check_labels_are_whole(session: Session, round: Round) -> None:
-    """Raises SnapshotWasRedacted if labels that the round is to learn from were erased since it was started."""
+    """Raises SnapshotRedacted if labels that the round is to learn from were erased since it was started."""
     snapshot = None if round.snapshot_id is None else session.get_one(Snapshot, round.snapshot_id)
     if snapshot is not None and snapshot.redaction is not None and open_stages(round):
-        raise SnapshotWasRedacted(snapshot.name)
+        raise SnapshotRedacted(snapshot.name, snapshot.redaction.successor_id)
 
 
 def recipes_without_data(session: Session, round: Round) -> set[str]:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.rounds.models import Stage, StageSample
+from app.spreadsheets import harmless
 
 
 @dataclass(frozen=True)
@@ -62,5 +63,6 @@ def samples_as_csv(session: Session, stage: Stage) -> str:
     for sample in session.scalars(
         select(StageSample).where(StageSample.stage_id == stage.id).order_by(StageSample.step, StageSample.position)
     ):
-        writer.writerow([sample.step, sample.position, sample.prompt, sample.completion, sample.score, sample.kl])
+        texts = [harmless(text) for text in (sample.prompt, sample.completion)]
+        writer.writerow([sample.step, sample.position, *texts, sample.score, sample.kl])
     return text.getvalue()

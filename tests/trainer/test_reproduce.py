@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from app.db import TRAINER_CHANNEL, SessionFactory
-from app.labeling.models import Completion
+from app.labeling.models import Completion, Demonstration
 from app.people.models import Labeler
 from app.policies.models import PolicyVersion
 from app.projects.models import Project
@@ -22,14 +22,28 @@ from app.prompts.models import Split
 from app.reward_models.errors import RewardModelNotFound
 from app.rounds.errors import NothingToReproduce
 from app.rounds.models import Recipe, Stage
-from app.rounds.reruns import Original, find_original
+from app.rounds.reruns import Original, chain_to, find_original
 from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.app.loop import make_prompts, make_slate, rank
 from tests.trainer.test_worker import QUICK, make_loop, start
 from tests.trainer.tiny import save_tiny_reward_model
-from trainer import reproduce
-from trainer.reproduce import FolderInUse, ParentMissing, compare, differences, prepare, train
+from trainer import reproduce, stage_folder
+from trainer.recipes.ppo import run_ppo
+from trainer.recipes.program import Interrupt, run_in_folder
+from trainer.recipes.reward import fit_reward_model
+from trainer.recipes.sft import fine_tune
+from trainer.reproduce import (
+    FolderInUse,
+    NothingToCompare,
+    ParentMissing,
+    compare,
+    differences,
+    make_again,
+    make_chain_again,
+    prepare,
+    train,
+)
 from trainer.round_folder import RoundFolder, read_table
 from trainer.worker import Worker
 
@@ -143,7 +157,7 @@ def test_what_differs_from_the_original_is_said_before_anything_is_trained(
     stage.versions = {**stage.versions, "torch": "1.13.1", "threads": 96, "device": "cuda", "data_sha256": "ab" * 32}
     session.commit()
     original = original_of(settings, loop, 1, is_reward_model=True)
-    monkeypatch.setattr(reproduce, "code_version", lambda: "podium of tomorrow")
+    monkeypatch.setattr(stage_folder, "code_version", lambda: "podium of tomorrow")
     folder, _ = prepare(session, settings, original, tmp_path / "again")
     said = {difference.what: str(difference) for difference in differences(settings, original, folder)}
     assert said.keys() == {"code", "torch", "device", "data"}  # threads are not what a machine has, but what we take
@@ -158,6 +172,7 @@ def test_a_stage_that_recorded_less_is_looked_up_in_its_folder(
 ) -> None:
     """Stages from before threads, device and data were written down have a stage.json that says so."""
     stage = session.scalars(select(Stage).where(Stage.recipe == Recipe.REWARD)).one()
+    session.refresh(stage)
     stage.versions = {name: value for name, value in stage.versions.items() if name in ("code", "torch", "python")}
     session.commit()
     original = original_of(settings, loop, 1, is_reward_model=True)
@@ -237,3 +252,97 @@ def podium(arguments: list[str], environment: dict[str, str]) -> "subprocess.Com
         timeout=120,
         env={"PATH": "/usr/bin:/bin", **environment},
     )
+
+
+RECIPES = {"sft": fine_tune, "reward": fit_reward_model, "ppo": run_ppo}
+
+
+def run_here(folder: RoundFolder) -> None:
+    """The recipe in this process: six that each open torch anew would take a minute."""
+    assert run_in_folder(RECIPES[folder.read_stage().recipe], folder, Interrupt()) == 0
+
+
+@pytest.fixture
+def grown(session: Session, worker: Worker, llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """SFT, reward model and PPO have really run, each on what the one before it made."""
+
+    def run(self: Worker, claim: Any, inputs: Any, folder: RoundFolder, copies: Any) -> bool:
+        run_here(folder)
+        return True
+
+    monkeypatch.setattr(Worker, "_run_recipe", run)
+    project = make_loop(session, llama_folder, num_rankings=4)
+    for completion in session.scalars(select(Completion)):
+        completion.text = f"{'bad' if completion.position else 'good'} w{completion.position}"
+    for split in (Split.TRAIN, Split.TRAIN, Split.VALIDATION):
+        (prompt,) = make_prompts(session, project, split)
+        session.add(Demonstration(prompt_id=prompt.id, text="good w1 w2"))
+    session.commit()
+    settings = {"sft": {"num_epochs": 1, "learning_rate": 1e-2, "select_by": "loss"}, **LEARNING}
+    start(session, project, "sft", "reward", "ppo", settings=settings)
+    assert [worker.step() for _ in range(3)] == [True] * 3
+    session.rollback()
+    return project
+
+
+def test_the_whole_chain_is_made_again_from_the_base_model_without_the_results_of_then(
+    engine: Engine,
+    session: Session,
+    settings: Settings,
+    grown: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    last = session.scalars(select(PolicyVersion.number).order_by(PolicyVersion.number.desc()).limit(1)).one()
+    with SessionFactory() as read_only:
+        chain = chain_to(read_only, settings, grown, last)
+    assert [original.inputs.recipe for original in chain] == [Recipe.SFT, Recipe.REWARD, Recipe.PPO]
+    for original in chain:  # their weights are gone; what they were is on record
+        (settings.artifacts / original.inputs.folder / "result" / "model.safetensors").unlink()
+    monkeypatch.setattr(reproduce, "reading", SessionFactory.begin)
+    monkeypatch.setattr(reproduce, "train", run_here)
+    before, told = everything(engine), list[str]()
+    done = make_chain_again(settings, chain, tmp_path / "again", told.append)
+    assert [again.folder.path.name for again in done] == ["0001-sft", "0001-reward", "0001-ppo"]
+    assert all(again.differences == [] and again.comparison and again.comparison.are_equal for again in done)
+    sft, _, ppo = (again.folder for again in done)
+    assert ppo.read_stage().models["policy"] == str(sft.result)
+    assert weights(sft.result) != weights(llama_of(chain[0]))  # something was learned on the way
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("of", [0, 1], ids=["first", "last"])
+def test_a_chain_with_a_manifest_that_is_gone_is_refused_before_anything_is_trained(
+    settings: Settings, loop: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: int
+) -> None:
+    with SessionFactory() as read_only:
+        chain = chain_to(read_only, settings, loop, 2)
+    (settings.artifacts / chain[of].inputs.folder / "result" / "manifest.json").unlink()
+    monkeypatch.setattr(reproduce, "train", lambda folder: pytest.fail("it was trained"))
+    with pytest.raises(NothingToCompare, match=f"nothing to hold {chain[of].name} against"):
+        make_chain_again(settings, chain, tmp_path / "again", lambda line: None)
+    with pytest.raises(NothingToCompare):
+        make_again(settings, chain[of], tmp_path / "alone", lambda line: None, trains=True)
+    assert list(tmp_path.glob("a*")) == []
+
+
+def llama_of(first: Original) -> Path:
+    return Path(first.inputs.models["policy"])
+
+
+def test_the_chain_ends_where_weights_differ_and_names_what_was_not_trained(
+    settings: Settings, loop: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SessionFactory() as read_only:
+        chain = chain_to(read_only, settings, loop, 2)
+    assert [original.name for original in chain] == ["reward model 1", "policy version 2"]
+
+    def train_otherwise(folder: RoundFolder) -> None:
+        folder.publish_result(lambda path: (path / "model.safetensors").write_bytes(b"other"), {"figures": {}})
+
+    monkeypatch.setattr(reproduce, "reading", SessionFactory.begin)
+    monkeypatch.setattr(reproduce, "train", train_otherwise)
+    told: list[str] = []
+    done = make_chain_again(settings, chain, tmp_path / "again", told.append)
+    assert [again.original.name for again in done] == ["reward model 1"]
+    assert told[-1] == "Not trained, as they began with these weights: policy version 2."

@@ -265,8 +265,8 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
     folder = settings.artifacts / f"projects/tiny/reward-evaluations/{evaluation.id:04}"
     runs = []
 
-    def killed_once(recipe: str, folder_of_run: Any) -> RecipeProcess:
-        process = RecipeProcess(recipe, folder_of_run)
+    def killed_once(recipe: str, folder_of_run: Any, **more: Any) -> RecipeProcess:
+        process = RecipeProcess(recipe, folder_of_run, **more)
         runs.append(process.pid)
         if len(runs) == 1:
             lines = [json.dumps({"scores": [4.0, 3.0, 2.0, 1.0]}) + "\n" for _ in range(2)]

@@ -19,13 +19,13 @@ from app.labeling.models import CompletionSource, Slate, SlateState
 from app.labeling.queue import SlateClaim
 from app.labeling.task_models import ConversationTurn, Writing, WritingTask
 from app.people.models import Labeler
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.policies.service import InspectedPolicy, current_version, promote
 from app.projects.models import Project
 from app.projects.service import create_project
 from app.prompts.models import Prompt, Split
 from app.rounds import model_requests
-from app.rounds.models import ModelRequest, ModelRequestKind
+from app.rounds.models import ModelRequest, ModelRequestKind, Round, RoundState, Stage
 from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.app.loop import make_account, make_prompts
@@ -251,6 +251,31 @@ def test_a_request_that_makes_no_sense_is_refused_and_the_sampler_lives(session:
     request = ask(session, ModelRequestKind.COUNT_TOKENS, text="no version")
     sampler.answer_requests()
     assert "policy_version_id" in (answer(session, request).error or "")
+
+
+@pytest.mark.parametrize("kind", [ModelRequestKind.SAMPLE, ModelRequestKind.SCORE])
+def test_a_request_of_a_version_whose_weights_are_gone_is_refused_and_slates_are_filled(
+    kind: ModelRequestKind, session: Session, sampler: Sampler, llama_folder: Path
+) -> None:
+    project = make_loop(session, llama_folder)
+    policy = PolicyVersion(project_id=project.id, number=2, state=PolicyState.REJECTED, recipe="imported", source="x")
+    first = current_version(session, project).id
+    round = Round(
+        project_id=project.id, number=1, state=RoundState.SUCCEEDED, seed=1, sft_policy_id=first, baseline_id=first
+    )
+    round.stages = [Stage(position=1, recipe="reward", state="succeeded", preset="default", configuration={}, seed=1)]
+    session.add_all([policy, round])
+    session.flush()
+    model = RewardModelVersion(
+        project_id=project.id, number=1, stage_id=round.stages[0].id, source="x", manifest_sha256="x", figures={}
+    )
+    session.add(model)
+    policy.weights_removed_at = model.weights_removed_at = clock(session)
+    session.commit()
+    request = ask(session, kind, policy_version_id=policy.id, reward_model_version_id=model.id)
+    assert sampler.step()
+    assert "removed on" in (answer(session, request).error or "")
+    assert len(slates(session, project)) == 3
 
 
 def test_nobody_answers_a_request_that_nobody_waits_for(session: Session, sampler: Sampler) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 from transformers import AutoModelForSequenceClassification
 
@@ -171,7 +171,7 @@ def test_without_an_ensemble_or_a_share_every_slate_is_shown_and_no_reason_given
     assert slates(session, SlateState.RETIRED) == []
 
 
-@pytest.mark.parametrize("problem", ["another trunk", "adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("problem", ["another trunk", "adapter_config.json", "adapter_model.safetensors", "pruned"])
 def test_an_ensemble_that_does_not_open_stops_nobody_and_is_told(
     session: Session, sampler: Sampler, settings: Settings, llama_folder: Path, problem: str
 ) -> None:
@@ -181,10 +181,14 @@ def test_an_ensemble_that_does_not_open_stops_nobody_and_is_told(
         described = json.loads((folder / "result.json").read_text())
         described["trunk"]["fingerprint"] = "of another"
         (folder / "result.json").write_text(json.dumps(described))
+    elif problem == "pruned":
+        session.execute(update(RewardModelVersion).values(weights_removed_at=clock(session)))
+        session.commit()
     else:
         (folder / "members" / "1" / problem).unlink()
     while sampler.step():
         pass
     assert [(slate.asked_by, slate.disagreement) for slate in slates(session, SlateState.READY)] == [(None, None)] * 2
     assert "asks at random" in sampler.problem
-    assert ("holds other weights by now" if problem == "another trunk" else "is missing") in sampler.problem
+    reasons = {"another trunk": "holds other weights by now", "pruned": "removed on"}
+    assert reasons.get(problem, "is missing") in sampler.problem

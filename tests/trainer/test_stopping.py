@@ -1,89 +1,120 @@
-import math
+"""Real samplers and trainers that are asked to stop in the middle of their work: they give back what they hold."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 
-from trainer.settings import PPOConfig
-from trainer.stopping import length_share, no_gain, reason_to_stop
+from app.labeling.models import Slate, SlateState
+from app.rounds.models import Heartbeat, Stage, StageEvent, StageState
+from tests.completions_servers import ToldServer, told_server
+from tests.faults.processes import children_of, is_running, wait_for
+from tests.faults.test_kills import folder_of, num_steps, start_reward_round
+from tests.trainer.test_sampler import make_loop
 
-START = {
-    "held_out_kl": 0.0,
-    "held_out_tokens": 20.0,
-    "held_out_geometric_tokens": math.exp(3.0),
-    "held_out_length_slope": 2.0,
-    "held_out_finished_score": 0.1,
-    "held_out_eos_rate": 0.9,
-    "held_out_disagreement": 0.25,
-    "held_out_reward": 0.0,
-}
-CONFIG = PPOConfig(kl_budget=10.0, max_disagreement_factor=2.0, max_length_factor=1.5, max_eos_drop=0.2)
+__all__ = ["told_server"]  # a fixture
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
-def reason(**changed):
-    return reason_to_stop(START | changed, START, CONFIG)
+@pytest.fixture
+def start(engine: Engine, tmp_path: Path) -> Iterator[Start]:
+    """Starts a process by what Python runs, on this test's database."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(program: str, **settings: str) -> "subprocess.Popen[bytes]":
+        url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        environment = {**os.environ, "DATABASE_URL": url, "PODIUM_HOME": str(tmp_path), "PODIUM_DEVICE": "cpu"}
+        with (tmp_path / "process.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                env={**environment, "PODIUM_THREADS": "1", **settings},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
-def test_nothing_stops_a_policy_that_is_where_it_started():
-    assert reason() == ""
+@pytest.fixture
+def hanging_server(told_server: ToldServer) -> Iterator[ToldServer]:
+    """A completions server that takes requests and does not answer while the test lasts."""
+    is_over = threading.Event()
+    served = told_server.answer
+
+    def hang(body: object) -> tuple[int, dict[str, object]]:
+        is_over.wait(60)
+        return served(body)  # type: ignore[arg-type]
+
+    told_server.answer = hang  # type: ignore[assignment]
+    yield told_server
+    is_over.set()
 
 
-@pytest.mark.parametrize(
-    ("figure", "just_within", "beyond", "sentence"),
-    [
-        ("held_out_kl", 10.0, 10.1, "the KL, 10.1 nats, went over its budget of 10"),
-        ("held_out_tokens", 30.0, 31.0, "completions went from 20.0 tokens to 31.0, the limit is a factor of 1.5"),
-        ("held_out_tokens", 13.4, 13.3, "completions went from 20.0 tokens to 13.3, the limit is a factor of 1.5"),
-        ("held_out_eos_rate", 0.71, 0.69, "69 % of the completions end by themselves, 90 % did at the start"),
-        (
-            "held_out_disagreement",
-            0.5,
-            0.55,
-            "the reward models disagree 2.2 times as much as at the start, more than 2 times",
-        ),
-    ],
-)
-def test_each_limit_holds_up_to_its_value_and_says_what_went_beyond_it(figure, just_within, beyond, sentence):
-    assert reason(**{figure: just_within}) == ""
-    assert reason(**{figure: beyond}) == sentence
+def test_a_sampler_whose_batch_does_not_end_gives_its_slates_back(
+    session: Session, start: Start, hanging_server: ToldServer, llama_folder: Path, tmp_path: Path
+) -> None:
+    make_loop(session, llama_folder)
+    sampler = start(
+        "import trainer.sampler as s; s.STOP_TIMEOUT_S = 0.5; s.main()",
+        PODIUM_ENGINE="openai",
+        PODIUM_ENGINE_URL=hanging_server.url,
+    )
+    wait_for(lambda: bool(hanging_server.asked), "the sampler to ask for completions")
+    session.rollback()
+    assert all(slate.owner is not None for slate in session.scalars(select(Slate)))
+    sampler.send_signal(signal.SIGTERM)
+    assert sampler.wait(15) == 0, (tmp_path / "process.log").read_text()
+    session.rollback()
+    slates = session.scalars(select(Slate).execution_options(populate_existing=True)).all()
+    assert [(slate.state, slate.owner, slate.deadline) for slate in slates] == [(SlateState.SAMPLING, None, None)] * 3
+    assert session.scalars(select(Heartbeat)).all() == []
 
 
-@pytest.mark.parametrize("slope", [2.0, -2.0])
-def test_a_gain_that_length_alone_explains_stops_longer_and_shorter_policies_alike(slope):
-    """Among the completions of the start, e times the length is worth `slope` in score."""
-    start = START | {"held_out_length_slope": slope}
-    longer = 3.0 + 0.5 * slope / abs(slope)  # worth 1.0 by that line
-
-    def reason_at(gain):
-        now = START | {"held_out_finished_score": 0.1 + gain, "held_out_geometric_tokens": math.exp(longer)}
-        return reason_to_stop(now, start, PPOConfig(max_length_share=0.8))
-
-    assert reason_at(1.26) == ""
-    assert reason_at(1.0) == "the change of length alone explains 100 % of the gain in score, the limit is 80 %"
-
-
-def test_a_gain_against_what_length_would_bring_is_a_good_one():
-    assert reason(held_out_finished_score=1.0, held_out_geometric_tokens=math.exp(2.5)) == ""
-
-
-def test_while_there_is_hardly_a_gain_length_explains_nothing():
-    assert reason(held_out_finished_score=0.45, held_out_geometric_tokens=math.exp(4.0)) == ""
-    assert length_share(START, START) is None
-
-
-def test_a_stage_begun_before_the_slope_was_looked_at_goes_on():
-    start = {name: value for name, value in START.items() if name != "held_out_length_slope"}
-    now = START | {"held_out_finished_score": 2.0, "held_out_geometric_tokens": math.exp(9.0)}
-    assert reason_to_stop(now, start, CONFIG) == ""
+def test_a_trainer_saves_its_stage_puts_it_back_and_leaves_no_recipe(
+    session: Session, start: Start, llama_folder: Path, tmp_path: Path
+) -> None:
+    start_reward_round(session, llama_folder)
+    trainer = start("import trainer.worker; trainer.worker.main()")
+    wait_for(lambda: num_steps(tmp_path) >= 3, "the recipe's first steps")
+    (recipe,) = children_of(trainer.pid)
+    trainer.send_signal(signal.SIGTERM)
+    assert trainer.wait(30) == 0, (tmp_path / "process.log").read_text()
+    assert not is_running(recipe)
+    stage = session.scalars(select(Stage)).one()
+    assert (stage.state, stage.owner, stage.deadline) == (StageState.QUEUED, None, None)
+    assert (
+        "goes on from its last checkpoint"
+        in session.scalars(select(StageEvent.text).order_by(StageEvent.id.desc())).first()
+    )
+    assert any(folder_of(tmp_path).checkpoints.iterdir())
+    assert session.scalars(select(Heartbeat)).all() == []
+    begun = (folder_of(tmp_path).path / "recipe.log").read_text().splitlines()[0]
+    assert begun.endswith(f"round=1 stage={stage.id} attempt=1")
 
 
-def test_completions_may_end_by_themselves_more_often_than_at_the_start():
-    assert reason(held_out_eos_rate=1.0) == ""
-
-
-def test_one_reward_model_alone_never_disagrees():
-    alone = {name: value for name, value in START.items() if name != "held_out_disagreement"}
-    assert reason_to_stop(alone, alone, CONFIG) == ""
-
-
-def test_a_score_that_stays_away_ends_patience():
-    assert no_gain(4, best_step=30, patience=5) == ""
-    assert no_gain(5, best_step=30, patience=5) == "the held-out reward was last highest at step 30"
+def test_a_trainer_that_is_stuck_gives_its_stage_back_all_the_same(
+    session: Session, start: Start, llama_folder: Path, tmp_path: Path
+) -> None:
+    start_reward_round(session, llama_folder)
+    stuck = "w.write_data = lambda *given: (open('stuck', 'w').close(), __import__('time').sleep(600))"
+    trainer = start(
+        f"import os, trainer.worker as w; os.chdir({str(tmp_path)!r}); {stuck}; w.LEAVE_TIMEOUT_S = 0.5; w.main()"
+    )
+    wait_for((tmp_path / "stuck").exists, "the trainer to be stuck")
+    trainer.send_signal(signal.SIGTERM)
+    assert trainer.wait(20) == 0, (tmp_path / "process.log").read_text()
+    stage = session.scalars(select(Stage)).one()
+    assert (stage.state, stage.owner) == (StageState.QUEUED, None)

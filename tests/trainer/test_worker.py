@@ -21,9 +21,21 @@ from app.policies.service import InspectedPolicy, policy_path
 from app.projects.models import Project
 from app.projects.service import create_project
 from app.prompts.models import Prompt, Split
-from app.rounds import claims
+from app.rounds import claims, devices
 from app.rounds.inputs import StageInputs, stage_inputs
-from app.rounds.models import Metric, Phase, Recipe, Round, RoundState, Stage, StageEvent, StageSample, StageState
+from app.rounds.models import (
+    DeviceClaim,
+    Heartbeat,
+    Metric,
+    Phase,
+    Recipe,
+    Round,
+    RoundState,
+    Stage,
+    StageEvent,
+    StageSample,
+    StageState,
+)
 from app.rounds.results import StageResult, complete_stage
 from app.rounds.service import cancel_round, start_round
 from app.settings import Settings
@@ -143,6 +155,22 @@ def when_it_works(settings: Settings, round: Round, recipe: str, act: Callable[[
     return thread
 
 
+def test_a_claim_that_is_gone_keeps_neither_the_device_nor_the_heartbeat(
+    session: Session, worker: Worker, loop: Project
+) -> None:
+    round = start(session, loop, "reward")
+    gpu, now = "here/cuda:0", clock(session)
+    assert devices.hold_for_stage(session, gpu, worker.owner, 1, duration=timedelta(hours=1), now=now)
+    session.commit()
+    worker.gpu = gpu
+    worker.claim = claims.StageClaim(stage_id=round.stages[0].id, attempt=7, owner=worker.owner)  # gone by now
+    worker.heart.start()
+    worker.give_back()
+    session.rollback()
+    assert session.get_one(DeviceClaim, gpu, populate_existing=True).claimed_until <= clock(session)
+    assert session.scalars(select(Heartbeat)).all() == []
+
+
 def test_a_round_is_run_to_a_candidate_that_opens(
     session: Session, worker: Worker, settings: Settings, loop: Project
 ) -> None:
@@ -245,8 +273,8 @@ def _remember_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     from trainer import worker
 
     class Remembered(worker.RecipeProcess):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
             RUNNING.append(self.pid)
 
     monkeypatch.setattr(worker, "RecipeProcess", Remembered)

@@ -6,6 +6,7 @@ for a named reason (error.json); 4 another process runs this stage; 143 stopped 
 
 import dataclasses
 import json
+import logging
 import os
 import signal
 import sys
@@ -94,9 +95,18 @@ def run_recipe(recipe: Recipe) -> NoReturn:
         sys.exit(EXIT_USAGE)
     interrupt = Interrupt()
     interrupt.listen()
+    log_with_ids(os.environ.get("PODIUM_LOG_IDS", ""))
     if os.environ.get("PODIUM_WORKER_PIPE") == "1":
         die_with_worker()
     sys.exit(run_in_folder(recipe, RoundFolder(sys.argv[1], is_writer=team.is_first()), interrupt))
+
+
+def log_with_ids(ids: str) -> None:
+    """Every line that is logged from now on says of which stage it is, and when: several tries share one recipe.log."""
+    known = "".join(f" {word}" for word in ids.replace("%", "%%").split())
+    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s %(levelname)s %(name)s %(message)s{known}")
+    logging.getLogger("trainer").setLevel(logging.INFO)
+    logging.getLogger(__name__).info("the recipe starts, pid=%s", os.getpid())
 
 
 def run_in_folder(recipe: Recipe, folder: RoundFolder, interrupt: Interrupt) -> int:

@@ -6,11 +6,16 @@ and its scores are written down at once (scored.jsonl): a run that was killed go
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from trainer.classifier_heads import is_encoder
+from trainer.encoders import open_encoder
 from trainer.errors import StageError
 from trainer.ranked_slates import Slate, longest_tokens, mean_scores_of, slates_of, split_by_slate
 from trainer.recipes.program import Interrupt, Interrupted, run_recipe
@@ -50,22 +55,56 @@ class ScoresNotFinite(StageError):
 def score_rankings(folder: RoundFolder, stage: Stage, interrupt: Interrupt) -> None:
     """The recipe, top to bottom. Raises NothingToScore, ScoresNotFinite, Interrupted and what opening models raises."""
     config = cast(ScoreConfig, stage.config)
-    models = load_scorer(stage.models["reward_model"], stage.device).members
-    limit = context_tokens(models[0])
+    reader = open_reader(stage.models["reward_model"], stage.device, config)
     rows = folder.read_rankings()
-    fitting = [row for row in rows if longest_tokens(row) <= limit]
+    fitting = [row for row in rows if longest_tokens(row) <= reader.context_tokens]
     usable = [row for row in fitting if len(set(row.ranks)) > 1]
     slates = slates_of(usable)
     num_too_long, num_all_ties = len(rows) - len(fitting), len(fitting) - len(usable)
     if not slates:
         raise NothingToScore(num_all_ties, num_too_long)
     scored = whole_lines(JsonLines(folder.path / "scored.jsonl"))
-    score_the_rest(models, slates, scored, folder, config, interrupt)
+    score_the_rest(reader, slates, scored, folder, config, interrupt)
     table = score_rows(rankings_with(slates, [line["scores"] for line in scored.read()]))
     folder.publish_result(
         lambda path: write_table(path / SCORES_FILE, SCORE_COLUMNS, table),
         {"figures": {"num_rankings": len(table), "num_all_ties": num_all_ties, "num_too_long": num_too_long}},
     )
+
+
+class Reader(Protocol):
+    """An open reward model that reads slates. costs: tokens of each.  scores: (M,) of all their completions."""
+
+    @property
+    def context_tokens(self) -> float: ...
+
+    def costs(self, slates: Sequence[Slate]) -> list[int]: ...
+
+    def scores(self, slates: Sequence[Slate]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class SlateReader:
+    """Reward models that are decoders: a slate's prompt is computed once; the members' mean where there are several."""
+
+    models: Sequence[PreTrainedModel]
+
+    @property
+    def context_tokens(self) -> float:
+        return context_tokens(self.models[0])
+
+    def costs(self, slates: Sequence[Slate]) -> list[int]:
+        return [slate_tokens(slate.prompt_ids, slate.completion_ids) for slate in slates]
+
+    def scores(self, slates: Sequence[Slate]) -> Tensor:
+        return mean_scores_of(self.models, slates).float().cpu()
+
+
+def open_reader(path: str, device: str, config: ScoreConfig) -> Reader:
+    """The reward model at a path, of either kind. Raises what opening models raises."""
+    if is_encoder(Path(path)):
+        return open_encoder(path, device, config.micro_batch_tokens)
+    return SlateReader(load_scorer(path, device).members)
 
 
 def whole_lines(lines: JsonLines) -> JsonLines:
@@ -77,25 +116,23 @@ def whole_lines(lines: JsonLines) -> JsonLines:
 
 @torch.no_grad()
 def score_the_rest(
-    models: Sequence[PreTrainedModel],
+    reader: Reader,
     slates: Sequence[Slate],
     scored: JsonLines,
     folder: RoundFolder,
     config: ScoreConfig,
     interrupt: Interrupt,
 ) -> None:
-    """Score the slates that have no line yet, each in one line; the members' mean where there are several."""
+    """Score the slates that have no line yet, each in one line."""
     metrics = folder.metrics()
     num_scored = len(scored.read())
     metrics.record(num_scored, num_scored=num_scored, num_slates=len(slates))
     rest = slates[num_scored:]
-    for batch in micro_batches(
-        [slate_tokens(slate.prompt_ids, slate.completion_ids) for slate in rest], config.micro_batch_tokens
-    ):
+    for batch in micro_batches(reader.costs(rest), config.micro_batch_tokens):
         if interrupt.requested:
             raise Interrupted
         own = [rest[i] for i in batch]
-        scores = mean_scores_of(models, own).float().cpu()
+        scores = reader.scores(own)
         if not torch.isfinite(scores).all():
             raise ScoresNotFinite
         for values in split_by_slate(scores, own):

@@ -9,14 +9,17 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
+from app.datasets import identities
 from app.datasets.errors import ImportRefused
 from app.datasets.exports import ExportChoice, export_chunks
 from app.datasets.filters import SnapshotFilter
+from app.datasets.identities import SLATES, Identities, content_of, encode, places_of
 from app.datasets.imports import Imported, import_file
 from app.datasets.models import DatasetImport
+from app.datasets.readers.given import GivenCompletion, GivenRanking, GivenSlate
 from app.datasets.snapshots import create_snapshot
 from app.labeling.models import Completion, CompletionSource, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Labeler
@@ -263,3 +266,91 @@ def test_comparisons_that_name_their_ranking_and_their_ties_in_extra_come_home_o
     assert imported.report["counts"]["known"] == 2 - added
     assert imported.report["counts"].get("comparisons", 0) == 0
     assert everything(session)["ranking"] == (before["ranking"] or 0) + added
+
+
+def stored_unkeyed(session: Session, project: Project, records: Records) -> Imported:
+    """As the version before ids were keyed imported them: its ids hold no secret."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identities, "keyed", lambda secret, content, says: uuid5(content, says))
+        imported = bring(session, project, as_lines(records), "a.jsonl")
+    session.execute(update(DatasetImport).values(has_keyed_ids=False))
+    session.commit()
+    return imported
+
+
+@pytest.mark.parametrize("record", [kwise, pair, votes], ids=["kwise", "pairs", "votes"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_was_imported_before_ids_were_keyed_is_found_in_any_shape(
+    session: Session, garden: Project, record: Callable[[random.Random, int], dict[str, Any]], seed: int
+) -> None:
+    rng = random.Random(seed)
+    records = [record(rng, number) for number in range(12)]
+    first = stored_unkeyed(session, garden, records)
+    before = everything(session)
+    again = bring(session, garden, gzip.compress(as_lines(records)), "b.jsonl.gz")
+    assert again.report["counts"].get("rankings", 0) == 0
+    assert again.report["counts"]["known"] >= first.report["counts"]["rankings"]
+    assert everything(session) == before
+    grown = bring(session, garden, as_lines([*records, record(rng, 99) | {"prompt": "New?"}]), "c.jsonl")
+    assert grown.report["counts"]["known"] == again.report["counts"]["known"]
+    assert everything(session)["ranking"] == first.report["counts"]["rankings"] + grown.report["counts"]["rankings"]
+
+
+def test_one_who_ranked_a_slate_before_ids_were_keyed_cannot_rank_it_otherwise_now(
+    session: Session, garden: Project
+) -> None:
+    stored_unkeyed(session, garden, [RANKED])
+    items = [item | {"rank": 3 - item["rank"]} for item in RANKED["completions"]]
+    with pytest.raises(ImportRefused, match="line 1: its labeler has ranked this slate before, and differently"):
+        bring(session, garden, as_lines([RANKED | {"completions": items}]), "b.jsonl")
+
+
+def guessed(project: Project, record: dict[str, Any], labeler: str | None) -> set[UUID]:
+    """What the ranking's id would be without a secret; RANKED's texts in their alphabet are ranked 2, 2, 1."""
+    messages = [{"role": "user", "content": record["prompt"]}]
+    texts = sorted(item["text"] for item in record["completions"])
+    content = uuid5(SLATES, encode([project.id, record.get("id"), messages, texts]))
+    return {uuid5(content, labeler or ""), uuid5(content, encode([labeler, None, [2, 2, 1], False]))}
+
+
+WITHOUT_ID = {name: value for name, value in RANKED.items() if name != "id"}
+
+
+@pytest.mark.parametrize("record", [RANKED, WITHOUT_ID], ids=["with an id", "without an id"])
+def test_what_is_guessed_without_a_secret_is_what_ids_were_before_there_was_one(
+    session: Session, garden: Project, record: dict[str, Any]
+) -> None:
+    """Else the next test could not fail."""
+    stored_unkeyed(session, garden, [record])
+    assert set(session.scalars(select(Ranking.id))) < guessed(garden, record, "ann")
+
+
+@pytest.mark.parametrize("labeler", ["ann", None], ids=["named", "nameless"])
+@pytest.mark.parametrize("record", [RANKED, WITHOUT_ID], ids=["with an id", "without an id"])
+def test_nobody_can_tell_from_an_id_who_ranked(
+    session: Session, garden: Project, record: dict[str, Any], labeler: str | None
+) -> None:
+    """Whoever has an export and the file but for its names tries names: without the secret none of them fits."""
+    meadow = make_project(session, "meadow")
+    for project in (garden, meadow):
+        bring(session, project, as_lines([record | {"labeler": labeler}]), "a.jsonl")
+    for ranking in session.scalars(select(Ranking)):
+        for project in (garden, meadow):
+            wrong = guessed(project, record, labeler)
+            assert not {ranking.id, ranking.slate_id} & {*wrong, *(uuid5(each, "slate") for each in wrong)}
+    assert len({garden.id_secret, meadow.id_secret}) == 2
+    assert [len(project.id_secret) for project in (garden, meadow)] == [32, 32]
+    snapshot = create_snapshot(session, garden, name="May", filter=SnapshotFilter(), account=None, now=NOW)
+    session.commit()
+    exported = b"".join(export_chunks(snapshot, ExportChoice(format="kwise")))
+    assert garden.id_secret.hex().encode() not in exported
+
+
+@pytest.mark.parametrize("key", ["s1", None], ids=["with an id", "without an id"])
+def test_the_same_content_has_another_id_under_another_secret(key: str | None) -> None:
+    ranking = GivenRanking(ranks=[1, 2], labeler="ann")
+    slate = GivenSlate([{"role": "user", "content": "?"}], [GivenCompletion("a"), GivenCompletion("b")], [ranking], key)
+    content, places = content_of(1, slate), places_of(slate)
+    secrets = (b"1" * 32, b"1" * 32, b"2" * 32)
+    one, same, other = (Identities(each).of(slate, content, ranking, places).ranking_id for each in secrets)
+    assert one == same != other

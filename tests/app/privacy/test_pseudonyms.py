@@ -22,7 +22,7 @@ from app.prompts.models import Split
 from tests.app.conftest import Person
 from tests.app.loop import make_prompts, make_slate, rank
 from tests.app.privacy.conftest import NOTE, Crowd, labeler_in
-from tests.app.test_routes import ROUTES
+from tests.app.test_access import routes
 
 ROOT = "/projects/everyday"
 
@@ -30,9 +30,8 @@ ROOT = "/projects/everyday"
 def pages_of(values: dict[str, str]) -> list[str]:
     """Every address below a project that is read, with what stands in it filled in from the values."""
     found = []
-    for route in ROUTES:
-        if "GET" in route.methods and "/projects/{slug}" in route.path:
-            path = route.path
+    for method, path in routes():
+        if method == "GET" and "/projects/{slug}" in path:
             for name, value in values.items():
                 path = path.replace(f"{{{name}}}", value)
             if "{" not in path and not path.endswith("/events"):  # those never end, and say no more than "changed"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, object_session
 
 from app.artifacts import Store, files_below
@@ -19,6 +19,7 @@ from app.datasets.snapshots import create_snapshot
 from app.db import clock
 from app.labeling.models import Ranking, Slate, SlateState
 from app.people.models import AuditEvent
+from app.policies.models import RewardModelVersion
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.reward_models import service
@@ -428,6 +429,10 @@ def test_what_the_model_cannot_score_says_why_and_keeps_the_texts(
     ):
         refused = researcher.post(f"{ROOT}/1/score", data=data)
         assert (refused.status_code, problem in refused.text) == (422, True)
+    session.execute(update(RewardModelVersion).values(weights_removed_at=clock(session)))
+    session.commit()
+    gone = researcher.post(f"{ROOT}/1/score", data={"prompt": "Why?", "completions": ["Because."]})
+    assert (gone.status_code, "its weights were removed on" in gone.text) == (422, True)
     assert researcher.get(f"{ROOT}/2/score").status_code == 404
 
 
@@ -446,3 +451,23 @@ def test_a_program_asks_for_scores_and_fetches_them(
     assert (found["scores"], found["problem"]) == ([0.25, -1.0], None)
     other = researcher.get(f"{API}/reward-models/2/scorings/{asked.json()['id']}")
     assert (other.status_code, other.json()["code"]) == (404, "scoring_not_found")
+
+
+def test_what_the_model_learned_from_is_counted_once_and_not_at_every_look(
+    session: Session,
+    settings: Settings,
+    loop: Project,
+    snapshot: Snapshot,
+    researcher: Person,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fit(session, settings, loop)
+    evaluation_id = evaluate(researcher, snapshot, 1, splits=EVERY_SPLIT)
+    learned = "The model learned from the prompts of 8 of these 48 rankings"
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "count_choice", None)
+        assert learned in text_of(researcher.get(f"{ROOT}/evaluations/{evaluation_id}/live"))
+    asked_earlier = session.get_one(RewardEvaluation, evaluation_id)
+    asked_earlier.num_chosen = asked_earlier.num_learned = None  # by a version that did not note it
+    session.commit()
+    assert learned in text_of(researcher.get(f"{ROOT}/evaluations/{evaluation_id}/live"))

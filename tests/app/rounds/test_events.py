@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
+from app.monitoring import logs
+from app.monitoring.logs import about
 from app.rounds import events
 from app.rounds.events import Events, connect_arguments, events_of_this_loop, messages
 
@@ -90,6 +92,28 @@ def test_many_pages_share_one_connection_which_ends_with_the_last_of_them(engine
         await until(lambda: listeners(engine) == [])
 
     run(story)
+
+
+def test_what_the_listening_logs_is_not_the_first_viewers() -> None:
+    carried: list[dict[str, object]] = []
+
+    class Noting(Events):
+        async def listen(self) -> None:
+            carried.append(ids_logged())
+
+    async def story() -> None:
+        with about(request="the-first-viewers"):
+            async with Noting().viewing(frozenset(("round:1",))):
+                await asyncio.sleep(0)
+                assert ids_logged() == {"request": "the-first-viewers"}
+
+    run(story)
+    assert carried == [{}]
+
+
+def ids_logged() -> dict[str, object]:
+    """What every line that is logged here carries."""
+    return dict(logs._about.get())
 
 
 def test_a_lost_connection_comes_back_and_the_page_is_told_to_look(engine: Engine) -> None:

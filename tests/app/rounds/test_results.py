@@ -1,20 +1,29 @@
 """What a stage reports is stored once, and what it made becomes a version."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.datasets.reading import ranking_rows
+from app.db import SessionFactory, clock
 from app.labeling.models import Demonstration, Slate
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
 from app.projects.models import Project
 from app.prompts.models import Split
+from app.reward_models.models import RewardEvaluation
 from app.rounds import claims, results
-from app.rounds.models import Metric, RoundState, StageSample
+from app.rounds.models import Metric, Round, RoundState, Stage, StageSample
+from app.rounds.results import StageResult, complete_stage
 from tests.app.loop import (
+    FIGURES,
     evaluation_slates,
     make_prompts,
     run_stage,
 )
+from tests.app.reward_models.fitted import make_loop as make_ranked_loop
+from tests.app.reward_models.fitted import naive, score_rows
 from tests.app.rounds.stages import claim, claimed, make_loop, stage_of, start, take_over
 
 
@@ -108,3 +117,34 @@ def test_a_round_that_finds_nothing_to_compare_is_over(session: Session, loop: P
         RoundState.SUCCEEDED,
         0,
     )
+
+
+def test_a_reward_stages_report_is_made_while_nobody_is_kept_waiting(
+    session: Session, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads every scored ranking, which takes a while: round, stage and project can be locked meanwhile."""
+    make_ranked_loop(session, project)
+    round = start(session, project, "reward")
+    claim = claimed(session)
+    session.commit()
+    assert round.snapshot_id is not None
+    rows = score_rows(list(ranking_rows(session, round.snapshot_id)), naive)
+    session.rollback()
+    make, num_made = results.report_of_stage, []
+
+    def looked_on(*given: Any) -> Any:
+        report = make(*given)
+        with SessionFactory() as other:
+            for table in (Round, Stage, Project):
+                num_made.append(len(other.scalars(select(table.id).with_for_update(nowait=True)).all()))
+        return report
+
+    monkeypatch.setattr(results, "report_of_stage", looked_on)
+    bare = StageResult(figures=FIGURES["reward"], manifest_sha256="cd" * 32, scores=rows)
+    with SessionFactory.begin() as own:
+        result = results.with_report(own, claim, bare)
+    assert num_made == [1, 1, 1]
+    with SessionFactory.begin() as own:
+        complete_stage(own, claim, result, now=clock(own))
+    assert num_made == [1, 1, 1]  # nothing of it is made under the locks
+    assert session.scalars(select(RewardEvaluation.report)).one() == result.report
