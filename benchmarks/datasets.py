@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from app import db, embedded_postgres, migrate
@@ -75,6 +75,8 @@ def world(num_rankings: int, num_labelers: int) -> Iterator[tuple[str, float]]:
         migrate.upgrade(engine)
         agreement.make(engine, num_rankings, shared=1 / 3, num_labelers=num_labelers)
         freeze_s = freeze(engine)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ANALYZE"))  # as the server does by itself a minute later
         engine.dispose()
         yield url, freeze_s
     finally:

@@ -31,6 +31,13 @@ class Timings:
     acknowledged: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def take(self) -> "Timings":
+        """What was measured so far, as of its own; from here on it is measured anew."""
+        taken = Timings(self.seconds, self.pairs, self.acknowledged, self.errors)
+        anew = Timings()
+        self.seconds, self.pairs, self.acknowledged, self.errors = vars(anew).values()
+        return taken
+
 
 class Connection:
     """One keep-alive connection of one labeler."""
@@ -129,10 +136,17 @@ async def sleep_until(moment: float) -> None:
 
 
 async def run_clients(
-    port: int, slug: str, keys: list[str], *, duration_s: float, slate_s: float, seed: int
+    port: int,
+    slug: str,
+    keys: list[str],
+    *,
+    duration_s: float,
+    slate_s: float,
+    seed: int,
+    timings: Timings | None = None,
 ) -> Timings:
-    """All labelers at once for so long; one timing for all."""
-    timings = Timings()
+    """All labelers at once for so long; one timing for all, which whoever gives one may take from meanwhile."""
+    timings = timings or Timings()
     until = time.perf_counter() + duration_s
     rng = random.Random(seed)
     labelers = [work(port, slug, key, until, timings, random.Random(rng.random()), slate_s=slate_s) for key in keys]

@@ -46,11 +46,12 @@ SELECT count(*) FROM (
 
 @dataclass(frozen=True)
 class Server:
-    """A running web product. keys: one for each labeler."""
+    """A running web product. keys: one for each labeler.  home: its folder."""
 
     port: int
     keys: list[str]
     url: str
+    home: Path
     process: "subprocess.Popen[str]"
 
     def resident_mb(self) -> float:
@@ -59,9 +60,12 @@ class Server:
 
     def cpu_s(self) -> dict[str, float]:
         """Seconds of a core that the web processes and Postgres have used so far."""
+        return {"web": family_cpu_s(self.process.pid), "postgres": family_cpu_s(self.postmaster())}
+
+    def postmaster(self) -> int:
+        """The process that started all others of Postgres."""
         with psycopg.connect(self.url) as connection:
-            postmaster = int(process_stat(connection.info.backend_pid)[1])
-        return {"web": family_cpu_s(self.process.pid), "postgres": family_cpu_s(postmaster)}
+            return int(process_stat(connection.info.backend_pid)[1])
 
     def connections(self) -> int:
         """Connections that the web processes hold to the database."""
@@ -110,7 +114,7 @@ def serve(*, num_slates: int, num_labelers: int, overlap: int, workers: int) -> 
         )
         assert process.stdout is not None
         first_line = process.stdout.readline()
-        yield Server(int(first_line.rsplit(":", 1)[1]), keys, url, process)
+        yield Server(int(first_line.rsplit(":", 1)[1]), keys, url, home, process)
     finally:
         if process is not None:
             process.terminate()

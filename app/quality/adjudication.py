@@ -7,23 +7,20 @@ from random import Random
 from string import ascii_uppercase
 from uuid import UUID
 
-import numpy as np
-from sqlalchemy import ColumnElement, case, exists, select
+from sqlalchemy import ColumnElement, case, false, func, select
 from sqlalchemy.orm import Session, joinedload
 
+from app.datasets.facts import RankingFacts
 from app.labeling.models import FITTING_KINDS, Completion, Ranking, RankingItem, Slate
 from app.labeling.service import dense
 from app.people.models import Account
 from app.people.service import audit
 from app.projects.models import Project
 from app.quality.errors import AlreadyAdjudicated, BadDecision, ReasonMissing, SlateNotInQueue
-from app.quality.judgements import Filter, make_digests, read_judgements
 from app.quality.models import Adjudication
-from app.quality.pairs import pairs_of
 from app.quality.standing import LONGEST_REASON
 
 LONGEST_QUEUE = 50
-A_PAGE = 500  # slates that are looked up at once
 MOST_COMPLETIONS = len(ascii_uppercase)
 
 
@@ -60,44 +57,33 @@ class Case:
 
 
 def queue(session: Session, project: Project, limit: int = LONGEST_QUEUE) -> list[QueuedSlate]:
-    """The least agreed slates first. Out are those that are decided, and those ranked alike by everybody."""
-    make_digests(session, project.id)
-    judgements = read_judgements(session, project.id, Filter(only_shared=True))
-    rows = np.nonzero(judgements.counted)[0]
-    slate = judgements.slate[rows]
-    pairs = pairs_of(
-        slate,
-        judgements.labeler[rows],
-        judgements.prompt[rows],
-        judgements.ranks[rows],
-        judgements.is_pick[rows],
+    """The least agreed slates first. Out are those that are decided, and those ranked alike by everybody.
+
+    Reads what rankings are chosen by from the end of its index where they agree least: each ranking of a slate tells
+    the slate's agreement, and one that is decided says so.
+    """
+    facts = RankingFacts
+    undecided = (
+        select(facts.slate_id, facts.agreement, func.count().label("num"))
+        .where(
+            facts.project_id == project.id,
+            facts.agreement < 1,
+            facts.kind.in_(FITTING_KINDS),
+            facts.k <= MOST_COMPLETIONS,
+            facts.is_adjudicated == false(),
+        )
+        .group_by(facts.agreement, facts.slate_id)
+        .order_by(facts.agreement, facts.slate_id)
+        .limit(limit)
+        .subquery()
     )
-    num_slates = len(judgements.slate_ids)
-    num = np.bincount(slate[pairs.first], pairs.num, num_slates)
-    alike = np.bincount(slate[pairs.first], pairs.alike, num_slates)
-    share = np.divide(alike, num, out=np.ones(num_slates), where=num > 0)
-    least_first = [place for place in np.argsort(share, kind="stable") if share[place] < 1]
-    num_rankings = np.bincount(slate, minlength=num_slates)
-    found: list[QueuedSlate] = []
-    for start in range(0, len(least_first), A_PAGE):
-        places = least_first[start : start + A_PAGE]
-        slates = _undecided(session, [UUID(judgements.slate_ids[place]) for place in places])
-        for place in places:
-            each = slates.get(UUID(judgements.slate_ids[place]))
-            if each is not None:
-                found.append(QueuedSlate(each, float(share[place]), int(num_rankings[place])))
-            if len(found) == limit:
-                return found
-    return found
-
-
-def _undecided(session: Session, ids: list[UUID]) -> dict[UUID, Slate]:
-    rows = session.scalars(
-        select(Slate)
-        .where(Slate.id.in_(ids), _can_be_decided(), ~exists().where(Adjudication.slate_id == Slate.id))
+    rows = session.execute(
+        select(Slate, undecided.c.agreement, undecided.c.num)
+        .join(undecided, undecided.c.slate_id == Slate.id)
+        .order_by(undecided.c.agreement, Slate.id)
         .options(joinedload(Slate.prompt))
     )
-    return {slate.id: slate for slate in rows}
+    return [QueuedSlate(*row) for row in rows]
 
 
 def _can_be_decided() -> ColumnElement[bool]:

@@ -12,6 +12,7 @@ from pygal.style import Style
 from app.quality.agreement import Estimate
 from app.quality.reports import REFERENCES, PersonLine, QualityReport
 from app.rounds.charts import HEIGHT, WIDTH, colours, short, svg_of
+from app.spreadsheets import harmless
 
 Names = Callable[[PersonLine], str]
 
@@ -198,10 +199,5 @@ def as_csv(picture: Picture) -> str:
     writer.writerow([picture.title, *columns])
     for label, estimates in picture.rows:
         cells = [cell for each in estimates for cell in (each.value, each.low, each.high, each.num)]
-        writer.writerow([_inert(label), *("" if cell is None else repr(cell) for cell in cells)])
+        writer.writerow([harmless(label), *("" if cell is None else repr(cell) for cell in cells)])
     return text.getvalue()
-
-
-def _inert(label: str) -> str:
-    """A name that a spreadsheet reads as a text, whatever it begins with."""
-    return f"'{label}" if label.startswith(("=", "+", "-", "@")) else label

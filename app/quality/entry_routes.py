@@ -12,7 +12,7 @@ from app.db import SessionDep, clock
 from app.labeling.models import SlateKind
 from app.labeling.screen import LETTERS
 from app.pages import render
-from app.people.access import Access, AdminAccess, LabelerAccess, ResearcherAccess, labeler_of
+from app.people.access import Access, AdminAccess, LabelerAccess, ResearcherAccess, WorkAccess, labeler_of
 from app.projects.errors import BadProjectSetting
 from app.projects.service import current_guidelines, revise_guidelines
 from app.quality import gold, guidelines, onboarding
@@ -149,7 +149,7 @@ def accept_guidelines(version: int, access: LabelerAccess, session: SessionDep) 
 
 
 @router.get("/onboarding")
-def onboarding_page(request: Request, access: LabelerAccess, session: SessionDep) -> Response:
+def onboarding_page(request: Request, access: WorkAccess, session: SessionDep) -> Response:
     """Where a newcomer stands."""
     labeler = labeler_of(session, access)
     return render(

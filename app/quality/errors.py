@@ -2,6 +2,8 @@
 
 from app.errors import PodiumError
 
+RETRY_AFTER_S = 15  # a report takes some seconds to a minute
+
 
 class StepNotPossible(PodiumError):
     """The step does not follow from where the labeler stands: warn, then pause, then review."""
@@ -45,6 +47,19 @@ class BadDecision(PodiumError):
 
     def __init__(self) -> None:
         super().__init__("Give each completion a rank; nothing was stored.")
+
+
+class ReportBeingMade(PodiumError):
+    """The first report of a large project's filter is being made."""
+
+    code = "report_being_made"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There are too many rankings to report on while a page waits: the report is being made, in about a minute"
+            " for a million. Load this page again then; from then on it is there at once.",
+            retry_after_s=RETRY_AFTER_S,
+        )
 
 
 class QualityChartNotFound(PodiumError):

@@ -29,6 +29,23 @@ class RankingDigest(Base):
     flags: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # every flag set, on any completion
 
 
+class KeptReport(Base):
+    """The newest quality report of one filter, of a project too large to make it while somebody waits."""
+
+    __tablename__ = "kept_report"
+
+    name: Mapped[str] = mapped_column(primary_key=True)  # a hash of the project and the filter
+    project_id: Mapped[int] = mapped_column(ForeignKey("project.id"))
+    report: Mapped[dict[str, Any] | None]
+    made_at: Mapped[datetime | None]
+    making_until: Mapped[datetime | None]  # some process makes it anew; one that was killed is waited for until then
+
+    __table_args__ = (
+        Index("ix_kept_report_project", "project_id"),
+        CheckConstraint("(report IS NULL) = (made_at IS NULL)", name="made_says_when"),
+    )
+
+
 class Step(StrEnum):
     """What an admin may do about a labeler, in this order; nothing deletes."""
 

@@ -4,7 +4,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -124,6 +124,7 @@ class QualityReport:
     alpha_of_qualities: float | None  # Krippendorff's, of ratings from 1 to 7 as an interval scale
     alpha_of_flags: float | None  # of whether a completion has any flag, nominal
     version: str = ""  # names the rankings and the filter that it was made from
+    made_at: datetime | None = None  # where it was kept; else it says what holds now
 
 
 _reports: OrderedDict[tuple[int, str], QualityReport] = OrderedDict()

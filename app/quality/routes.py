@@ -13,16 +13,17 @@ from starlette.datastructures import FormData
 
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people.access import Access, AdminAccess, LabelerAccess, ResearcherAccess, labeler_of
+from app.people.access import Access, AdminAccess, ResearcherAccess, WorkAccess, labeler_of
 from app.people.names import may_read_names
 from app.prompts.models import PromptKind
 from app.quality import adjudication, conduct, reports, standing
 from app.quality.charts import Names, Picture, as_csv, draw, pictures
 from app.quality.errors import BadDecision, QualityChartNotFound, ReasonMissing
 from app.quality.judgements import Filter
+from app.quality.kept_reports import report_to_show
 from app.quality.models import Step
 from app.quality.own import own_statistics
-from app.quality.reports import Between, PersonLine, QualityReport, find_report, quality_report
+from app.quality.reports import Between, PersonLine, QualityReport, find_report
 from app.quality.schemas import DecisionForm, DecisionOut, QualityOut, StepForm, StepOut
 
 router = APIRouter(prefix="/projects/{slug}")
@@ -128,7 +129,7 @@ def names_for(session: Session, access: Access) -> tuple[dict[int, standing.Pers
 @router.get("/quality")
 def quality_page(request: Request, access: ResearcherAccess, view: AView, session: SessionDep) -> Response:
     """How alike people rank, how each of them works, and whom an admin should look at."""
-    report = quality_report(session, access.project.id, view.chosen, view.between)
+    report = report_to_show(session, access.project.id, view.chosen, view.between, now=clock(session))
     people, name_of = names_for(session, access)
     return render(
         request,
@@ -149,7 +150,7 @@ def quality_page(request: Request, access: ResearcherAccess, view: AView, sessio
 def _picture(session: Session, access: Access, view: View, key: str) -> Picture:
     report = find_report(access.project.id, view.report)
     if report is None:
-        report = quality_report(session, access.project.id, view.chosen, view.between)
+        report = report_to_show(session, access.project.id, view.chosen, view.between, now=clock(session))
     _, name_of = names_for(session, access)
     found = next((picture for picture in pictures(report, name_of) if picture.key == key), None)
     if found is None:
@@ -200,7 +201,7 @@ def _person_page(
     reason: str = "",
 ) -> Response:
     person = standing.find_person(session, access.project, labeler_id)
-    report = quality_report(session, access.project.id, Filter(), Between.LABELERS)
+    report = report_to_show(session, access.project.id, Filter(), Between.LABELERS, now=clock(session))
     taken = standing.history(session, labeler_id)
     return render(
         request,
@@ -209,6 +210,7 @@ def _person_page(
         person=person,
         name=person.called(by_name=may_read_names(session, access, f"labeler:{labeler_id}")),
         line=next((line for line in report.people if line.labeler_id == labeler_id), None),
+        made_at=report.made_at,
         usual_pace_s=report.usual_pace_s,
         fast=conduct.FAST,
         taken=taken,
@@ -310,7 +312,7 @@ def decide(request: Request, slate_id: UUID, fields: Fields, access: ResearcherA
 
 
 @router.get("/mine")
-def own_page(request: Request, access: LabelerAccess, session: SessionDep) -> Response:
+def own_page(request: Request, access: WorkAccess, session: SessionDep) -> Response:
     """The labeler's own pace, time, agreement, and what admins told them."""
     labeler = labeler_of(session, access)
     own = own_statistics(session, access.project, labeler, now=clock(session))
@@ -323,7 +325,7 @@ def own_page(request: Request, access: LabelerAccess, session: SessionDep) -> Re
 @api.get("")
 def quality_out(access: ResearcherAccess, view: AView, session: SessionDep) -> QualityOut:
     """Agreement in the project."""
-    return QualityOut.of(quality_report(session, access.project.id, view.chosen, view.between))
+    return QualityOut.of(report_to_show(session, access.project.id, view.chosen, view.between, now=clock(session)))
 
 
 @api.post("/people/{labeler_id}/steps", status_code=201)

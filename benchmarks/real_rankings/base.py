@@ -1,141 +1,106 @@
-"""What the reward models start from: tiny policies of our own, since no model of a hub is used.
+"""What the reward models start from: a GPT-2 of one layer that knows words, by the table of a published encoder.
 
-Either a GPT-2 that has read prose, in tokens of a few letters, or a Llama with random weights that reads letters: there
-the length of a text is that in characters, capitals and punctuation are tokens of their own, and nothing is known.
+Its attention begins as a mean over all that was read (keys of 0 attend to all alike), so the state at the end of a text
+is the text's mean word vector, in units of how much such means differ among texts. From there the recipe goes on: where
+to look, what to make of order, what the score is. Nothing here has seen a judgement.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import (
+    AutoModel,
     AutoTokenizer,
+    BertModel,
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
+    PreTrainedTokenizerBase,
 )
 
-from benchmarks.simulation.stages import StageInputs, run_stage
-from trainer.round_folder import DemonstrationRow, Split
-from trainer.starter.tokenizer import train_tokenizer
+from trainer.prompting import encode_completion, encode_prompt
 
-VALIDATION_EVERY = 40  # pieces
+SEED = 0
+NUM_TEXTS = 1_000  # of the prose, to measure how much means differ
+INIT = 0.02  # standard deviation of what starts at random, as GPT-2's
+# Standard deviation of what the head reads, in each dimension. A head starts at random, and what it says then stays in
+# the scores: the smaller what it reads, the less that is beside what is learned. 1, 0.3 and 0.1 were tried.
+HEAD_INPUT = 0.1
 
-
-@dataclass(frozen=True)
-class Shape:
-    """How large the model is, and what it reads from."""
-
-    vocabulary: int = 2048  # tokens; the 256 bytes are among them
-    width: int = 128
-    layers: int = 2
-    heads: int = 4
-    context: int = 512  # tokens
-    piece: int = 256  # tokens of prose that are read at once
-    batch: int = 10  # pieces a step
-    epochs: int = 3
+Prose = Sequence[tuple[str, str]]
 
 
-def make_reader(work: Path, prose: Sequence[tuple[str, str]], shape: Shape, seed: int) -> str:
-    """The folder of a policy that has read the prose, from random weights, by the recipe `sft`. Made once."""
-    untrained = work / f"untrained-{digest(json.dumps([asdict(shape), seed, prose]))}" / "result"
-    if not (untrained / "config.json").exists():
-        tokenizer = train_tokenizer((text for pair in prose for text in pair), shape.vocabulary, shape.context)
-        torch.manual_seed(seed)
-        save(untrained, GPT2LMHeadModel(gpt2(tokenizer, shape)), tokenizer)
-    tokenizer = AutoTokenizer.from_pretrained(untrained)
-    read = StageInputs(
-        recipe="sft",
-        settings={
-            "num_epochs": shape.epochs,
-            "learning_rate": 3e-3,
-            "warmup": 0.05,
-            "weight_decay": 0.05,
-            "batch_size": shape.batch,
-        },
-        seed=seed,
-        models={"policy": str(untrained)},
-        prompts=(),
-        demonstrations=list(pieces(tokenizer, prose, shape.piece)),
-    )
-    return str(run_stage(work, read))
+def make_base(work: Path, encoder: Path, prose: Prose) -> str:
+    """The folder of the policy to start from. Made once.
 
-
-def make_speller(work: Path, shape: Shape, seed: int) -> str:
-    """The folder of a policy with random weights that reads bytes: nothing is learned before the judgements are."""
-    folder = work / f"speller-{digest(json.dumps([asdict(shape), seed]))}" / "result"
+    encoder: folder of a BERT whose tokens, word, position and first segment vectors and first norm are taken over.
+    prose: (what is asked, what is said) of texts that have nothing to do with what is judged.
+    """
+    about = json.dumps([hashlib.sha256((encoder / "model.safetensors").read_bytes()).hexdigest(), prose])
+    folder = work / f"words-{hashlib.sha256(about.encode()).hexdigest()[:16]}" / "result"
     if not (folder / "config.json").exists():
-        tokenizer = train_tokenizer([], shape.vocabulary, shape.context)  # of no text: no merges, every byte a token
-        torch.manual_seed(seed)
-        save(folder, LlamaForCausalLM(llama(tokenizer, shape)), tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        tokenizer.eos_token = tokenizer.sep_token
+        bert = AutoModel.from_pretrained(encoder)
+        model = averaging(bert, tokenizer)
+        standardise(model, list(means_of(bert, tokenizer, prose)))
+        folder.mkdir(parents=True)
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
     return str(folder)
 
 
-def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    folder.mkdir(parents=True)
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
-
-
-def gpt2(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> GPT2Config:
-    return GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=shape.context,
-        n_embd=shape.width,
-        n_layer=shape.layers,
-        n_head=shape.heads,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+@torch.no_grad()
+def averaging(bert: BertModel, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
+    """A GPT-2 of one layer whose attention adds, to what a token is, the mean of the word vectors up to it."""
+    config, words = bert.config, bert.embeddings
+    torch.manual_seed(SEED)
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=config.vocab_size,
+            n_positions=config.max_position_embeddings,
+            n_embd=config.hidden_size,
+            n_layer=1,
+            n_head=config.num_attention_heads,
+            layer_norm_epsilon=1e-5,
+            initializer_range=INIT,
+            bos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
     )
+    trunk, width = model.transformer, config.hidden_size
+    trunk.wte.weight.copy_(words.word_embeddings.weight)
+    trunk.wpe.weight.copy_(words.position_embeddings.weight + words.token_type_embeddings.weight[0])
+    layer = trunk.h[0]
+    layer.ln_1.weight.copy_(words.LayerNorm.weight)
+    layer.ln_1.bias.copy_(words.LayerNorm.bias)
+    layer.attn.c_attn.weight[:, width : 2 * width] = 0  # keys; queries stay random, or neither would ever learn
+    layer.attn.c_attn.weight[:, 2 * width :] = torch.eye(width)  # values: what was read, as it is
+    layer.attn.c_proj.weight.copy_(torch.eye(width))
+    return model
 
 
-def llama(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.width,
-        intermediate_size=shape.width * 11 // 4,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
-        max_position_embeddings=shape.context,
-        tie_word_embeddings=True,
-        initializer_range=0.1,  # nobody trains it before: heads that start at 0.02 attend to all alike for many steps
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
+@torch.no_grad()
+def means_of(bert: BertModel, tokenizer: PreTrainedTokenizerBase, prose: Prose) -> Iterator[Tensor]:
+    """(D,) the mean word vector of each text, as the layer's attention has it at the text's end."""
+    limit = bert.config.max_position_embeddings
+    for asked, said in [pair for pair in prose if pair[0]][:NUM_TEXTS]:
+        ids = encode_prompt(tokenizer, [{"role": "user", "content": asked}]) + encode_completion(tokenizer, said)
+        yield bert.embeddings(torch.tensor([ids[:limit]]))[0].mean(dim=0)
 
 
-def pieces(
-    tokenizer: PreTrainedTokenizerFast, prose: Sequence[tuple[str, str]], length: int
-) -> Iterator[DemonstrationRow]:
-    """Every token but the first of a piece is learned, what is asked as well as what is said."""
-    number = 0
-    for asked, said in prose:
-        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
-        text = tokenizer.apply_chat_template(turns, tokenize=False) if asked else said
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-        for start in range(0, len(ids) - 1, length):
-            piece = ids[start : start + length]
-            if len(piece) > 1:
-                split: Split = "validation" if number % VALIDATION_EVERY == 0 else "train"
-                yield DemonstrationRow(
-                    prompt_id=number,
-                    group=str(number),
-                    split=split,
-                    prompt_ids=piece[:1],
-                    completion_ids=piece[1:],
-                    text="",
-                )
-                number += 1
+@torch.no_grad()
+def standardise(model: GPT2LMHeadModel, means: Sequence[Tensor]) -> None:
+    """What the attention adds gets mean 0 and variance 1 over the texts, in each dimension.
 
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    All that differs between two texts would else be small beside what is common to all. Then scale what the head reads.
+    """
+    spread, mean = torch.std_mean(torch.stack(list(means)), dim=0)
+    projection = model.transformer.h[0].attn.c_proj
+    projection.weight.copy_(torch.diag(1 / spread))
+    projection.bias.copy_(-mean / spread)
+    model.transformer.ln_f.weight.fill_(HEAD_INPUT)

@@ -35,9 +35,7 @@ def slate_ranked(session, project, labeler, other_labeler):
 
 
 def queued(session, project: Project) -> list[tuple[object, float]]:
-    found = [(each.slate.id, pytest.approx(each.agreement)) for each in queue(session, project)]
-    session.commit()  # who reads next makes digests too, one at a time
-    return found
+    return [(each.slate.id, pytest.approx(each.agreement)) for each in queue(session, project)]
 
 
 def decision_on(slate, ranks=(1, 2, 3, 4), reason="The first is right."):
@@ -87,9 +85,7 @@ def test_what_a_judge_who_picked_left_open_is_no_judgement(session, project, sla
 
 @pytest.mark.parametrize("kind", [SlateKind.GOLD, SlateKind.ONBOARDING])
 def test_slates_with_a_known_answer_are_never_adjudicated(kind, session, project, slate_ranked):
-    slate = slate_ranked(ORDER, REVERSED)
-    slate.kind = kind
-    session.flush()
+    slate_ranked(ORDER, REVERSED, kind=kind)
     assert queued(session, project) == []
 
 

@@ -1,0 +1,141 @@
+"""Pages that people have open all day ask the database for nothing that grows with the project, however large it is.
+
+The tables here hold a few rows; the planner is told that they hold those of some years, and then says how it would run
+what each page asks.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from app import db
+from app.labeling.models import Lease, LeaseEnd
+from app.people.service import audit
+from app.projects.models import Project
+from app.prompts.models import Split
+from tests.app.conftest import Person
+from tests.app.loop import make_prompts, make_slate, rank
+from tests.emptying import forget_sizes
+
+ROWS = {
+    "prompt": 500_000,
+    "slate": 1_500_000,
+    "completion": 10_000_000,
+    "lease": 1_000_000,
+    "ranking": 1_000_000,
+    "ranking_item": 6_500_000,
+    "ranking_facts": 1_000_000,
+    "audit_event": 200_000,
+}
+READS_A_TABLE = re.compile(rf"Seq Scan on ({'|'.join(ROWS)})\b")
+PAGES = [
+    "/",
+    "/projects/everyday",
+    "/projects/everyday/live",
+    "/projects/everyday/slates",
+    "/projects/everyday/slates?state=done&kind=training",
+    "/projects/everyday/prompts",
+    "/projects/everyday/people",
+    "/projects/everyday/policies",
+    "/projects/everyday/policies/1",
+    "/projects/everyday/rounds",
+    "/projects/everyday/rounds/new",
+    "/projects/everyday/quality/adjudication",
+    "/projects/everyday/datasets/holds",
+    "/projects/everyday/datasets/holds?ties=without&prompt_kinds=plain&without_flags=Hallucination",
+    "/projects/everyday/audit",
+    "/projects/everyday/reward-models",
+    "/api/v1/projects/everyday/prompts",
+]
+LABELERS_PAGES = ["/", "/projects/everyday/rank", "/projects/everyday/mine"]
+
+
+@pytest.fixture
+def asked(session: Session) -> Iterator[list[tuple[str, Any]]]:
+    """Every statement that requests send, and what was bound."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, bound: Any, *arguments: Any) -> None:
+        if statement.lstrip().startswith(("SELECT", "WITH")):
+            statements.append((statement, bound))
+
+    engines = [factory.kw["bind"] for factory in (db.SessionFactory, db.LoopSessionFactory)]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def ranked(session: Session, project: Project) -> None:
+    """A row in each of the tables: the planner knows that an empty one is empty, whatever it is told."""
+    for prompt in make_prompts(session, project, Split.TRAIN, 2):
+        ranking = rank(session, make_slate(session, prompt), [1, 2, 3, 4])
+    at = ranking.submitted_at
+    session.add(
+        Lease(
+            slate_id=ranking.slate_id,
+            labeler_id=ranking.labeler_id,
+            slot=1,
+            order_shown=[],
+            granted_at=at,
+            expires_at=at,
+            closed_at=at,
+            end=LeaseEnd.EXPIRED,
+        )
+    )
+    audit(session, None, "project.create", f"project:{project.slug}", project_id=project.id)
+    session.commit()
+
+
+def plans(session: Session, statements: list[tuple[str, Any]]) -> Iterator[str]:
+    """How Postgres would run each of them if the tables held ROWS."""
+    connection = session.connection()
+    forget_sizes(connection)
+    for table, num in ROWS.items():
+        told = f"'schemaname', 'public', 'relname', '{table}', 'relpages', 1, 'reltuples', {num}::real"
+        connection.exec_driver_sql(f"SELECT pg_restore_relation_stats({told})")
+    for statement, bound in statements:
+        yield "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}", bound).scalars())
+    session.rollback()
+
+
+def whole_tables(session: Session, statements: list[tuple[str, Any]]) -> list[str]:
+    """The plans that read a large table from end to end."""
+    return [plan for plan in plans(session, statements) if READS_A_TABLE.search(plan)]
+
+
+def whole_tables_of(
+    person: Person, pages: list[str], session: Session, asked: list[tuple[str, Any]]
+) -> dict[str, list[str]]:
+    """The same by page; a page that reads none is not in it."""
+    found = {}
+    for page in pages:
+        asked.clear()
+        assert person.get(page).status_code == 200, page
+        assert asked, page
+        found[page] = whole_tables(session, list(asked))
+    return {page: those for page, those in found.items() if those}
+
+
+def test_no_page_reads_a_large_table_from_end_to_end(
+    admin: Person, session: Session, ranked: None, asked: list[tuple[str, Any]]
+) -> None:
+    assert whole_tables_of(admin, PAGES, session, asked) == {}
+
+
+def test_no_page_of_a_labeler_reads_a_large_table_from_end_to_end(
+    labeler: Person, session: Session, ranked: None, asked: list[tuple[str, Any]]
+) -> None:
+    assert whole_tables_of(labeler, LABELERS_PAGES, session, asked) == {}
+
+
+def test_the_planner_believes_what_it_is_told(session: Session, ranked: None) -> None:
+    """A statement that must read a whole table is found to do so: the tests above can fail."""
+    found = whole_tables(session, [("SELECT * FROM completion WHERE text LIKE %(text)s", {"text": "%yes%"})])
+    assert len(found) == 1
