@@ -1,5 +1,6 @@
 """Processes as the kernel sees them, and waiting for them: what the fault tests share."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 WAIT_S = 120
+GONE = (FileNotFoundError, ProcessLookupError)  # before its file was opened, or before it was read
 
 
 def wait_for(happened: Callable[[], bool], what: str) -> None:
@@ -18,21 +20,24 @@ def wait_for(happened: Callable[[], bool], what: str) -> None:
 
 def children_of(pid: int) -> list[int]:
     """The processes that a process, in any of its threads, has started."""
-    threads = list(Path(f"/proc/{pid}/task").glob("*/children"))
-    if not threads:
+    if not list(Path("/proc/self/task").glob("*/children")):
         pytest.skip("this system does not say which processes are whose children")
-    return [int(child) for thread in threads for child in thread.read_text().split()]
+    children: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(*GONE):  # a thread, or the process, that has ended meanwhile
+            children += [int(child) for child in thread.read_text().split()]
+    return children
 
 
 def command_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\x00", " ")
-    except FileNotFoundError:
+    except GONE:
         return ""
 
 
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except GONE:
         return False
