@@ -13,12 +13,14 @@ COPY frontend frontend
 RUN /opt/podium/bin/pip install --no-cache-dir --constraint constraints.txt .
 
 FROM python:3.12-slim
-RUN useradd --create-home --uid 10001 podium && install -d -o podium /var/lib/podium
+# A volume takes over who owns its folder here: without the second one nobody could keep a model.
+RUN useradd --create-home --uid 10001 podium \
+    && install -d -o podium -g podium /var/lib/podium /home/podium/.cache /home/podium/.cache/huggingface
 COPY --from=build /opt/podium /opt/podium
 ENV PATH=/opt/podium/bin:$PATH PODIUM_HOME=/var/lib/podium PODIUM_HOST=0.0.0.0 PYTHONUNBUFFERED=1
 USER podium
 WORKDIR /var/lib/podium
 VOLUME /var/lib/podium
-EXPOSE 8000
+EXPOSE 8000 9100
 ENTRYPOINT ["podium"]
 CMD ["serve"]

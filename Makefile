@@ -9,22 +9,42 @@ INSTALLED := $(VENV)/.installed-$(if $(filter 1,$(GPU)),gpu,cpu)
 INSTALLED_TEST := $(VENV)/.installed-test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test check bench clean
+.PHONY: run test check audit sbom bench reference faults faults-long clean
 
 run: $(INSTALLED)
 	$(BIN)/podium up
 
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(INSTALLED_TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/app/test_migrations.py
+	$(BIN)/python -m tests.supply_chain audit
+	$(BIN)/python -m tests.supply_chain sbom build/sbom.json
+
+# Known holes in what we build on; without a network it says so, and fails with AUDIT=required.
+audit: $(INSTALLED_TEST)
+	$(BIN)/python -m tests.supply_chain audit
+
+# What Podium is made of, in CycloneDX.
+sbom: $(INSTALLED_TEST)
+	$(BIN)/python -m tests.supply_chain sbom build/sbom.json
 
 bench: $(INSTALLED_TEST)
 	$(BIN)/python -m benchmarks.reward
+
+# docs/reference is written from the code; a test compares.
+reference: $(INSTALLED_TEST)
+	WRITE_REFERENCE=1 $(BIN)/python -m pytest -q tests/docs/test_reference.py
+
+faults: $(INSTALLED_TEST)
+	PODIUM_FAULTS=1 $(BIN)/python -m pytest -q tests/faults
+
+faults-long: $(INSTALLED_TEST)
+	$(BIN)/python -m tests.faults --faults $(or $(FAULTS),300) --seed $(or $(SEED),1) --write
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -30,9 +30,11 @@ from app.artifact_errors import (
     StoreUnreachable,
     UnknownStore,
 )
+from app.errors import PodiumError
 from app.settings import Settings
 
 MANIFEST = "manifest.json"
+CHUNK = 1 << 20  # bytes that are read at once
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # s3fs, gcsfs and adlfs raise errors of their own libraries when the keys are none at all.
 MISSING_KEYS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ClientAuthenticationError")
@@ -49,6 +51,11 @@ def give_up(problem: StoreUnreachable) -> None:
 def open_store(settings: Settings) -> "Store | None":
     """The store that PODIUM_ARTIFACTS names; None for a plain folder. Raises UnknownStore. Connects to nothing yet."""
     return None if settings.store_url is None else Store(settings.store_url, settings.artifacts)
+
+
+def place_of(settings: Settings) -> "Store":
+    """Where the installation keeps its artifacts, as a store: a plain folder is one too. Raises UnknownStore."""
+    return open_store(settings) or Store(f"file://{settings.artifacts}", settings.artifacts)
 
 
 class Store:
@@ -122,15 +129,29 @@ class Store:
         Raises NotInStore, ArtifactAltered, CacheFull, StoreRefused, and what `wait` raises.
         """
         local = self.local / folder
-        if is_here(local, manifest_sha256):
+        if is_whole(local, manifest_sha256):
             return local
         locks = self.local / ".fetching"
         locks.mkdir(parents=True, exist_ok=True)
         lock = fasteners.InterProcessLock(locks / hashlib.sha256(folder.encode()).hexdigest()[:16])
         with self._fetching, lock:  # the file's lock is the process's, not the thread's
-            if not is_here(local, manifest_sha256):
+            if not is_whole(local, manifest_sha256):
                 self._fetch(folder, local, manifest_sha256, wait)
         return local
+
+    def replace(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Put files of a folder in the place of those of their names, one after the other.
+
+        Raises StoreRefused, StoreUnreachable.
+        """
+        with self._errors(missing=NoSuchStore(self.url)):
+            for name, content in files.items():
+                self._put(content, f"{self._root}/{folder}/{name}")
+
+    def read(self, file: str) -> bytes | None:
+        """A file's content; None where there is none. Raises StoreRefused, StoreUnreachable."""
+        with self._errors():
+            return self._read(f"{self._root}/{file}")
 
     def remove(self, folder: str) -> None:
         """Take a folder out of the store, if it is there. Raises StoreRefused, StoreUnreachable."""
@@ -156,6 +177,38 @@ class Store:
         """A file to read from its start, nothing of it kept on this machine. Raises as `size` does."""
         with self._errors(missing=ArtifactAltered(self.url, file)):
             return cast(BinaryIO, self._files.open(f"{self._root}/{file}", "rb"))
+
+    def files(self, folder: str) -> dict[str, int]:
+        """Every file in a folder and below it, by its name in the store -> bytes; none where it does not exist.
+
+        Raises StoreRefused, StoreUnreachable.
+        """
+        with self._errors():
+            found = self._files.find(f"{self._root}/{folder}".rstrip("/"), detail=True)
+        return {str(path).removeprefix(f"{self._root}/"): int(about["size"]) for path, about in found.items()}
+
+    def pieces(self, file: str) -> Iterator[bytes]:
+        """A file in pieces. Raises ArtifactAltered where it is missing, StoreRefused, StoreUnreachable."""
+        with self._errors(missing=ArtifactAltered(self.url, file)), self._files.open(f"{self._root}/{file}") as source:
+            while chunk := source.read(CHUNK):
+                yield chunk
+
+    def write(self, file: str, chunks: Iterable[bytes]) -> None:
+        """Write a file, over what has its name. Raises NoSuchStore, StoreRefused, StoreUnreachable, StoreFull."""
+        with self._errors(missing=NoSuchStore(self.url)):
+            try:
+                with self._files.open(f"{self._root}/{file}", "wb") as target:
+                    for chunk in chunks:
+                        target.write(chunk)
+            except OSError as error:
+                if error.errno in FULL:
+                    raise StoreFull(self.url) from error
+                raise
+
+    def remove_file(self, file: str) -> None:
+        """Take one file away, if it is there. Raises StoreRefused, StoreUnreachable."""
+        with self._errors():
+            self._remove(f"{self._root}/{file}")
 
     def _manifest(self, folder: str, manifest_sha256: str | None, wait: Wait) -> bytes:
         manifest: bytes | None = self._patiently(wait, lambda: self._read(f"{self._root}/{folder}/{MANIFEST}"))
@@ -243,7 +296,7 @@ class Store:
         """Name what went wrong. missing: what a FileNotFoundError means."""
         try:
             yield
-        except ArtifactError:
+        except PodiumError:
             raise
         except FileNotFoundError as error:
             if missing is None:
@@ -270,9 +323,16 @@ def local_errors(path: Path) -> Iterator[None]:
 
 
 def is_here(local: Path, manifest_sha256: str | None) -> bool:
-    """Whether a whole folder lies here, the one with this manifest if that is known."""
+    """Whether a folder lies here that was whole once, the one with this manifest if that is known."""
     manifest = local / MANIFEST
     return manifest.is_file() and manifest_sha256 in (None, file_sha256(manifest))
+
+
+def is_whole(local: Path, manifest_sha256: str | None) -> bool:
+    """The same, with all that the manifest names: a rule may have removed weights and left the rest."""
+    if not is_here(local, manifest_sha256):
+        return False
+    return all((local / name).is_file() for name in json.loads((local / MANIFEST).read_bytes()))
 
 
 def manifest_of(files: Mapping[str, Path | bytes]) -> bytes:

@@ -6,6 +6,7 @@ on stderr: exit code 2 when the command or its surroundings are wrong, 1 when wh
 
 import os
 import sys
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,9 @@ from app.simulation import commands as simulation
 from app.supervision import end_with_parent
 from app.terminal import CannotStart, say
 from app.up import up
+from app.upkeep import artifact_commands as artifacts
+from app.upkeep import commands as upkeep
+from app.upkeep import doctor_commands as doctor
 from trainer.settings import ConfigError
 
 cli = typer.Typer(
@@ -39,6 +43,23 @@ cli = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        say(f"podium {version('podium')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    is_asked: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is, and end."),
+    ] = False,
+) -> None:
+    """Nothing: what is asked of all commands together is answered before."""
+
 
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to answer on; 0 takes a free one.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
@@ -105,6 +126,8 @@ def migrate_command(
 
 for area in (projects, people, datasets, exports, rounds, reproducing, policies, reward_models, simulation):
     area.register(cli)
+for area in (upkeep, doctor, artifacts):
+    area.register(cli)
 
 
 def main() -> None:
@@ -139,6 +162,7 @@ def _settings(**given: Any) -> Settings:
 
 def _become(module: str) -> None:
     """Give this process to a module of the model side, which the app does not import."""
+    terminal.given_url(get_settings())  # asked now: loading the models' libraries takes seconds
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606 - our own program
 

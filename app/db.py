@@ -109,6 +109,7 @@ def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> En
         pool_size=pool_size,
         max_overflow=0,  # pool size times processes must stay below the server's max_connections
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's message goes into the log: what people wrote does not
         connect_args=_connect_arguments(application),
     )
     SessionFactory.configure(bind=engine)
@@ -117,7 +118,9 @@ def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> En
 
 def connect_apart(engine: Engine, *, application: str) -> Engine:
     """The same database, with connections that no request waits for: opened when used, closed afterwards."""
-    return create_engine(engine.url, poolclass=NullPool, connect_args=_connect_arguments(application))
+    return create_engine(
+        engine.url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_arguments(application)
+    )
 
 
 def connect_loop(url: str, *, application: str = "podium", **pool: Any) -> AsyncEngine:
@@ -125,7 +128,9 @@ def connect_loop(url: str, *, application: str = "podium", **pool: Any) -> Async
 
     pool: of what kind and size. In tests each request has a loop of its own, and no connection may outlive it.
     """
-    engine = create_async_engine(driver_url(url), connect_args=_connect_arguments(application), **pool)
+    engine = create_async_engine(
+        driver_url(url), hide_parameters=True, connect_args=_connect_arguments(application), **pool
+    )
     _notice_the_dead(engine.sync_engine)
     event.listen(engine.sync_engine, "connect", _plan_once)
     LoopSessionFactory.configure(bind=engine.sync_engine)

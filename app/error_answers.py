@@ -5,7 +5,6 @@ that nothing was lost, and the next move.
 """
 
 import logging
-import secrets
 from typing import Any
 from urllib.parse import quote
 
@@ -15,9 +14,12 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app import security
 from app.errors import PodiumError, status_of
+from app.monitoring.failures import said
+from app.monitoring.requests import HEADER, request_id
 from app.pages import render
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ TITLES_OF_STATES = {
     "reset_link_withdrawn": "This link has ended",
     "policy_store_away": "The artifact store cannot be reached",
     "scores_away": "The artifact store cannot be reached",
+    "report_being_made": "This report is being made",
 }
 RETRY_AFTER_S = 5
 
@@ -65,26 +68,30 @@ def answer(
     title = TITLES_OF_STATES.get(code) or TITLES.get(status, "This could not be done")
     if is_for_programs(request):
         problem = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+        problem["request_id"] = request_id(request)
         return JSONResponse(
             {**(members or {}), **problem}, status_code=status, media_type="application/problem+json", headers=headers
         )
-    page = render(request, "error.html", status_code=status, title=title, code=code, detail=detail, status=status)
+    facts = {"title": title, "code": code, "detail": detail, "status": status, "request_id": request_id(request)}
+    page = render(request, "error.html", status_code=status, **facts)
     page.headers.update(headers or {})
     return page
 
 
 def install(app: FastAPI) -> None:
     """Give every error its answer."""
-    app.add_exception_handler(PodiumError, _on_podium_error)
+    app.add_exception_handler(PodiumError, on_podium_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     for unreachable in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(unreachable, _on_unreachable_database)
     app.add_exception_handler(DataError, _on_unstorable_value)
+    app.add_exception_handler(ClientDisconnect, _on_hung_up)
     app.add_exception_handler(Exception, _on_unexpected_error)
 
 
-def _on_podium_error(request: Request, error: Exception) -> Response:
+def on_podium_error(request: Request, error: Exception) -> Response:
+    """The answer to a named error: its status and code for programs, its sentence for people."""
     assert isinstance(error, PodiumError)
     status = status_of(error)
     if status == 401 and request.method == "GET" and not is_for_programs(request):
@@ -120,7 +127,7 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _on_unstorable_value(request: Request, error: Exception) -> Response:
-    log.warning("database: %s %s refused: %s", request.method, request.url.path, getattr(error, "orig", error))
+    log.warning("database: %s %s refused: %s", request.method, request.url.path, said(error))
     return answer(
         request,
         422,
@@ -132,7 +139,7 @@ def _on_unstorable_value(request: Request, error: Exception) -> Response:
 
 def _on_unreachable_database(request: Request, error: Exception) -> Response:
     # OperationalError also covers deadlocks and cancelled statements: trying again is right for them too.
-    log.error("database: %s %s failed: %s", request.method, request.url.path, getattr(error, "orig", error))
+    log.error("database: %s %s failed: %s", request.method, request.url.path, said(error))
     return answer(
         request,
         503,
@@ -142,10 +149,15 @@ def _on_unreachable_database(request: Request, error: Exception) -> Response:
     )
 
 
+def _on_hung_up(request: Request, error: Exception) -> Response:
+    """The browser went away while it sent a form: nothing was done, and nobody is there to be told."""
+    return Response(status_code=400)
+
+
 def _on_unexpected_error(request: Request, error: Exception) -> Response:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return _on_unreachable_database(request, error)
-    reference = secrets.token_hex(4)
+    reference = request_id(request)
     log.error("unexpected error, reference=%s path=%s", reference, request.url.path)  # the server logs the traceback
     response = answer(
         request,
@@ -157,4 +169,5 @@ def _on_unexpected_error(request: Request, error: Exception) -> Response:
     # This handler runs outside of every middleware, so the headers are put on here.
     for name, value in security.HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers[HEADER.decode()] = reference
     return response

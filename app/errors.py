@@ -22,6 +22,7 @@ HTTP_STATUS = {
     "not_signed_in": 401,
     "stale_form": 403,
     "role_too_low": 403,
+    "scope_too_narrow": 403,
     "membership_paused": 403,
     "not_found": 404,
     "project_not_found": 404,
@@ -91,8 +92,11 @@ HTTP_STATUS = {
     "reward_evaluation_not_found": 404,
     "bad_evaluation": 422,
     "scores_away": 503,
+    "report_being_made": 503,
     "bad_scoring": 422,
     "scoring_not_found": 404,
+    "metrics_not_open": 404,
+    "wrong_metrics_token": 403,
 }
 CONFLICT = 409
 

@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import migrate
 from app.db import SessionFactory
+from app.monitoring import stopping
 from app.people.access import Anyone
 
 router = APIRouter(dependencies=[Anyone], include_in_schema=False)
@@ -20,10 +21,15 @@ async def lives() -> PlainTextResponse:
 
 @router.get("/readyz")
 def is_ready() -> PlainTextResponse:
-    """The database answers and has this version's schema."""
+    """The database answers, its schema serves this version, and nobody asked this process to stop.
+
+    That is its own schema, or a later one in the middle of an upgrade.
+    """
+    if stopping.is_asked():
+        return PlainTextResponse("stopping\n", status_code=503)
     engine: Engine = SessionFactory.kw["bind"]
     try:
-        if migrate.is_current(engine):
+        if migrate.serves(engine):
             return PlainTextResponse("ready\n")
     except SQLAlchemyError:
         return PlainTextResponse("the database cannot be reached\n", status_code=503)

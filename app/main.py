@@ -12,15 +12,20 @@ from app.datasets import comparison_routes as snapshot_comparisons
 from app.datasets import explorer_routes as explorer
 from app.datasets import export_routes as exports
 from app.datasets import import_routes as imports
+from app.datasets import layout_routes as layouts
 from app.datasets import routes as datasets
 from app.labeling import conversation_routes as conversations
 from app.labeling import demonstration_routes as demonstrations
 from app.labeling import routes as labeling
+from app.monitoring import routes as monitoring
+from app.monitoring.process import watching
+from app.monitoring.requests import Watch
 from app.notifications import alarm_routes as alarms
 from app.notifications import webhook_routes as webhooks
 from app.notifications.courier import Courier
 from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
+from app.people import wrong_tokens
 from app.policies import evidence_routes as evidence
 from app.policies import routes as policies
 from app.policies import win_rate_routes as win_rates
@@ -35,6 +40,7 @@ from app.rounds import comparison_routes as comparisons
 from app.rounds import routes as rounds
 from app.security import SecurityHeaders, check_csrf
 from app.settings import Settings, get_settings
+from app.upkeep import routes as upkeep
 
 # The busiest first: a request is held against the routes one by one.
 AREAS = (
@@ -58,7 +64,9 @@ AREAS = (
     snapshot_comparisons,
     datasets,
     exports,
+    layouts,
     privacy,
+    upkeep,
 )
 AREAS_THAT_TAKE_FILES = (prompts, imports)
 LARGEST_FORM, LARGEST_FILE = 4 << 20, 1 << 30  # bytes of a request's body
@@ -87,8 +95,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(area.router, max_body_size=LARGEST_FILE)
         app.include_router(area.api, prefix="/api/v1", max_body_size=LARGEST_FILE)
     app.include_router(health.router)
+    app.include_router(monitoring.router)
     error_answers.install(app)
+    wrong_tokens.install(app)
     app.add_middleware(SecurityHeaders, is_https=(settings.public_url or "").startswith("https://"))
+    app.add_middleware(Watch, product=app, access=settings.access_log)  # the last one is the outermost
     return app
 
 
@@ -112,4 +123,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             courier = Courier(settings)
             courier.start()
             connections.callback(courier.stop)
+        await connections.enter_async_context(watching(settings.drain_s))
         yield

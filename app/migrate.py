@@ -1,5 +1,14 @@
-"""Brings a database to this version's schema. Safe to call from every process at once."""
+"""Brings a database to this version's schema. Safe to call from every process at once.
 
+During an upgrade old processes work on the new schema for a while: a migration adds, and what the versions before it
+use goes only in a later release. A migration that takes something away says `serves = "<revision>"`: the least schema
+whose programs it still serves. The database keeps that in the table `schema_serves`, for programs that do not know its
+migration. See docs/upgrading.md.
+"""
+
+import logging
+import time
+from enum import StrEnum
 from pathlib import Path
 
 from alembic import command
@@ -7,26 +16,127 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
+from app.errors import PodiumError
 from app.tables import metadata
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
 LOCK = 7_305_821  # any number, the same in every process: one migrates, the others wait
+LOCK_WAIT_S = 2.0  # for a table that somebody uses; whoever wants it next waits as long
+PAUSE_S = 5.0
+PATIENCE_S = 1800.0
+
+log = logging.getLogger(__name__)
+
+
+class Standing(StrEnum):
+    """How a database's schema stands to this program."""
+
+    CURRENT = "current"
+    BEHIND = "behind"  # migrations are missing
+    AHEAD = "ahead"  # a later version's, which serves this one too
+    TOO_NEW = "too_new"  # a later version's, which does not
+
+
+class SchemaTooNew(PodiumError):
+    """The database was migrated by a later version, which took away what this one uses."""
+
+    code = "schema_too_new"
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"the database has the schema {revision} of a later version, which no longer serves this one:"
+            " nothing was changed; upgrade this program"
+        )
+
+
+class TablesInUse(PodiumError):
+    """A long transaction, a backup's or a dump's, holds tables that a migration changes."""
+
+    code = "tables_in_use"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"tables that have to change were in use for {PATIENCE_S / 60:.0f} minutes, by a backup or by another long"
+            " transaction: nothing was changed; run `podium migrate` again when that has ended"
+        )
 
 
 def upgrade(engine: Engine) -> None:
-    """Run the migrations that are missing, in one transaction."""
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        command.upgrade(_config(connection), "head")
+    """Run the migrations that are missing, in one transaction. Raises SchemaTooNew, TablesInUse.
+
+    Who waits for a table that a dump reads makes everybody wait who comes after: so nobody waits for long, and the
+    whole is tried again.
+    """
+    give_up_at = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})  # of others' migrations
+                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S:g}s'"))
+                upgrade_on(connection)
+                return
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            if time.monotonic() > give_up_at:
+                raise TablesInUse() from error
+            log.warning("tables that have to change are in use, by a backup perhaps; trying again in %g s", PAUSE_S)
+            time.sleep(PAUSE_S)
+
+
+def upgrade_on(connection: Connection) -> None:
+    """The same in a transaction of the caller's. A later schema that serves this program stays as it is."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    found = standing_on(connection)
+    if found is Standing.TOO_NEW:
+        raise SchemaTooNew(str(_revision(connection)))
+    if found is Standing.AHEAD:
+        return
+    command.upgrade(_config(connection), "head")
+    write = "INSERT INTO schema_serves (id, least) VALUES (1, :least) ON CONFLICT (id) DO UPDATE SET least = :least"
+    connection.execute(text(write), {"least": least_served()})
+
+
+def head() -> str:
+    """The schema of this version."""
+    return str(_scripts().get_current_head())
+
+
+def least_served() -> str:
+    """The least schema whose programs this version's schema serves: the newest migration that says so knows."""
+    said = (getattr(script.module, "serves", None) for script in _scripts().walk_revisions())
+    return next(str(least) for least in said if least is not None)
+
+
+def standing(engine: Engine) -> Standing:
+    """How the database's schema stands to this program."""
+    with engine.connect() as connection:
+        return standing_on(connection)
+
+
+def standing_on(connection: Connection) -> Standing:
+    """The same, on a connection of the caller's."""
+    found = _revision(connection)
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if found == head():
+        return Standing.CURRENT
+    if found is None or found in known:
+        return Standing.BEHIND
+    return Standing.AHEAD if _least(connection) in known else Standing.TOO_NEW
 
 
 def is_current(engine: Engine) -> bool:
     """Whether the database is at this version's schema."""
-    with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    return found == ScriptDirectory(str(SCRIPTS)).get_current_head()
+    return standing(engine) is Standing.CURRENT
+
+
+def serves(engine: Engine) -> bool:
+    """Whether this program may work on the database: its schema is this version's, or a later one that serves it."""
+    return standing(engine) in (Standing.CURRENT, Standing.AHEAD)
 
 
 def differences(engine: Engine) -> list[object]:
@@ -34,6 +144,21 @@ def differences(engine: Engine) -> list[object]:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, metadata))
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _least(connection: Connection) -> str | None:
+    if connection.scalar(text("SELECT to_regclass('schema_serves')")) is None:
+        return None
+    least = connection.scalar(text("SELECT least FROM schema_serves"))
+    return None if least is None else str(least)
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(SCRIPTS))
 
 
 def _config(connection: Connection) -> Config:

@@ -1,18 +1,35 @@
 """Starts the web process. With several workers they share one listening socket."""
 
 import errno
+import logging
 import os
+import shutil
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
+from app.monitoring import logs
+from app.monitoring.web_metrics import SHARED
 from app.settings import Settings
+from app.supervision import end_with_spawner
 from app.terminal import CannotStart
 
-OPEN_PAGES_TIMEOUT_S = 3  # live pages hold their connection; a stop does not wait for their readers
+log = logging.getLogger(__name__)
+
+REQUESTS_TIMEOUT_S = 20  # a stop lets requests that run come to their end; of downloads the large ones can be resumed
+# A worker that says nothing for so long is killed and replaced. While it loads our code it may be silent for longer:
+# after uvicorn's own five seconds, on a busy machine, none would ever come to its end. Meanwhile no stop is heard.
+WORKER_SILENT_S, WORKER_STARTS_S = 10, 60
 BACKLOG = 2048
+MEMORY = Path("/dev/shm")  # noqa: S108 - files in memory; the folder made in it is ours alone
+METRICS_BYTES = 4 << 20  # of one worker: twice what it writes once every route was asked for
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -54,23 +71,71 @@ def public_address(settings: Settings) -> str:
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Answer until told to stop."""
     config = uvicorn.Config(
-        "app.main:create_app",
+        "app.serving:worker",
         factory=True,
+        log_config=logs.configuration(settings, "web"),
         log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
+        access_log=False,  # ours has ids, and no tokens: app.monitoring.requests
         workers=settings.web_workers,
-        timeout_graceful_shutdown=OPEN_PAGES_TIMEOUT_S,
+        timeout_worker_healthcheck=WORKER_STARTS_S,
+        timeout_graceful_shutdown=REQUESTS_TIMEOUT_S,
         proxy_headers=settings.public_url is not None,
         server_header=False,
         backlog=BACKLOG,
     )
     if settings.web_workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        with _shared_metrics(settings):
+            Workers(config, sockets=[listener]).run()
         return
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     if not server.started:
         sys.exit(3)  # uvicorn has said why
+
+
+class Workers(Multiprocess):
+    """Uvicorn's parent of several workers. One that hangs is found soon, one that starts is given its time."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.ready: set[object] = set()
+
+    def keep_subprocess_alive(self) -> None:
+        self.ready = {each for each in self.processes if each in self.ready or each.is_ready(timeout=0.5)}
+        all_are = len(self.ready) == len(self.processes)
+        self.config.timeout_worker_healthcheck = WORKER_SILENT_S if all_are else WORKER_STARTS_S
+        super().keep_subprocess_alive()
+
+
+@contextmanager
+def _shared_metrics(settings: Settings) -> Iterator[None]:
+    """A folder in which the workers add up what they count: prometheus-client's own way, by this variable.
+
+    It maps files that have no room of their own yet: where a disk is full by then, the kernel ends who writes to them.
+    So they lie in memory that is free, or nowhere.
+    """
+    if settings.metrics_token is None:
+        yield
+        return
+    if not _has_room(MEMORY, settings.web_workers * METRICS_BYTES):
+        log.warning("%s has no room: /metrics tells of the one worker that is asked, and not of all", MEMORY)
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="podium-metrics-", dir=MEMORY) as folder:
+        os.environ[SHARED] = folder
+        yield
+
+
+def _has_room(folder: Path, num_bytes: int) -> bool:
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= num_bytes
+
+
+def worker() -> FastAPI:
+    """What one web process answers with; it ends with the process that started it."""
+    end_with_spawner()  # first: on a busy machine the rest takes a minute, and the parent may die in it
+    from app.main import create_app  # what answers is loaded by whoever answers
+
+    return create_app()
 
 
 def inherited(descriptor: int) -> socket.socket:

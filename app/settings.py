@@ -1,4 +1,4 @@
-"""What an installation may decide, read from the environment once. See docs/reference/settings.md."""
+"""What an installation may decide, read from the environment once. docs/operations.md tells it to operators."""
 
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -63,7 +63,48 @@ class Settings(BaseSettings):
         description="Public addresses that webhooks must not reach all the same, such as the prefix of a NAT64 of your"
         " own: 2001:db8:64::/96.",
     )
+    keep_versions: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of how many last versions of a project `podium artifacts prune` keeps the weights; of all when"
+        " unset.",
+    )
+    keep_checkpoints_days: int = Field(
+        default=14,
+        ge=0,
+        description="Days for which a stage that ended keeps its checkpoints; then prune removes them.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Log lines for people, or for programs.")
+    access_log: Literal["none", "slow", "all"] = Field(
+        default="slow", description="Requests that are logged: those over a second or failed by us, all, or none."
+    )
+    metrics_token: SecretStr | None = Field(
+        default=None, min_length=16, description="What a scraper of /metrics sends; without one nobody may read them."
+    )
+    sampler_listen: str | None = Field(
+        default=None,
+        description="host:port where a sampler answers /metrics, /healthz and /readyz; nowhere when unset.",
+    )
+    trainer_listen: str | None = Field(default=None, description="The same of a trainer.")
+    drain_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=300,
+        description="Seconds that a web process goes on after SIGTERM while /readyz says no, for a proxy to notice.",
+    )
+
+    @field_validator("metrics_token", mode="before")
+    @classmethod
+    def _is_set(cls, token: object) -> object:
+        return token or None  # compose passes on what is not set as an empty text
+
+    @field_validator("sampler_listen", "trainer_listen")
+    @classmethod
+    def _is_a_place(cls, place: str | None) -> str | None:
+        if place:
+            host_and_port(place)
+        return place or None
 
     @field_validator("webhook_networks", "webhook_refused")
     @classmethod
@@ -94,6 +135,14 @@ class Settings(BaseSettings):
         """The store that machines share (app.artifacts); None where they share a folder, or are one."""
         place = self.artifacts_place
         return place if place is not None and "://" in place else None
+
+
+def host_and_port(place: str) -> tuple[str, int]:
+    """An address to listen on: 127.0.0.1:9101, [::1]:9101. Raises ValueError."""
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{place} is no host:port, such as 127.0.0.1:9101")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:

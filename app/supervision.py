@@ -5,20 +5,23 @@ and the child stops. That holds on every Unix, and leaves no orphan behind.
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 PIPE_VARIABLE = "PODIUM_PARENT_PIPE"  # set for a child that must end when its standard input does
 STOP_TIMEOUT_S = 30.0
+GIVE_BACK_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 STEADY_AFTER_S = 60.0  # a child that lived so long has earned a quick restart
 
@@ -31,11 +34,48 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(STOP_TIMEOUT_S)
-        os._exit(1)
+        _end()
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def end_with_spawner() -> None:
+    """The same in a process that multiprocessing spawned, as uvicorn does its workers: it has a pipe of its own.
+
+    Without it they outlive a parent that was killed, and go on answering beside the workers of its successor.
+    """
+    if (parent := multiprocessing.parent_process()) is None:
+        return
+
+    def watch(parent: BaseProcess = parent) -> None:
+        parent.join()
+        _end()
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def leave_at_latest(timeout_s: float, give_back: Callable[[], None]) -> None:
+    """End this process after timeout_s, whatever it is in the middle of; it may well end by itself before.
+
+    give_back: releases what it has claimed, in a thread of its own, and gets GIVE_BACK_S.
+    """
+
+    def leave() -> None:
+        time.sleep(timeout_s)
+        log.warning("still at work %.0f s after it was asked to stop: what is claimed is given back", timeout_s)
+        giving = threading.Thread(target=give_back, name="give-back", daemon=True)
+        giving.start()
+        giving.join(GIVE_BACK_S)
+        logging.shutdown()
+        os._exit(0)
+
+    threading.Thread(target=leave, name="leave", daemon=True).start()
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_TIMEOUT_S)
+    os._exit(1)
 
 
 @dataclass
@@ -69,19 +109,25 @@ class Child:
     def look_after(self, now: float) -> str | None:
         """Start the child again if it ended, after a pause that grows; returns a line to print when there is news."""
         if self.process is None:
-            if now >= self.restart_at:
-                self.start()
-            return None
+            return self._start_again(now) if now >= self.restart_at else None
         status = self.process.poll()
         if status is None:
             return None
         self._forget()
         if now - self.started_at > STEADY_AFTER_S:
             self.pause_s = FIRST_PAUSE_S
+        return self._put_off(now, f"{self.name} ended ({describe(status)})")
+
+    def _start_again(self, now: float) -> str | None:
+        try:
+            self.start()
+        except OSError as error:  # no memory, no room on the disk: it may be there the next time
+            return self._put_off(now, f"{self.name} could not be started ({error.strerror})")
+        return None
+
+    def _put_off(self, now: float, what_happened: str) -> str:
         self.restart_at = now + self.pause_s
-        message = (
-            f"{self.name} ended ({describe(status)}); starting it again in {self.pause_s:.0f} s, see {self.log_file}"
-        )
+        message = f"{what_happened}; starting it again in {self.pause_s:.0f} s, see {self.log_file}"
         self.pause_s = min(2 * self.pause_s, LONGEST_PAUSE_S)
         return message
 

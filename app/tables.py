@@ -15,6 +15,7 @@ from app.quality import models as quality
 from app.reward_models import models as reward_models
 from app.rounds import models as rounds
 from app.rounds import rule_models as round_rules
+from app.upkeep import models as upkeep
 
 metadata = Base.metadata
 
@@ -34,4 +35,5 @@ __all__ = [
     "round_rules",
     "rounds",
     "tasks",
+    "upkeep",
 ]

@@ -40,6 +40,11 @@ def postgres_folder(settings: Settings) -> Path:
     return settings.home / "postgres"
 
 
+def has_database(settings: Settings) -> bool:
+    """Whether there is one to look at: an embedded one would else be made by looking."""
+    return settings.database_url is not None or (postgres_folder(settings) / "data" / "PG_VERSION").exists()
+
+
 def database_url(settings: Settings) -> str:
     """DATABASE_URL, or the URL of the embedded server, which is started if it does not run."""
     return settings.database_url or embedded_postgres.start(postgres_folder(settings))
@@ -61,15 +66,20 @@ def reach(url: str, settings: Settings, *, application: str = "podium") -> Engin
         ) from error
 
 
+def given_url(settings: Settings) -> str:
+    """DATABASE_URL, for a process that does not bring its own database. Raises CannotStart."""
+    if settings.database_url is None:
+        raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`, which brings one")
+    return settings.database_url
+
+
 def reach_migrated(settings: Settings, *, application: str) -> Engine:
-    """Connect a process that does not bring its own database: DATABASE_URL, at this version's schema.
+    """Connect a process that does not bring its own database: DATABASE_URL, at a schema that serves this version.
 
     Raises CannotStart.
     """
-    if settings.database_url is None:
-        raise CannotStart("DATABASE_URL is not set: set it to your Postgres, or run `podium up`, which brings one")
-    engine = reach(settings.database_url, settings, application=application)
-    if not migrate.is_current(engine):
+    engine = reach(given_url(settings), settings, application=application)
+    if not migrate.serves(engine):
         raise CannotStart("the database has another version's schema: run `podium migrate` first")
     return engine
 
@@ -81,7 +91,7 @@ def open_session() -> Iterator[Session]:
     was_running = settings.database_url is not None or embedded_postgres.is_running(postgres_folder(settings))
     engine = reach(database_url(settings), settings, application="podium-command")
     try:
-        if not migrate.is_current(engine):
+        if not migrate.serves(engine):
             if was_running and settings.database_url is not None:
                 raise CannotStart("the database has another version's schema: run `podium migrate` first")
             migrate.upgrade(engine)

@@ -4,6 +4,7 @@ The three processes are children that are started again when they die, and that 
 Postgres is no child; it is started again too, and stopped at the end.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -102,25 +103,34 @@ def _look_after(settings: Settings, children: list[Child], stopping: threading.E
             _revive_postgres(settings)
         for child in children:
             if (news := child.look_after(now)) is not None:
-                say(news)
+                _say(news)
 
 
 def _revive_postgres(settings: Settings) -> None:
     folder = terminal.postgres_folder(settings)
     if _is_alive(settings):
         return
-    say("the database ended; starting it again")
+    _say("the database ended; starting it again")
     try:
         embedded_postgres.start(folder)
     except embedded_postgres.PostgresDidNotStart as error:
-        say(str(error))  # its last processes may still be leaving: looked at again in a second
+        _say(str(error))  # its last processes may still be leaving: looked at again in a second
+
+
+def _say(news: str) -> None:
+    """What cannot be printed is not said: where the output lies on a full disk, all goes on."""
+    with contextlib.suppress(OSError):
+        say(news)
 
 
 def _is_alive(settings: Settings) -> bool:
     """Whether the server's process exists, without starting a program each second to ask."""
     pid_file = terminal.postgres_folder(settings) / "data" / "postmaster.pid"
     try:
-        os.kill(int(pid_file.read_text().split()[0]), 0)
+        pid = int(pid_file.read_text().split()[0])
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # as a container's first process we are its heir: the dead wait to be fetched
+        os.kill(pid, 0)
     except PermissionError:
         return True
     except (OSError, ValueError, IndexError):

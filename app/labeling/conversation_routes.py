@@ -1,10 +1,10 @@
 """The page and the API of conversing: parse, call one service, answer."""
 
 from random import SystemRandom
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
@@ -22,9 +22,9 @@ from app.labeling.schemas import Form, Rank, Seconds, Words
 from app.labeling.screen import newest_guidelines
 from app.labeling.task_errors import IncompleteWriting
 from app.labeling.task_models import Writing, WritingTask
-from app.labeling.writings import find_writing, open_writing
+from app.labeling.writings import find_writing_in, open_writing
 from app.pages import render
-from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
+from app.people.access import Access, CurrentAccount, LabelerAccess, WorkAccess, labeler_of
 from app.rounds.events import live
 
 router = APIRouter()
@@ -65,8 +65,16 @@ class TurnOut(BaseModel):
     id: UUID
 
 
+def own_conversation(writing_id: UUID, access: LabelerAccess, session: SessionDep) -> Writing:
+    """The caller's own, in this project."""
+    return find_writing_in(session, access, writing_id)
+
+
+OwnConversation = Annotated[Writing, Depends(own_conversation)]
+
+
 @router.get("/projects/{slug}/converse")
-def converse_page(request: Request, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
+def converse_page(request: Request, access: WorkAccess, session: SessionDep) -> HTMLResponse:
     """The labeler's conversation with the policy, as it stands."""
     refuse_when_paused(access)
     refuse_when_not_offered(access.project, WritingTask.CONVERSE)
@@ -77,24 +85,24 @@ def converse_page(request: Request, access: LabelerAccess, session: SessionDep) 
 
 
 @router.get("/projects/{slug}/conversations/{writing_id}/live")
-def conversation_now(request: Request, writing_id: UUID, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
+def conversation_now(
+    request: Request, access: WorkAccess, writing: OwnConversation, session: SessionDep
+) -> HTMLResponse:
     """The part of the page that changes."""
-    writing = find_writing(session, access.account.id, writing_id)
     return render(request, "labeling/_conversation.html", **shown(access, session, writing))
 
 
 @router.get("/projects/{slug}/conversations/{writing_id}/events")
-async def conversation_events(writing_id: UUID, access: LabelerAccess) -> StreamingResponse:
-    """Server-sent events: `changed` whenever a reply has come. Its text is asked for, by its labeler alone."""
-    return live(conversation_replies.topic(writing_id))
+async def conversation_events(writing: OwnConversation) -> StreamingResponse:
+    """Server-sent events: `changed` whenever a reply has come."""
+    return live(conversation_replies.topic(writing.id))
 
 
 @router.post("/projects/{slug}/conversations/{writing_id}")
 def act_on_page(
-    request: Request, writing_id: UUID, fields: Fields, access: LabelerAccess, session: SessionDep
+    request: Request, writing: OwnConversation, fields: Fields, access: LabelerAccess, session: SessionDep
 ) -> Response:
     """The page's forms, sent without a script."""
-    writing = find_writing(session, access.account.id, writing_id)
     account_id, now, given = access.account.id, clock(session), {name: str(value) for name, value in fields.items()}
     try:
         if given.get("do") == "ask":
@@ -102,7 +110,7 @@ def act_on_page(
             turn = TurnForm.model_validate({"turn_id": given.get("id"), "text": given.get("text", "")})
             count_tokens = counter_for(request, session, access.project)
             conversations.ask(
-                session, account_id, writing_id, turn.turn_id, turn.text, count_tokens=count_tokens, now=now, rng=RNG
+                session, account_id, writing.id, turn.turn_id, turn.text, count_tokens=count_tokens, now=now, rng=RNG
             )
         elif given.get("do") == "choose":
             form = choice_of_fields(given)
@@ -112,7 +120,7 @@ def act_on_page(
         elif given.get("do") == "withdraw":
             conversations.withdraw(session, account_id, UUID(given["turn_id"]), now)
         elif given.get("do") == "end":
-            conversations.end(session, account_id, writing_id, now)
+            conversations.end(session, account_id, writing.id, now)
             return RedirectResponse(f"/projects/{access.project.slug}/work", status_code=303)
     except PodiumError as error:
         return page(request, access, session, writing, given=given, problem=str(error), status=status_of(error))
@@ -184,13 +192,15 @@ def shown(access: Access, session: Session, writing: Writing, given: dict[str, s
 
 
 @api.post("/projects/{slug}/conversations/{writing_id}/turns", status_code=201)
-def ask(request: Request, writing_id: UUID, form: TurnForm, access: LabelerAccess, session: SessionDep) -> TurnOut:
+def ask(
+    request: Request, writing: OwnConversation, form: TurnForm, access: LabelerAccess, session: SessionDep
+) -> TurnOut:
     """Say the next thing; the replies come to the page. The same id again is the same turn."""
     refuse_when_paused(access)
     turn = conversations.ask(
         session,
         access.account.id,
-        writing_id,
+        writing.id,
         form.turn_id,
         form.text,
         count_tokens=counter_for(request, session, access.project),

@@ -37,7 +37,7 @@ from app.labeling.task_models import Writing, WritingTask
 from app.labeling.tasks import NAMES, PATHS, Task, on_offer
 from app.labeling.token_counts import CountTokens, token_counter
 from app.pages import render
-from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
+from app.people.access import Access, CurrentAccount, LabelerAccess, WorkAccess, labeler_of
 from app.projects.models import Project
 from app.prompts.messages import Messages
 from app.prompts.models import Prompt
@@ -70,7 +70,7 @@ Fields = Annotated[FormData, Depends(_fields)]
 
 
 @router.get("/projects/{slug}/work")
-def start(access: LabelerAccess, session: SessionDep) -> RedirectResponse:
+def start(access: WorkAccess, session: SessionDep) -> RedirectResponse:
     """To the next task."""
     refuse_when_paused(access)
     labeler = labeler_of(session, access)
@@ -79,7 +79,7 @@ def start(access: LabelerAccess, session: SessionDep) -> RedirectResponse:
 
 
 @router.get("/projects/{slug}/answer")
-def answer_page(request: Request, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
+def answer_page(request: Request, access: WorkAccess, session: SessionDep) -> HTMLResponse:
     """A prompt to answer."""
     return open_page(request, access, session, WritingTask.ANSWER)
 
@@ -92,7 +92,7 @@ def write_page(access: LabelerAccess) -> RedirectResponse:
 
 
 @router.get("/projects/{slug}/write/{kind}")
-def write_kind_page(request: Request, access: LabelerAccess, session: SessionDep, kind: Kind) -> HTMLResponse:
+def write_kind_page(request: Request, access: WorkAccess, session: SessionDep, kind: Kind) -> HTMLResponse:
     """One kind of prompt to write, and its answer."""
     return open_page(request, access, session, WritingTask(kind))
 
@@ -127,7 +127,7 @@ def submit_page(request: Request, fields: FormData, access: Access, session: Ses
     except ValueError as error:
         raise IncompleteWriting(problem_of(error)) from error
     account_id, now = access.account.id, clock(session)
-    writing = writings.find_writing(session, account_id, writing_id)
+    writing = writings.find_writing_in(session, access, writing_id)
     try:
         if fields.get("do") == "skip":
             writings.skip(session, account_id, writing_id, str(fields.get("reason") or "no reason given"), now)

@@ -40,7 +40,7 @@ from app.labeling.screen import (
     verdicts,
 )
 from app.pages import render
-from app.people.access import Access, CurrentAccount, LabelerAccess, labeler_of
+from app.people.access import Access, CurrentAccount, LabelerAccess, WorkAccess, labeler_of
 from app.people.caller import Caller, CallerDep
 
 router = APIRouter()
@@ -65,7 +65,7 @@ Fields = Annotated[FormData, Depends(_fields)]
 
 
 @router.get("/projects/{slug}/rank")
-def rank_page(request: Request, access: LabelerAccess, session: SessionDep) -> HTMLResponse:
+def rank_page(request: Request, access: WorkAccess, session: SessionDep) -> HTMLResponse:
     """The slate to go on with; it can be read, and ranked, before any script has run."""
     leases.refuse_when_paused(access)
     plan_once(session)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.labeling.models import Demonstration
 from app.labeling.task_errors import OnboardingFirst, StaleWriting, WritingEnded, WritingNotFound
 from app.labeling.task_models import Writing, WritingEnd, WritingTask
+from app.people.access import Access
 from app.people.models import Labeler
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
@@ -63,6 +64,17 @@ def find_writing(session: Session, account_id: int, writing_id: UUID, *, locked:
     )
     writing = session.scalar(query.with_for_update(of=Writing) if locked else query)
     if writing is None:
+        raise WritingNotFound(writing_id)
+    return writing
+
+
+def find_writing_in(session: Session, access: Access, writing_id: UUID) -> Writing:
+    """The same in the project of the address alone: whoever is paused in one must not go on through another's.
+
+    Raises WritingNotFound.
+    """
+    writing = find_writing(session, access.account.id, writing_id)
+    if writing.project_id != access.project.id:
         raise WritingNotFound(writing_id)
     return writing
 

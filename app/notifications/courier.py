@@ -29,6 +29,7 @@ from app.notifications.patrol import Patrol
 from app.notifications.sending import TIMEOUT_S, Answer, Network, NotSent, host_of, post
 from app.notifications.signing import message_id, signed_headers
 from app.privacy.removal import remove_doomed
+from app.privacy.result_redaction import redact_results
 from app.settings import Settings, networks_of
 
 log = logging.getLogger(__name__)
@@ -229,14 +230,15 @@ class Courier:
     async def _go_on(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), cast(asyncio.Task[None], asyncio.current_task()).cancel
         self._is_ready.set()
-        patrol_at = self._loop.time()
+        patrol_at, removal = self._loop.time(), None
         while True:
             pause_s = POLL_S
             try:
                 if self._loop.time() >= patrol_at:
                     patrol_at = self._loop.time() + PATROL_S
                     self.patrol.walk()
-                    self._remove_doomed()
+                    if removal is None or removal.done():  # a slow store delays no delivery
+                        removal = asyncio.create_task(asyncio.to_thread(self._remove_doomed))
                 if await self.deliver():
                     pause_s = 0.0
             except DBAPIError as error:
@@ -248,9 +250,15 @@ class Courier:
             await asyncio.sleep(pause_s)
 
     def _remove_doomed(self) -> None:
-        """Folders of erased people that could not be removed at once: a disk or a store was away."""
-        with SessionFactory.begin() as session:
-            remove_doomed(session, self.settings)
+        """Folders of erased people that could not be removed at once: a disk or a store was away. In a thread."""
+        try:
+            with SessionFactory.begin() as session:
+                remove_doomed(session, self.settings)
+            redact_results(self.settings)
+        except DBAPIError as error:
+            log.warning("the database is away, erased labels wait: %s", str(error.orig).splitlines()[0])
+        except Exception:
+            log.exception("what was erased could not be removed from files; it is tried again in %s s", PATROL_S)
 
     async def deliver(self) -> bool:
         """Send what is due; whether anything was."""

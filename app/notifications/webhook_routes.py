@@ -96,7 +96,7 @@ def deliveries_now(request: Request, access: AdminAccess, session: SessionDep, w
 
 
 @router.get("/{webhook_id}/events")
-async def delivery_events(access: AdminAccess) -> StreamingResponse:
+async def delivery_events(access: AdminAccess, webhook: FoundWebhook) -> StreamingResponse:
     """Server-sent events: `changed` whenever something was sent."""
     return live(f"project:{access.project.id}")
 

@@ -4,7 +4,7 @@ A route that anyone may call says so with `Anyone`; every other route depends on
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Annotated, Any
@@ -16,10 +16,18 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app import security
-from app.db import SessionDep, table_of
+from app.db import SessionDep, constant, table_of
 from app.pages import Reader
-from app.people.errors import MembershipPaused, NotSignedIn, NotSiteAdmin, ProjectNotFound, RoleTooLow
-from app.people.models import Account, APIKey, Labeler, Membership, Role, SignInSession
+from app.people.errors import (
+    MembershipPaused,
+    NotSignedIn,
+    NotSiteAdmin,
+    ProjectNotFound,
+    RoleTooLow,
+    ScopeTooNarrow,
+    UnknownKey,
+)
+from app.people.models import Account, APIKey, KeyScope, Labeler, Membership, Role, SignInSession
 from app.people.passwords import token_hash
 from app.people.pseudonyms import new_pseudonym
 from app.projects.models import Project
@@ -49,6 +57,14 @@ class Access:
         return RANK_OF_ROLE[self.role] >= RANK_OF_ROLE[role]
 
 
+@dataclass(frozen=True)
+class Credential:
+    """What a request shows: the hash of an API key, or of its session's token."""
+
+    token_hash: bytes
+    is_key: bool
+
+
 def anyone() -> None:
     """This route needs no sign-in, on purpose."""
 
@@ -60,10 +76,15 @@ def signed_in(request: Request, session: SessionDep) -> Account:
     """The account behind the request's key or session.  Raises NotSignedIn."""
     account = find_account(request, session)
     if account is None:
-        raise NotSignedIn
+        raise refusal_of(credential_of(request))
     if not request.url.path.startswith("/api/"):
         show_navigation(request, session, account)
     return account
+
+
+def refusal_of(credential: Credential | None) -> NotSignedIn:
+    """Why nobody was found behind it: keys that nobody issued are counted (app.people.wrong_tokens)."""
+    return UnknownKey() if credential is not None and credential.is_key else NotSignedIn()
 
 
 def show_navigation(request: Request, session: Session, account: Account) -> None:
@@ -74,20 +95,23 @@ def show_navigation(request: Request, session: Session, account: Account) -> Non
 
 
 def find_account(request: Request, session: Session) -> Account | None:
-    """The account behind the request's key or session, if there is one and it is still good."""
+    """The account behind the request's key or session, if there is one and it is still good.  Raises ScopeTooNarrow."""
     row = find_holder(session, credential_of(request), _account_of_key(), _account_of_session())
-    return None if row is None else row.Account
+    if row is None:
+        return None
+    request.state.scope = scope_for(row.scope, request.method)
+    account: Account = row.Account
+    return account
+
+
+def scope_for(scope: str, method: str) -> KeyScope:
+    """The scope, if it lets the method be used.  Raises ScopeTooNarrow."""
+    if scope == KeyScope.READ and method in security.UNSAFE_METHODS:
+        raise ScopeTooNarrow(scope)
+    return KeyScope(scope)
 
 
 Query = Select[*tuple[Any, ...]]
-
-
-@dataclass(frozen=True)
-class Credential:
-    """What a request shows: the hash of an API key, or of its session's token."""
-
-    token_hash: bytes
-    is_key: bool
 
 
 def credential_of(request: Request) -> Credential | None:
@@ -106,7 +130,12 @@ def holders_of_keys(*what: Any) -> Query:
     """A query for `what`, about the account that holds the key whose hash is bound as `token_hash`, if it is good."""
     was_used_long_ago = func.coalesce(_key.c.last_used_at < func.now() - SEEN_EVERY, True)
     return (
-        select(*what, _key.c.id.label("credential_id"), was_used_long_ago.label("was_seen_long_ago"))
+        select(
+            *what,
+            _key.c.id.label("credential_id"),
+            _key.c.scope.label("scope"),
+            was_used_long_ago.label("was_seen_long_ago"),
+        )
         .join_from(_key, _account, _account.c.id == _key.c.account_id)
         .where(_key.c.secret_hash == bindparam("token_hash", type_=LargeBinary))
         .where(_key.c.revoked_at.is_(None), _account.c.disabled_at.is_(None))
@@ -118,7 +147,12 @@ def holders_of_sessions(*what: Any) -> Query:
     """The same about a browser's session."""
     was_seen_long_ago = _session.c.last_seen_at < func.now() - SEEN_EVERY
     return (
-        select(*what, _session.c.id.label("credential_id"), was_seen_long_ago.label("was_seen_long_ago"))
+        select(
+            *what,
+            _session.c.id.label("credential_id"),
+            constant(KeyScope.ALL).label("scope"),  # a person at a browser is not narrowed
+            was_seen_long_ago.label("was_seen_long_ago"),
+        )
         .join_from(_session, _account, _account.c.id == _session.c.account_id)
         .where(_session.c.token_hash == bindparam("token_hash", type_=LargeBinary))
         .where(_session.c.revoked_at.is_(None), _session.c.expires_at > func.now(), _account.c.disabled_at.is_(None))
@@ -193,16 +227,22 @@ def access_of(account: Account, slug: str, project: Project | None, membership: 
     )
 
 
+def within(scope: KeyScope, access: Access) -> Access:
+    """The access of a key: one for labeling acts as a labeler, whoever made it."""
+    return replace(access, role=Role.LABELER) if scope is KeyScope.LABEL else access
+
+
 def _at_least(role: Role) -> Callable[..., Access]:
     def access(request: Request, slug: str, account: CurrentAccount, session: SessionDep) -> Access:
-        access = access_to(session, account, slug)
+        scope: KeyScope = request.state.scope
+        access = within(scope, access_to(session, account, slug))
         request.state.access = access
         reader: Reader | None = getattr(request.state, "reader", None)
         if reader is not None:  # even when refused: the page that says so keeps its navigation
             reader.slug, reader.project, reader.role = access.project.slug, access.project.name, access.role.value
             reader.tasks = tuple(access.project.task_weights)
         if not access.may(role):
-            raise RoleTooLow(role)
+            raise ScopeTooNarrow(scope) if scope is KeyScope.LABEL else RoleTooLow(role)
         if access.is_paused and role is not Role.LABELER:
             raise MembershipPaused  # a paused labeler may still hand in what they began: labeling decides
         return access
@@ -210,7 +250,21 @@ def _at_least(role: Role) -> Callable[..., Access]:
     return access
 
 
-def site_admin(account: "CurrentAccount") -> Account:
+def starts_work(request: Request, access: "LabelerAccess") -> Access:
+    """The access of a labeler, to pages that give work or make a labeler by being opened.  Raises ScopeTooNarrow."""
+    if request.state.scope is KeyScope.READ:
+        raise ScopeTooNarrow(KeyScope.READ)
+    return access
+
+
+def whole_account(request: Request, account: "CurrentAccount") -> Account:
+    """The account with all that it may do, and not a key for labeling alone.  Raises ScopeTooNarrow."""
+    if request.state.scope is KeyScope.LABEL:
+        raise ScopeTooNarrow(KeyScope.LABEL)
+    return account
+
+
+def site_admin(account: "WholeAccount") -> Account:
     """Whoever runs the installation.  Raises NotSiteAdmin."""
     if not account.is_site_admin:
         raise NotSiteAdmin
@@ -218,9 +272,12 @@ def site_admin(account: "CurrentAccount") -> Account:
 
 
 CurrentAccount = Annotated[Account, Depends(signed_in)]
-LabelerAccess = Annotated[Access, Depends(_at_least(Role.LABELER))]
-ResearcherAccess = Annotated[Access, Depends(_at_least(Role.RESEARCHER))]
-AdminAccess = Annotated[Access, Depends(_at_least(Role.ADMIN))]
+WholeAccount = Annotated[Account, Depends(whole_account)]
+AT_LEAST = {role: _at_least(role) for role in Role}
+LabelerAccess = Annotated[Access, Depends(AT_LEAST[Role.LABELER])]
+WorkAccess = Annotated[Access, Depends(starts_work)]
+ResearcherAccess = Annotated[Access, Depends(AT_LEAST[Role.RESEARCHER])]
+AdminAccess = Annotated[Access, Depends(AT_LEAST[Role.ADMIN])]
 SiteAdmin = Annotated[Account, Depends(site_admin)]
 
 

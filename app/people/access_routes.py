@@ -19,6 +19,7 @@ from app.people.errors import ResetLinkWithdrawn, WeakPassword
 from app.people.member_routes import base_url
 from app.people.models import Account
 from app.people.sign_in_routes import remember
+from app.people.wrong_tokens import Guessable
 
 router = APIRouter()
 
@@ -120,7 +121,7 @@ def take_site_admin(session: SessionDep, account: BrowserAccount, managed: Manag
     return RedirectResponse("/", status_code=303) if managed.id == account.id else _back(managed)
 
 
-@router.get("/reset/{token}", dependencies=[Anyone])
+@router.get("/reset/{token}", dependencies=[Anyone, Guessable])
 def reset_page(request: Request, session: SessionDep, token: str) -> Response:
     """The form for a new password."""
     try:
@@ -130,7 +131,7 @@ def reset_page(request: Request, session: SessionDep, token: str) -> Response:
     return render(request, "people/reset.html", email=account.email, problem=None)
 
 
-@router.post("/reset/{token}", dependencies=[Anyone])
+@router.post("/reset/{token}", dependencies=[Anyone, Guessable])
 def reset_password(
     request: Request, session: SessionDep, token: str, password: Annotated[str, Form()] = ""
 ) -> Response:

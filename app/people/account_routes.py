@@ -15,9 +15,10 @@ from app.people import accounts, service, sessions
 from app.people.access import CurrentAccount, projects_of
 from app.people.devices import device_of
 from app.people.errors import InvalidPerson, NotSignedIn, WeakPassword
-from app.people.models import Account
+from app.people.models import Account, KeyScope
 from app.people.passwords import token_hash
 from app.people.schemas import MeOut, ProjectOut
+from app.people.wrong_tokens import place
 
 router = APIRouter(prefix="/account")
 api = APIRouter()
@@ -57,7 +58,7 @@ def change_password(
     """Set a new password; every other browser is signed out."""
     try:
         is_changed = sessions.change_password(
-            session, account, old=old, new=new, keep=_token(request), now=clock(session)
+            session, account, old=old, new=new, keep=_token(request), place=place(request), now=clock(session)
         )
     except WeakPassword as error:
         return _page(request, session, account, password_problem=str(error))
@@ -72,12 +73,13 @@ def create_key(
     session: SessionDep,
     account: BrowserAccount,
     name: Annotated[str, Form()],
+    scope: Annotated[KeyScope, Form()] = KeyScope.READ,
     days: Annotated[Literal["30", "90", "365", "never"], Form()] = "90",
 ) -> Response:
     """Make a key; the page shows it once."""
     expires_at = None if days == "never" else clock(session) + timedelta(days=int(days))
     try:
-        secret = service.create_key(session, account, name, expires_at=expires_at)
+        secret = service.create_key(session, account, name, scope=scope, expires_at=expires_at)
     except InvalidPerson as error:
         return _page(request, session, account, key_problem=str(error))
     return _page(request, session, account, new_key=secret)

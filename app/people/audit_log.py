@@ -19,6 +19,7 @@ from app.db import SessionFactory
 from app.people.errors import BadAuditFilter
 from app.people.models import Account, AuditEvent
 from app.projects.models import Project
+from app.spreadsheets import harmless
 
 EVENTS_A_PIECE = 1000
 SYSTEM = "the system"  # who does what no account does
@@ -26,7 +27,6 @@ Row = TypeVarTuple("Row")
 FileType = Literal["csv", "jsonl"]
 MEDIA_TYPES: dict[FileType, str] = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
 COLUMNS = ("id", "at", "account_id", "who", "email", "project", "action", "subject", "detail")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a cell that begins so (OWASP, CSV injection)
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,6 @@ def _csv(events: list[Event], is_first: bool) -> str:
         row = record(event) | {"detail": json.dumps(event.event.detail, ensure_ascii=False)}
         writer.writerow([harmless(row[column]) for column in COLUMNS])
     return text.getvalue()
-
-
-def harmless(cell: Any) -> Any:
-    """The cell, with a quote before what a spreadsheet would take for a formula: names are what people typed."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def _jsonl(events: list[Event], is_first: bool) -> str:

@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from sqlalchemy import ColumnElement, Executable, bindparam
 from sqlalchemy.orm import Session
 
-from app.db import CLOCK, LoopSessionFactory, connect_for_one_statement, table_of
+from app.db import CLOCK, LoopSessionFactory, connect_for_one_statement, constant, table_of
 from app.people.access import (
     Access,
     Credential,
@@ -27,12 +27,16 @@ from app.people.access import (
     holders_of_keys,
     holders_of_sessions,
     make_labeler,
+    refusal_of,
+    scope_for,
+    within,
 )
 from app.people.errors import NotSignedIn
-from app.people.models import Account, Labeler, Membership
+from app.people.models import Account, APIKey, KeyScope, Labeler, Membership
 from app.projects.models import Project
 
 Statement = Callable[[ColumnElement[int], ColumnElement[datetime]], Executable]
+ACTS = "POST"  # whatever comes this way changes something
 
 
 class SignedIn(NamedTuple):
@@ -71,22 +75,23 @@ class Caller:
 
     @contextmanager
     def signed_in(self) -> Iterator[SignedIn]:
-        """One transaction: committed at the end, rolled back by an error.  Raises NotSignedIn."""
+        """One transaction: committed at the end, rolled back by an error.  Raises NotSignedIn, ScopeTooNarrow."""
         with LoopSessionFactory.begin() as session:
             row = find_holder(session, self.credential, _who(CLOCK, is_key=True), _who(CLOCK, is_key=False))
             if row is None:
-                raise NotSignedIn
+                raise refusal_of(self.credential)
+            scope_for(row.scope, ACTS)
             yield SignedIn(session, row.account_id, row.now)
 
     @contextmanager
     def at_work(self, slug: str) -> Iterator[AtWork]:
-        """The same in a project that the caller is a member of.  Raises NotSignedIn, ProjectNotFound."""
+        """The same in a project that the caller is a member of.  Raises also ProjectNotFound."""
         with LoopSessionFactory.begin() as session:
             of_key, of_session = _who_in_project(CLOCK, is_key=True), _who_in_project(CLOCK, is_key=False)
             row = find_holder(session, self.credential, of_key, of_session, slug=slug)
             if row is None:
-                raise NotSignedIn
-            access = access_of(row.Account, slug, row.Project, row.Membership)
+                raise refusal_of(self.credential)
+            access = within(scope_for(row.scope, ACTS), access_of(row.Account, slug, row.Project, row.Membership))
             yield AtWork(session, access, row.Labeler or make_labeler(session, access), row.now)
 
 
@@ -107,7 +112,10 @@ def _holders(*what: Any, is_key: bool) -> Query:
 
 @lru_cache(maxsize=2)
 def _account_id(*, is_key: bool) -> ColumnElement[int]:
-    return _holders(table_of(Account).c.id, is_key=is_key).with_only_columns(table_of(Account).c.id).scalar_subquery()
+    holders = _holders(table_of(Account).c.id, is_key=is_key)
+    if is_key:  # who may only read is found by the statement that says so (Caller.signed_in)
+        holders = holders.where(table_of(APIKey).c.scope != constant(KeyScope.READ))
+    return holders.with_only_columns(table_of(Account).c.id).scalar_subquery()
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from app.db import clock
 from app.people import invitations, reset_links, service
 from app.people.errors import PersonNotFound, ProjectNotFound
-from app.people.models import Role
+from app.people.models import KeyScope, Role
 from app.projects.models import Project
 from app.serving import public_address
 from app.settings import get_settings
@@ -67,6 +67,9 @@ def reset(email: Annotated[str, typer.Argument(help="Whose password it sets.")])
 def create(
     email: Annotated[str, typer.Argument(help="The account that the key belongs to.")],
     name: Annotated[str, typer.Option(help="What the key is for.")] = "command line",
+    scope: Annotated[
+        KeyScope, typer.Option(help="read: change nothing; label: do what a labeler may; all: what the account may.")
+    ] = KeyScope.READ,
     days: Annotated[int | None, typer.Option(min=1, help="It expires after so many; never if left out.")] = None,
 ) -> None:
     """Print a new API key; it cannot be shown again."""
@@ -75,5 +78,5 @@ def create(
         if account is None:
             raise PersonNotFound(f"There is no account for {email}: invite them first with `podium user invite`.")
         expires_at = clock(session) + timedelta(days=days) if days else None
-        secret = service.create_key(session, account, name, expires_at=expires_at)
+        secret = service.create_key(session, account, name, scope=scope, expires_at=expires_at)
     say(secret)

@@ -31,6 +31,28 @@ class TooManyAttempts(PeopleError):
         )
 
 
+class UnknownKey(NotSignedIn):
+    """The request carries a key that nobody issued, or one that has ended."""
+
+    def __init__(self) -> None:
+        PeopleError.__init__(
+            self,
+            "This key is unknown, revoked or too old, and nothing was done: make a new one on your account page.",
+        )
+
+
+class TooManyWrongTokens(TooManyAttempts):
+    """Too many keys or links that nobody issued came from this place."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        PeopleError.__init__(
+            self,
+            "Too many keys or links that do not exist came from where you are: wait"
+            f" {max(1, round(retry_after_s / 60))} minutes, and try again with the right one.",
+            retry_after_s=retry_after_s,
+        )
+
+
 class ProjectNotFound(PeopleError):
     """No such project, or the account is no member of it: one answer, so that names cannot be probed."""
 
@@ -58,6 +80,18 @@ class NotSiteAdmin(PeopleError):
         super().__init__("Only a site admin may do this: ask whoever runs this installation.")
 
 
+class ScopeTooNarrow(PeopleError):
+    """The key was made for less than this, though its account may do it."""
+
+    code = "scope_too_narrow"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            f"This key has the scope {scope}, which does not reach so far, and nothing was changed: make one with a"
+            " wider scope on your account page."
+        )
+
+
 class MembershipPaused(PeopleError):
     """The member is paused in this project."""
 
@@ -80,6 +114,10 @@ class InvitationNotFound(PeopleError):
 
     def __init__(self) -> None:
         super().__init__("This invitation is unknown, used or too old: ask whoever sent it for a new link.")
+
+
+class UnknownInvitation(InvitationNotFound):
+    """Nobody ever made this link, which the answer does not say; such ones are counted (app.people.wrong_tokens)."""
 
 
 class InvitedSomeoneElse(PeopleError):
@@ -166,6 +204,10 @@ class ResetLinkNotFound(PeopleError):
 
     def __init__(self) -> None:
         super().__init__("This link is unknown, used or too old: ask an admin for a new one.")
+
+
+class UnknownResetLink(ResetLinkNotFound):
+    """Nobody ever made this link, which the answer does not say; such ones are counted (app.people.wrong_tokens)."""
 
 
 class ResetLinkWithdrawn(PeopleError):

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.people import reset_links, service
 from app.people.access import RANK_OF_ROLE
-from app.people.errors import EmailTaken, InvitationNotFound, InvitedSomeoneElse, PersonNotFound
+from app.people.errors import EmailTaken, InvitationNotFound, InvitedSomeoneElse, PersonNotFound, UnknownInvitation
 from app.people.models import Account, Invitation, Membership, Role, SignOnIdentity
 from app.people.passwords import check_password, hash_password, new_token, token_hash
 from app.projects.models import Project
@@ -84,7 +84,9 @@ def open_invitation(session: Session, token: str, *, now: datetime, lock: bool =
     """The invitation behind a link that may still be used.  Raises InvitationNotFound."""
     query = select(Invitation).where(Invitation.token_hash == token_hash(token))
     invitation = session.scalar(query.with_for_update() if lock else query)
-    if invitation is None or invitation.accepted_at or invitation.revoked_at or invitation.expires_at <= now:
+    if invitation is None:
+        raise UnknownInvitation
+    if invitation.accepted_at or invitation.revoked_at or invitation.expires_at <= now:
         raise InvitationNotFound
     if invitation.makes_site_admin and has_site_admin(session):
         raise InvitationNotFound

@@ -124,6 +124,26 @@ class SignInSession(Base):
     __table_args__ = (Index("ix_sign_in_session_account", "account_id"),)
 
 
+class WrongTokenKind(StrEnum):
+    """What a stranger may try to guess, besides a password."""
+
+    KEY = "key"
+    LINK = "link"  # of an invitation, or for a new password
+
+
+class WrongToken(Base):
+    """One request with a key or a link that nobody issued, for the rate limit that holds across processes."""
+
+    __tablename__ = "wrong_token"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[WrongTokenKind] = mapped_column(one_of(WrongTokenKind, "kind"))
+    place: Mapped[str]  # where it came from
+    at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_wrong_token_place", "kind", "place", "at"), Index("ix_wrong_token_at", "at"))
+
+
 class SignInAttempt(Base):
     """One failed sign-in, for the rate limit that holds across processes."""
 
@@ -137,8 +157,16 @@ class SignInAttempt(Base):
     __table_args__ = (Index("ix_sign_in_attempt_email_at", "email", "at"), Index("ix_sign_in_attempt_at", "at"))
 
 
+class KeyScope(StrEnum):
+    """How much of what its account may do a key may do: the least that its program needs."""
+
+    READ = "read"  # see all that its account sees, and change nothing
+    LABEL = "label"  # what a labeler may do, whatever its account's role
+    ALL = "all"  # whatever its account may do
+
+
 class APIKey(Base):
-    """A program's credential: shown once, stored hashed; it may do what its account may."""
+    """A program's credential: shown once, stored hashed; it may never do more than its account may."""
 
     __tablename__ = "api_key"
 
@@ -146,6 +174,7 @@ class APIKey(Base):
     account_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
     name: Mapped[str]
     prefix: Mapped[str]  # the first letters, so that a person can tell keys apart
+    scope: Mapped[KeyScope] = mapped_column(one_of(KeyScope, "scope"), server_default=text("'all'"))
     secret_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]

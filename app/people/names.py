@@ -10,10 +10,10 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from app.people.access import Access
-from app.people.audit_log import harmless
 from app.people.errors import NamesHidden
 from app.people.models import Account, AuditEvent, Labeler, Role
 from app.people.service import audit
+from app.spreadsheets import harmless
 
 READ, EXPORTED = "names.read", "names.export"
 ONE_LOOK = timedelta(minutes=1)  # a page and its charts are one look, and not ten

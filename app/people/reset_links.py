@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.people import managing, service, sessions
-from app.people.errors import ResetLinkNotFound, ResetLinkWithdrawn
+from app.people.errors import ResetLinkNotFound, ResetLinkWithdrawn, UnknownResetLink
 from app.people.models import Account, PasswordReset
 from app.people.passwords import check_password, hash_password, new_token, token_hash
 
@@ -74,7 +74,8 @@ def _open_link(session: Session, token: str, *, now: datetime, lock: bool = Fals
         query = query.with_for_update(of=PasswordReset).execution_options(populate_existing=True)
     link = session.scalar(query)
     if link is None:
-        raise ResetLinkNotFound
+        was_made = select(PasswordReset.id).where(PasswordReset.token_hash == token_hash(token))
+        raise UnknownResetLink if session.scalar(was_made) is None else ResetLinkNotFound
     return link
 
 

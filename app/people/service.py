@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.people.errors import EmailTaken, InvalidPerson, PersonNotFound
-from app.people.models import Account, APIKey, AuditEvent
+from app.people.models import Account, APIKey, AuditEvent, KeyScope
 from app.people.passwords import check_password, hash_password, new_token, token_hash
 
 LONGEST_NAME, LONGEST_EMAIL = 100, 254
@@ -78,22 +78,31 @@ def find_by_email(session: Session, email: str) -> Account | None:
 # API keys
 
 
-def create_key(session: Session, account: Account, name: str, *, expires_at: datetime | None = None) -> str:
+def create_key(
+    session: Session,
+    account: Account,
+    name: str,
+    *,
+    scope: KeyScope = KeyScope.ALL,
+    expires_at: datetime | None = None,
+) -> str:
     """Make a key for a program and return it; only its hash is stored, so it is shown this once.
 
-    expires_at: None, and it goes on until it is revoked.  Raises InvalidPerson.
+    scope: how much of what the account may do it may do.  expires_at: None, and it goes on until it is revoked.
+    Raises InvalidPerson.
     """
     secret = KEY_PREFIX + new_token()
     key = APIKey(
         account_id=account.id,
         name=normal_name(name),
         prefix=secret[: len(KEY_PREFIX) + 6],
+        scope=scope,
         secret_hash=token_hash(secret),
         expires_at=expires_at,
     )
     session.add(key)
     session.flush()
-    audit(session, account.id, "key.create", f"key:{key.id}", name=key.name)
+    audit(session, account.id, "key.create", f"key:{key.id}", name=key.name, scope=scope.value)
     return secret
 
 

@@ -19,12 +19,12 @@ ATTEMPTS_WINDOW = timedelta(minutes=15)
 MOST_ATTEMPTS_BY_PAIR, MOST_ATTEMPTS_BY_PLACE, MOST_ATTEMPTS_BY_ACCOUNT = 5, 30, 100
 
 
-def authenticate(session: Session, *, email: str, password: str, address: str, now: datetime) -> Account | None:
+def authenticate(session: Session, *, email: str, password: str, place: str, now: datetime) -> Account | None:
     """The account, or None (and a failed attempt stored, which the caller must commit).
 
-    address: where the attempt comes from.  Raises TooManyAttempts.
+    place: where the attempt comes from (place_of).  Raises TooManyAttempts.
     """
-    email, place = email.strip().lower()[: service.LONGEST_EMAIL].replace("\x00", ""), place_of(address)
+    email = email.strip().lower()[: service.LONGEST_EMAIL].replace("\x00", "")
     _take_turns(session, email, place)
     _check_attempts(session, email, place, now)
     account = session.scalar(select(Account).where(Account.email == email))
@@ -103,12 +103,18 @@ def end_sessions(
     session.execute(query.values(revoked_at=now))
 
 
-def change_password(session: Session, account: Account, *, old: str, new: str, keep: str | None, now: datetime) -> bool:
+def change_password(
+    session: Session, account: Account, *, old: str, new: str, keep: str | None, place: str, now: datetime
+) -> bool:
     """Set a new password and end every other session; False when the old one is wrong.
 
-    keep: the token of the session to leave open.  Raises WeakPassword.
+    keep: the token of the session to leave open.  place: as in authenticate: whoever found a browser open must not
+    guess here as often as they like.  Raises TooManyAttempts, WeakPassword.
     """
+    _take_turns(session, account.email, place)
+    _check_attempts(session, account.email, place, now)
     if not is_password(account.password_hash, old):
+        session.add(SignInAttempt(email=account.email, address=place, at=now))
         return False
     check_password(new, account.email)
     account.password_hash = hash_password(new)

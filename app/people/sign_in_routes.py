@@ -1,5 +1,6 @@
 """Signing in and out, and accepting an invitation: the pages that people see before we know them."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
@@ -12,8 +13,9 @@ from app.db import SessionDep, clock
 from app.pages import render
 from app.people import invitations, sessions
 from app.people.access import SESSION_DURATION, Anyone, find_account, show_navigation
-from app.people.errors import EmailTaken, InvalidPerson, TooManyAttempts, WeakPassword
+from app.people.errors import EmailTaken, InvalidPerson, NotSignedIn, TooManyAttempts, WeakPassword
 from app.people.models import Account, Invitation, Role
+from app.people.wrong_tokens import Guessable, place
 from app.projects.models import Project
 from app.settings import Settings
 
@@ -40,9 +42,8 @@ def sign_in(
 ) -> Response:
     """Open a session. A wrong pair answers with the form and not with an error: the failed attempt is to be stored."""
     now = clock(session)
-    address = request.client.host if request.client else "unknown"
     try:
-        account = sessions.authenticate(session, email=email, password=password, address=address, now=now)
+        account = sessions.authenticate(session, email=email, password=password, place=place(request), now=now)
     except TooManyAttempts as error:
         page = sign_in_form(request, session, next, email, str(error), status=429)
         page.headers["Retry-After"] = str(error.members["retry_after_s"])
@@ -69,7 +70,7 @@ def sign_out(request: Request, session: SessionDep) -> Response:
     return response
 
 
-@router.get("/invitations/{token}", dependencies=[Anyone])
+@router.get("/invitations/{token}", dependencies=[Anyone, Guessable])
 def invitation_page(request: Request, session: SessionDep, token: str) -> Response:
     """What the link offers, and the form to take it."""
     invitation = invitations.open_invitation(session, token, now=clock(session))
@@ -79,7 +80,7 @@ def invitation_page(request: Request, session: SessionDep, token: str) -> Respon
     return _invitation_form(request, session, invitation)
 
 
-@router.post("/invitations/{token}", dependencies=[Anyone])
+@router.post("/invitations/{token}", dependencies=[Anyone, Guessable])
 def accept_invitation(
     request: Request,
     session: SessionDep,
@@ -88,9 +89,11 @@ def accept_invitation(
     email: Annotated[str, Form()] = "",
     password: Annotated[str, Form()] = "",
 ) -> Response:
-    """Join with the account that is signed in, or with a new one."""
+    """Join with the account that is signed in, or with a new one. A key joins nothing: its scope is for good."""
     now = clock(session)
     invitation = invitations.open_invitation(session, token, now=now)
+    if security.bearer(request) is not None:
+        raise NotSignedIn
     account = find_account(request, session)
     is_new_here = account is None
     if account is None:
@@ -168,8 +171,14 @@ def _first_page(session: Session, invitation: Invitation) -> str:
 
 def remember(request: Request, response: Response, session: Session, account: Account) -> None:
     """Open a session of the account in the browser that gets the response."""
-    user_agent = request.headers.get("user-agent")
-    set_session(request, response, sessions.open_session(session, account, user_agent=user_agent, now=clock(session)))
+    set_session(request, response, open_in(request, session, account, now=clock(session)))
+
+
+def open_in(request: Request, session: Session, account: Account, *, now: datetime) -> str:
+    """A new session of the account, in place of the one that the browser had: whoever knew its token is out."""
+    if (token := request.cookies.get(security.session_cookie(request))) is not None:
+        sessions.close_session(session, token, now=now)
+    return sessions.open_session(session, account, user_agent=request.headers.get("user-agent"), now=now)
 
 
 def set_session(request: Request, response: Response, token: str) -> None:

@@ -4,22 +4,19 @@ They wait for the provider in the event loop, so that one which is slow keeps no
 """
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.orm import Session
 
 from app import security
-from app.db import LoopSessionFactory, clock
-from app.greenlets import without_a_thread
-from app.people import sessions, sign_on_accounts
+from app.db import clock
+from app.people import sign_on_accounts
 from app.people.access import Anyone, find_account
 from app.people.errors import PersonNotFound, TooManyAttempts
 from app.people.member_routes import base_url
-from app.people.sign_in_routes import local, set_session, sign_in_form
+from app.people.sign_in_routes import local, open_in, set_session, sign_in_form
 from app.people.sign_on import (
     Person,
     Provider,
@@ -32,11 +29,12 @@ from app.people.sign_on import (
 )
 from app.people.sign_on_accounts import Visit
 from app.people.sign_on_errors import NoSuchVisit, ProviderDeclined, SignOnRefused, TokenNotTrusted
+from app.people.transactions import in_transaction
+from app.people.wrong_tokens import place
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/sign-in/sso", dependencies=[Anyone])
-Answer = TypeVar("Answer")
 
 
 @router.get("")
@@ -50,7 +48,7 @@ async def leave_for_the_provider(request: Request, next: str = "/") -> Response:
         if find_account(request, session) is not None:
             return None
         return sign_on_accounts.begin(
-            session, browser=browser or visitor or "", place=_place(request), next=local(next), now=clock(session)
+            session, browser=browser or visitor or "", place=place(request), next=local(next), now=clock(session)
         )
 
     try:
@@ -74,7 +72,7 @@ async def come_back_from_the_provider(
 
     def end(session: Session) -> tuple[Visit, datetime]:
         now, browser = clock(session), security.browser_secret(request)
-        sign_on_accounts.check_place(session, _place(request), now=now)
+        sign_on_accounts.check_place(session, place(request), now=now)
         if browser is None:
             raise NoSuchVisit
         return sign_on_accounts.end(session, state=state, browser=browser, now=now), now
@@ -100,7 +98,7 @@ async def leave_the_provider_too(request: Request) -> Response:
     """After signing out here: end the provider's own session, else its button would let anyone at this desk in."""
     provider = _provider(request)
     try:
-        await in_transaction(lambda session: sign_on_accounts.check_place(session, _place(request), now=clock(session)))
+        await in_transaction(lambda session: sign_on_accounts.check_place(session, place(request), now=clock(session)))
         address = await address_of_sign_out(provider, f"{base_url(request)}/sign-in")
     except (SignOnRefused, TooManyAttempts) as error:
         return await _refuse(request, error, "/", is_kept=False)  # nobody wanted in
@@ -113,7 +111,7 @@ async def leave_the_provider_too(request: Request) -> Response:
 def _open(request: Request, session: Session, person: Person, next: str) -> str:
     now = clock(session)
     account = sign_on_accounts.account_of(session, person, next=next, domains=_domains(request), now=now)
-    return sessions.open_session(session, account, user_agent=request.headers.get("user-agent"), now=now)
+    return open_in(request, session, account, now=now)
 
 
 async def _refuse(
@@ -126,23 +124,13 @@ async def _refuse(
         if isinstance(error, SignOnRefused):
             log.warning("single sign-on refused: reason=%s cause=%s", error.code, type(error.__cause__).__name__)
             if is_kept:
-                sign_on_accounts.write_down(session, error, place=_place(request), now=clock(session))
+                sign_on_accounts.write_down(session, error, place=place(request), now=clock(session))
         return sign_in_form(request, session, next, problem=str(error), status=status)
 
     page = await in_transaction(answer)
     if "retry_after_s" in error.members:
         page.headers["Retry-After"] = str(error.members["retry_after_s"])
     return page
-
-
-async def in_transaction(act: Callable[[Session], Answer]) -> Answer:
-    """Do it in a transaction of the event loop: committed at the end, rolled back by an error."""
-
-    def run() -> Answer:
-        with LoopSessionFactory.begin() as session:
-            return act(session)
-
-    return await without_a_thread(run)()
 
 
 def _provider(request: Request) -> Provider:
@@ -155,7 +143,3 @@ def _provider(request: Request) -> Provider:
 def _domains(request: Request) -> frozenset[str]:
     settings: Settings = request.app.state.settings
     return frozenset(domain for part in settings.oidc_domains.split(",") if (domain := part.strip().lower()))
-
-
-def _place(request: Request) -> str:
-    return sessions.place_of(request.client.host if request.client else "unknown")

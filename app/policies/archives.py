@@ -4,6 +4,7 @@ Nothing is compressed, for weights do not shrink; so the same files make the sam
 """
 
 import hashlib
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -11,6 +12,7 @@ from typing import Any, cast
 from app.policies.files import File
 
 CHUNK_BYTES = 2**20
+THE_REST = re.compile(r"bytes=(\d{1,18})-")
 THEN = (1980, 1, 1, 0, 0, 0)  # the same bytes tomorrow
 # Bytes of a zip file's parts (PKWARE's APPNOTE 6.3.10, sections 4.3 and 4.5); each local header has room for ZIP64.
 LOCAL_HEADER, LOCAL_ZIP64, DATA_DESCRIPTOR = 30, 20, 24
@@ -20,6 +22,10 @@ END, END_ZIP64 = 22, 56 + 20
 
 class FileChanged(Exception):
     """A file is not the one that the manifest names: what was sent so far is no whole archive, and does not open."""
+
+
+class PastTheEnd(Exception):
+    """The archive ends before the rest that is asked for begins."""
 
 
 class Outlet:
@@ -72,15 +78,16 @@ def checked_chunks(file: File) -> Iterator[bytes]:
             digest.update(chunk)
             size += len(chunk)
             yield chunk
-    if size != file.size or file.sha256 not in (None, digest.hexdigest()):
+    if file.size not in (None, size) or file.sha256 not in (None, digest.hexdigest()):
         raise FileChanged(f"{file.name} is not the file that its manifest names; the download was broken off")
 
 
 def zip_size(folder: str, files: Sequence[File]) -> int:
-    """Bytes of the archive."""
+    """Bytes of the archive. files: whose sizes are all known."""
     limit = zipfile.ZIP64_LIMIT
     position = central = 0
     for file in files:
+        assert file.size is not None
         name = len(f"{folder}/{file.name}".encode())
         large = 2 * (file.size > limit) + (position > limit)
         central += CENTRAL_HEADER + name + (CENTRAL_ZIP64 + A_NUMBER * large if large else 0)
@@ -89,7 +96,22 @@ def zip_size(folder: str, files: Sequence[File]) -> int:
     return position + central + (END_ZIP64 if needs_zip64 else 0) + END
 
 
+def asks_for_rest(range: str | None) -> bool:
+    """Whether a Range header asks for the rest of an archive; to any other the whole is sent (RFC 9110, 14.2)."""
+    asked = THE_REST.fullmatch(range or "")
+    return asked is not None and int(asked[1]) > 0
+
+
+def start_of(range: str | None, size: int) -> int:
+    """Where the rest that is asked for begins; 0 where none is. Raises PastTheEnd."""
+    asked = THE_REST.fullmatch(range or "")
+    start = int(asked[1]) if asked else 0
+    if start >= size:
+        raise PastTheEnd
+    return start
+
+
 def tag_of(folder: str, files: Sequence[File]) -> str:
     """The same for the same archive: an HTTP entity tag, without its quotes."""
-    said = [folder, *((file.name, file.size, file.mark) for file in files)]
+    said = [folder, *((file.name, file.mark) for file in files)]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:32]

@@ -1,6 +1,5 @@
 """A version to take away: its model card, and a Hugging Face folder as a zip file."""
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -9,7 +8,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from app.db import SessionDep
 from app.people.access import ResearcherAccess
 from app.people.service import audit
-from app.policies.archives import tag_of, zip_chunks, zip_size
+from app.policies.archives import PastTheEnd, start_of, tag_of, zip_chunks, zip_size
 from app.policies.cards import card_of, markdown
 from app.policies.files import README, content, files_of
 from app.policies.models import PolicyVersion
@@ -17,8 +16,6 @@ from app.policies.service import get_version
 
 router = APIRouter(prefix="/projects/{slug}/policies/{number}")
 api = APIRouter(prefix="/projects/{slug}/policies/{number}", tags=["policies"])
-
-THE_REST = re.compile(r"bytes=(\d{1,18})-")
 
 
 def found_version(access: ResearcherAccess, number: int, session: SessionDep) -> PolicyVersion:
@@ -52,7 +49,10 @@ def download(
     files = [content(README, readme), *files_of(settings, version)]
     folder = f"{access.project.slug}-policy-{version.number}"
     size, tag = zip_size(folder, files), f'"{tag_of(folder, files)}"'
-    start = start_of(range, size) if if_range in (None, tag) else 0
+    try:
+        start = start_of(range, size) if if_range in (None, tag) else 0
+    except PastTheEnd:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}", "ETag": tag})
     audit(
         session,
         access.account.id,
@@ -75,12 +75,6 @@ def download(
         media_type="application/zip",
         headers=headers,
     )
-
-
-def start_of(range: str | None, size: int) -> int:
-    """Where the rest that is asked for begins; 0 where no rest is, or another part of the file (RFC 9110, 14.2)."""
-    asked = THE_REST.fullmatch(range or "")
-    return int(asked[1]) if asked and int(asked[1]) < size else 0
 
 
 @api.get("/card")

@@ -97,6 +97,15 @@ class PolicyFilesMissing(PolicyError):
         super().__init__(f"Policy version {number} cannot be had: {problem}.")
 
 
+class RewardModelFilesRemoved(PolicyError):
+    """The installation's rule removed the weights of the reward model."""
+
+    code = "reward_model_files_removed"
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(f"Reward model {number} cannot be had: {problem}.")
+
+
 class PolicyStoreAway(PolicyError):
     """The artifact store, which has the version's files, does not answer now."""
 

@@ -28,13 +28,13 @@ OPENED = (
 
 @dataclass(frozen=True)
 class File:
-    """A file to be read. size: bytes.  mark: another one when its content is.
+    """A file to be read. size: bytes; None: nobody knows before it is read.  mark: another one when its content is.
 
     sha256: what it must have, where somebody wrote that down.
     """
 
     name: str
-    size: int
+    size: int | None
     open: Callable[[], BinaryIO]
     mark: str
     sha256: str | None = None

@@ -17,6 +17,7 @@ from app.policies.labels import Source
 from app.policies.models import PolicyVersion
 from app.policies.schemas import LabelOut, ReachedOut, SourceOut
 from app.policies.service import get_version
+from app.spreadsheets import harmless
 
 router = APIRouter(prefix="/projects/{slug}")
 api = APIRouter(prefix="/projects/{slug}", tags=["policies"])
@@ -77,7 +78,7 @@ def counts_file(version: FoundVersion, source: FoundSource, session: SessionDep)
     writer = csv.writer(text)
     writer.writerow(["by", "of", source.content])
     for dimension, counts in labels.breakdown(session, source).items():
-        writer.writerows([dimension, key, num] for key, num in counts.items())
+        writer.writerows([dimension, harmless(key), num] for key, num in counts.items())
     name = f"policy-{version.number}-{source.content}-{source.snapshot.id}.csv"
     return Response(
         text.getvalue(),

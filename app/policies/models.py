@@ -40,6 +40,8 @@ class PolicyVersion(Base):
     facts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     promoted_at: Mapped[datetime | None]  # last time it became current
+    kept_at: Mapped[datetime | None]  # an admin wants its weights kept, whatever the rule says
+    weights_removed_at: Mapped[datetime | None]  # by the installation's rule (app.upkeep.retention)
 
     __table_args__ = (
         UniqueConstraint("project_id", "number"),
@@ -61,6 +63,7 @@ class RewardModelVersion(Base):
     manifest_sha256: Mapped[str]
     figures: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    weights_removed_at: Mapped[datetime | None]  # by the installation's rule (app.upkeep.retention)
 
     __table_args__ = (UniqueConstraint("project_id", "number"),)
 

@@ -17,7 +17,9 @@ from app.policies.errors import (
     NothingToRollBackTo,
     NotPromotable,
     NotRejectable,
+    PolicyFilesMissing,
     PolicyVersionNotFound,
+    RewardModelFilesRemoved,
 )
 from app.policies.evaluation import lock_open_comparisons, retire_evaluation_slates, settle_verdict
 from app.policies.history import PROMOTED, REJECTED, ROLLED_BACK, evidence_for
@@ -67,7 +69,10 @@ class ModelFiles:
 
 
 def policy_files(settings: Settings, version: PolicyVersion) -> ModelFiles:
+    """Raises PolicyFilesMissing where the installation's rule removed the weights."""
     path = policy_path(settings, version)
+    if version.weights_removed_at is not None:
+        raise PolicyFilesMissing(version.number, removed(version.weights_removed_at))
     if not version.source.startswith(ROUNDS_PREFIX):
         return ModelFiles(path)
     return ModelFiles(path, version.source.removeprefix(ROUNDS_PREFIX), version.manifest_sha256)
@@ -76,8 +81,16 @@ def policy_files(settings: Settings, version: PolicyVersion) -> ModelFiles:
 def reward_model_files(session: Session, settings: Settings, version: RewardModelVersion) -> ModelFiles:
     """Its stage's policy is what its adapters, if any, were fitted on."""
     policy_id = session.get_one(Stage, version.stage_id).parents.get("policy_id")
+    if version.weights_removed_at is not None:
+        raise RewardModelFilesRemoved(version.number, removed(version.weights_removed_at))
     trunk = None if policy_id is None else policy_files(settings, session.get_one(PolicyVersion, policy_id))
     return ModelFiles(str(settings.artifacts / version.source), version.source, version.manifest_sha256, trunk)
+
+
+def removed(at: datetime) -> str:
+    """Why weights are not there, and the way back."""
+    way_back = "`podium artifacts bring` brings them back, from a backup or from what `podium reproduce` made again"
+    return f"its weights were removed on {at:%Y-%m-%d} by the installation's rule; {way_back}"
 
 
 def policy_path(settings: Settings, version: PolicyVersion) -> str:
@@ -170,6 +183,8 @@ def promote(
         raise CurrentPolicyChanged(old.number)
     if version.state not in (PolicyState.CANDIDATE, PolicyState.RETIRED):
         raise NotPromotable(version.number, version.state)
+    if version.weights_removed_at is not None:
+        raise PolicyFilesMissing(version.number, removed(version.weights_removed_at))
     evidence = evidence_for(session, version)
     make_current(session, project, old, version, now)
     is_rule = account is None and not on_command_line

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.db import CLOCK
 from app.policies.errors import BadTryOut, TryOutNotFound
 from app.policies.models import PolicyVersion
+from app.policies.service import removed
 from app.projects.models import Project
 from app.prompts.errors import BadPrompt
 from app.prompts.messages import Messages, checked_prompt
@@ -116,6 +117,13 @@ def ask(
 ) -> tuple[UUID, UUID]:
     """Put the question to both versions (left, right); returns the requests' ids. Raises BadTryOut."""
     question = check(project, question)
+    problems = {
+        side: removed(version.weights_removed_at)
+        for side, version in zip(("left", "right"), versions, strict=True)
+        if version.weights_removed_at is not None
+    }
+    if problems:
+        raise BadTryOut(problems)
     left, right = (
         model_requests.ask(
             session,

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Float, ForeignKey, UniqueConstraint, func, text
+from sqlalchemy import CheckConstraint, Float, ForeignKey, LargeBinary, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -23,6 +23,9 @@ DEFAULT_FLAGS = (
     "Expresses opinion",
     "Expresses moral judgement",
 )
+
+
+DRAWN_BY_LOT = "decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')"  # 244 random bits
 
 
 class Project(Base):
@@ -81,6 +84,8 @@ class Project(Base):
     worthwhile_win_rate: Mapped[float] = mapped_column(Float, server_default=text("0.6"))  # below it: not better enough
     promotes_at_lower_bound: Mapped[float | None] = mapped_column(Float)  # win rate's; null: a person promotes
 
+    # What imported rankings' ids are keyed with (app.datasets.identities): the database draws it, no file has it.
+    id_secret: Mapped[bytes] = mapped_column(LargeBinary, server_default=text(DRAWN_BY_LOT), deferred=True)
     licence: Mapped[str | None]  # of the labels, unless a snapshot says another; null: nobody said
 
     __table_args__ = (

@@ -6,7 +6,8 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from app.labeling.models import FITTING_KINDS, Lease, Ranking, Slate, SlateKind, SlateState
+from app.datasets.facts import RankingFacts
+from app.labeling.models import FITTING_KINDS, Lease, Slate, SlateKind, SlateState
 from app.people.models import Membership
 from app.policies.evaluation import WinRate, win_rate
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
@@ -202,17 +203,14 @@ def rankings_by_day(session: Session, project: Project, now: datetime) -> list[t
     """Rankings that count on each of the last days, the days without any included."""
     today = now.date()
     first = today - timedelta(days=DAYS_SHOWN - 1)
-    day = func.date(func.timezone("UTC", Ranking.submitted_at))
+    day = func.date(func.timezone("UTC", RankingFacts.submitted_at))
     counted: dict[date, int] = dict(
         session.execute(
             select(day, func.count())
-            .join(Slate, Slate.id == Ranking.slate_id)
             .where(
-                Ranking.project_id == project.id,
-                Ranking.submitted_at >= datetime.combine(first, datetime.min.time(), tzinfo=now.tzinfo),
-                Ranking.counted,
-                Ranking.retracted_at.is_(None),
-                Slate.kind.in_(FITTING_KINDS),
+                RankingFacts.project_id == project.id,
+                RankingFacts.kind.in_(FITTING_KINDS),
+                RankingFacts.submitted_at >= datetime.combine(first, datetime.min.time(), tzinfo=now.tzinfo),
             )
             .group_by(day)
         ).all()

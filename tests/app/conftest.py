@@ -5,12 +5,13 @@ Each is a browser: it keeps its cookies, and sends the proof that its forms are 
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -23,6 +24,7 @@ from app.people.models import Account, Membership, Role
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
 from app.quality.entry_models import GuidelinesAcceptance
+from app.rounds import events
 from app.settings import Settings
 
 PASSWORD = "correct horse battery"
@@ -57,11 +59,29 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "podium home", public_url=None)
 
 
+@lru_cache(maxsize=1)
+def routes() -> APIRouter:
+    """All routes, which are the same in every installation: putting them together takes longer than most tests do."""
+    return create_app(Settings()).router
+
+
+def make_app(settings: Settings) -> FastAPI:
+    """The web product of these settings, as create_app makes it; what is added to its routes is added for all tests."""
+    app = create_app(settings)
+    assert len(app.routes) == len(routes().routes), "these settings add a route: make this app with create_app"
+    app.router = routes()
+    return app
+
+
 @pytest.fixture
-def app(engine: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+def app(engine: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
     """The web product on this test's database. A file is imported when its upload is answered."""
     monkeypatch.setattr(import_runs, "WAIT_S", 60)
-    return create_app(settings)
+    before = list(routes().routes)
+    yield make_app(settings)
+    added = [each for each in routes().routes if not any(each is known for known in before)]
+    routes().routes[:] = before  # or every later test would have them too
+    assert not added, f"this test added {added} to the routes that all share: make its app with create_app"
 
 
 @pytest.fixture
@@ -167,6 +187,16 @@ def visitor(app: FastAPI) -> Iterator[Person]:
     with_nobody = Person(app)
     yield with_nobody
     with_nobody.close()
+
+
+@pytest.fixture
+def one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams end after their first message."""
+
+    async def messages(topics: frozenset[str]) -> Any:
+        yield "event: changed\ndata:\n\n"
+
+    monkeypatch.setattr(events, "messages", messages)
 
 
 class Clock:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -33,6 +34,12 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     named = {line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()}
     assert named >= {"up", "serve", "sampler", "trainer", "migrate", "project", "user", "key", "import", "export"}
     assert named >= {"round", "policy", "reward-model", "snapshot", "simulate", "demo"}
+
+
+def test_whoever_reports_something_can_say_which_version_it_is(tmp_path: Path) -> None:
+    done = podium("--version", home=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"podium {version('podium')}\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_port_in_use_is_named_with_the_next_move(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """The embedded server: starts, is joined, survives a restart, and says why it cannot start."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +13,9 @@ import psycopg
 import pytest
 
 from app import embedded_postgres
+from tests.faults.processes import wait_for
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=["plain", "with a space and ünïcode", "long" * 40])
@@ -42,3 +49,16 @@ def test_a_data_folder_that_is_no_database_is_named_with_the_servers_own_words(t
     (data / "PG_VERSION").write_text("18\n")
     with pytest.raises(embedded_postgres.PostgresDidNotStart, match="did not start"):
         embedded_postgres.start(tmp_path)
+
+
+def test_a_first_start_that_was_killed_is_begun_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "postgres"
+    begin = "import sys, pathlib; from app import embedded_postgres; embedded_postgres.start(pathlib.Path(sys.argv[1]))"
+    with subprocess.Popen([sys.executable, "-c", begin, str(folder)], start_new_session=True, cwd=ROOT) as first:
+        wait_for(lambda: any(folder.glob("*/PG_VERSION")), "the database's first files")
+        os.killpg(first.pid, signal.SIGKILL)  # the program that makes it, too
+    try:
+        with psycopg.connect(embedded_postgres.start(folder, fsync=False)) as connection:
+            assert connection.execute("SELECT 42").fetchall() == [(42,)]
+    finally:
+        embedded_postgres.stop(folder)

@@ -1,11 +1,13 @@
 """Every error has an answer: a problem for programs, a page for people."""
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 import app as package
 from app import db
@@ -129,6 +131,40 @@ def test_what_nobody_expected_gets_a_reference_and_keeps_its_secrets(engine, set
     assert "content-security-policy" in response.headers
     reference = caplog.text.split("reference=")[1].split(" ")[0]
     assert reference in response.text
+
+
+def test_a_browser_that_hangs_up_while_it_sends_a_form_is_no_error_of_ours(labeler, app, caplog):
+    received = iter([{"type": "http.request", "body": b"name=mi", "more_body": True}, {"type": "http.disconnect"}])
+    sent = []
+
+    async def receive():
+        return next(received)
+
+    async def send(message):
+        sent.append(message)
+
+    kind, cookies = b"application/x-www-form-urlencoded", "; ".join(f"{k}={v}" for k, v in labeler.cookies.items())
+    headers = [(b"content-type", kind), (b"cookie", cookies.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/account/keys", "query_string": b"", "headers": headers}
+    scope |= {"scheme": "http", "server": ("testserver", 80), "client": ("testclient", 1), "root_path": "", "app": app}
+    with ThreadPoolExecutor() as pool:  # a browser of another test may have its loop in this thread
+        pool.submit(asyncio.run, app(scope, receive, send)).result()
+    assert sent[0]["status"] == 400
+    assert not caplog.records
+
+
+def test_a_value_that_cannot_be_stored_is_not_repeated_in_the_log(engine, settings, caplog):
+    app = create_app(settings)
+
+    @app.get("/broken")
+    def broken() -> None:
+        with db.SessionFactory() as session:
+            session.execute(text("SELECT CAST(CAST(:given AS text) AS int)"), {"given": "what I think"})
+
+    with Person(app) as client:
+        assert client.get("/broken").status_code == 422
+    assert "invalid input syntax for type integer" in caplog.text
+    assert "what I think" not in caplog.text
 
 
 def test_a_page_that_does_not_exist_is_a_page(visitor):

@@ -2,10 +2,9 @@
 
 import pytest
 
-from app.main import create_app
 from app.people import service
 from app.settings import Settings
-from tests.app.conftest import PASSWORD, Person
+from tests.app.conftest import PASSWORD, Person, make_app
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/nowhere", "/api/v1/nowhere", "/healthz", "/static/style.css"])
@@ -80,7 +79,7 @@ def test_cookies_are_out_of_reach_of_scripts_and_other_sites(visitor, labeler):
 
 
 def test_over_https_cookies_are_secure_and_bound_to_the_host(engine, settings, labeler):
-    app = create_app(Settings(home=settings.home, public_url="https://podium.example.org"))
+    app = make_app(Settings(home=settings.home, public_url="https://podium.example.org"))
     with_tls = Person(app)
     with_tls.base_url = "https://podium.example.org"
     page = with_tls.get("/sign-in")

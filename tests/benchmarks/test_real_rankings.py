@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from benchmarks.real_rankings.__main__ import run_fold
-from benchmarks.real_rankings.base import Shape, make_reader, make_speller
+from benchmarks.real_rankings.base import make_base
 from benchmarks.real_rankings.fits import folds_of
 from benchmarks.real_rankings.intervals import share_by_texts, share_by_units
 from benchmarks.real_rankings.report import pairs_of, tables
 from benchmarks.real_rankings.sets import JudgedSet
-from benchmarks.real_rankings.sources import JudgedPrompt, judgements_of, read_convarg
+from benchmarks.real_rankings.sources import JudgedPrompt, judgements_of, read_convarg, read_prose
 from benchmarks.simulation.loop import read_lines
-from trainer.models import load_tokenizer
-from trainer.prompting import encode_completion
+from trainer.models import load_policy
+from trainer.prompting import encode_completion, encode_prompt
 from trainer.round_folder import RoundFolder
 
 
@@ -60,11 +61,52 @@ def test_judgements_that_fit_an_ordering_are_one_ranking_and_others_are_pairs() 
     ]
 
 
-def test_a_speller_reads_every_byte_by_itself(tmp_path: Path) -> None:
-    folder = make_speller(tmp_path, Shape(vocabulary=261, width=16, layers=1, heads=2), seed=0)
-    assert folder == make_speller(tmp_path, Shape(vocabulary=261, width=16, layers=1, heads=2), seed=0)
-    text = "They're THE best!!"
-    assert len(encode_completion(load_tokenizer(folder), text)) == len(text) + 1  # and the end
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with random weights that knows letters and a few words."""
+    folder = tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "people", "should", "read", "books", "because", ":", "."]
+    (folder / "vocab.txt").write_text("\n".join([*words, *"abcdefghijklmnopqrstuvwxyz"]))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=len(words) + 26,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+        layer_norm_eps=1e-5,  # GPT-2's
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+PROSE = [(f"read {letter}", f"people {letter} {letter} should") for letter in "abcdefg"]
+
+
+def test_what_the_head_begins_with_is_the_mean_word_vector_in_units_of_its_spread(
+    encoder: Path, tmp_path: Path
+) -> None:
+    folder = make_base(tmp_path, encoder, PROSE)
+    assert folder == make_base(tmp_path, encoder, PROSE)  # made once
+    policy, words = load_policy(folder), BertModel.from_pretrained(encoder).eval().embeddings
+    added, expected = [], []
+
+    def keep(module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        added.append(outputs[0][0, -1])
+
+    policy.model.transformer.h[0].attn.register_forward_hook(keep)
+    with torch.no_grad():
+        for asked, said in PROSE:
+            prompt = encode_prompt(policy.tokenizer, [{"role": "user", "content": asked}])
+            ids = torch.tensor([prompt + encode_completion(policy.tokenizer, said)])
+            policy.model(ids)
+            expected.append(words(ids)[0].mean(dim=0))
+    means = torch.stack(expected)
+    standardised = (means - means.mean(dim=0)) / means.std(dim=0)
+    torch.testing.assert_close(torch.stack(added), standardised, atol=1e-3, rtol=1e-3)
+    assert policy.model.transformer.ln_f.weight.unique().tolist() == pytest.approx([0.1])
 
 
 def test_a_group_lies_in_one_fold_and_folds_are_even() -> None:
@@ -139,13 +181,12 @@ def write_data(folder: Path) -> None:
     (folder / "tinyshakespeare.txt").write_text("First Citizen:\nSpeak.\n\nAll:\nSpeak, speak.")
 
 
-def test_a_fold_is_fitted_without_its_debate_and_run_once(tmp_path: Path) -> None:
+def test_a_fold_is_fitted_without_its_debate_and_run_once(encoder: Path, tmp_path: Path) -> None:
     write_data(tmp_path)
-    tiny = Shape(vocabulary=300, width=16, layers=1, heads=2, epochs=1)
-    settings = {"batch_size": 8, "num_epochs": 1, "evaluations_per_epoch": 1}
-    judged = JudgedSet(read_convarg, lambda work, prose: make_reader(work, prose, tiny, seed=0), settings, 2)
+    judged = JudgedSet(read_convarg, {"batch_size": 8, "num_epochs": 1, "evaluations_per_epoch": 1})
+    base = make_base(tmp_path / "work", encoder, list(read_prose(tmp_path)))
     for _ in range(2):
-        run_fold("convarg", judged, 0, tmp_path, tmp_path / "work", tmp_path)
+        run_fold("convarg", judged, 0, base, tmp_path, tmp_path / "work", tmp_path)
     (line,) = read_lines(tmp_path / "real_rankings.jsonl")
     (tested,) = line["prompts"]
     assert tested["decided"] == [[1, 0], [2, 0], [3, 0], [2, 1], [3, 1], [3, 2]]
@@ -155,4 +196,4 @@ def test_a_fold_is_fitted_without_its_debate_and_run_once(tmp_path: Path) -> Non
         assert tested["group"] not in {row.group for row in rows}
         assert {row.split for row in rows} == {"train", "validation"}
         assert len([row for row in rows if row.completion_ids == rows[0].completion_ids]) == 3  # a row a vote
-    assert len(fitted) == 2
+    assert len(fitted) == 4

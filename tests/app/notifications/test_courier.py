@@ -115,6 +115,31 @@ def test_a_network_that_the_installation_refuses_is_not_connected_to(
     assert "refused here" in (the_delivery(session).last_error or "")
 
 
+def test_labels_that_take_long_to_remove_from_files_hold_up_no_delivery(
+    session: Session, loop: Project, receiver: Receiver, courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_removing, go_on, is_sent = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(settings: Settings) -> None:
+        is_removing.set()
+        assert go_on.wait(60)
+
+    def seen(*given: Any, **named: Any) -> None:
+        settle(*given, **named)
+        is_sent.set()
+
+    monkeypatch.setattr(courier_module, "redact_results", slow)
+    monkeypatch.setattr(courier_module, "settle", seen)
+    courier.start()
+    assert is_removing.wait(60)
+    add(session, loop, receiver.url)
+    tell(session, loop)
+    was_sent = is_sent.wait(30)
+    go_on.set()
+    courier.stop()
+    assert was_sent
+
+
 def test_what_is_rolled_back_is_told_to_nobody(
     session: Session, loop: Project, receiver: Receiver, courier: Courier
 ) -> None:

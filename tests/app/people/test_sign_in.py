@@ -117,7 +117,7 @@ def test_parallel_guesses_are_counted_one_by_one(engine, labeler):
                     session,
                     email=labeler.account.email,
                     password=f"wrong {number}",
-                    address="198.51.100.7",
+                    place="198.51.100.7",
                     now=db.clock(session),
                 )
         except TooManyAttempts:

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app import db
-from app.main import create_app
 from app.people import invitations, reset_links, service, sessions, sign_on_accounts
 from app.people.models import (
     Account,
@@ -26,7 +25,7 @@ from app.people.models import (
 )
 from app.people.sign_on import provider_of
 from app.settings import Settings
-from tests.app.conftest import PASSWORD, Person
+from tests.app.conftest import PASSWORD, Person, make_app
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider, identity_provider  # noqa: F401
 
 LENA = "lena.labeler@example.org"
@@ -64,7 +63,7 @@ def reasons(session) -> list[str]:
 
 def test_the_button_is_there_only_where_a_provider_is_configured(visitor, engine, tmp_path):
     assert "Sign in with Example Inc." in visitor.get("/sign-in").text
-    without = Person(create_app(Settings(home=tmp_path)))
+    without = Person(make_app(Settings(home=tmp_path)))
     assert "/sign-in/sso" not in without.get("/sign-in").text
     assert without.get("/sign-in/sso").status_code == 404
 
@@ -212,7 +211,7 @@ def test_who_holds_an_open_link_joins_without_a_password(visitor, admin, session
 
 
 def test_a_domain_can_be_let_in_without_invitations(engine, settings, session):
-    app = create_app(settings.model_copy(update={"oidc_domains": "example.com, Example.ORG"}))
+    app = make_app(settings.model_copy(update={"oidc_domains": "example.com, Example.ORG"}))
     newcomer = Person(app)
     assert visit(newcomer).status_code == 303
     assert newcomer.get("/").status_code == 200
@@ -221,7 +220,7 @@ def test_a_domain_can_be_let_in_without_invitations(engine, settings, session):
 
 
 def test_a_domain_that_only_ends_alike_is_another(engine, settings, session):
-    app = create_app(settings.model_copy(update={"oidc_domains": "ample.org"}))
+    app = make_app(settings.model_copy(update={"oidc_domains": "ample.org"}))
     assert visit(Person(app)).status_code == 403
 
 
@@ -400,7 +399,7 @@ def test_a_provider_that_is_down_leaves_the_password(visitor, labeler, session, 
 
 def test_a_provider_that_calls_itself_otherwise_is_not_asked(engine, settings, session, identity_provider):
     other = settings.model_copy(update={"oidc_issuer": identity_provider.issuer + "/"})
-    refused = Person(create_app(other)).get("/sign-in/sso")
+    refused = Person(make_app(other)).get("/sign-in/sso")
     assert (refused.status_code, "another name than PODIUM_OIDC_ISSUER" in refused.text) == (503, True)
 
 

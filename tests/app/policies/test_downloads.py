@@ -87,6 +87,8 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(researcher: Person) 
     rest = researcher.get(f"{ROOT}/1/export", headers={"Range": f"bytes={size - 500}-", "If-Range": tag})
     assert (rest.status_code, rest.headers["content-range"]) == (206, f"bytes {size - 500}-{size - 1}/{size}")
     assert rest.content == whole.content[-500:]
+    past = researcher.get(f"{ROOT}/1/export", headers={"Range": f"bytes={size}-", "If-Range": tag})
+    assert (past.status_code, past.headers["content-range"], past.content) == (416, f"bytes */{size}", b"")
     changed = researcher.get(f"{ROOT}/1/export", headers={"Range": "bytes=500-", "If-Range": '"another"'})
     assert (changed.status_code, len(changed.content)) == (200, size)
 

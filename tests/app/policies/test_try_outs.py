@@ -123,6 +123,19 @@ def test_a_version_that_cannot_be_loaded_says_why(researcher: Person, session: S
 
 
 @pytest.mark.usefixtures("versions")
+def test_a_version_whose_weights_are_gone_is_not_asked_and_nothing_is_lost(
+    researcher: Person, session: Session
+) -> None:
+    session.execute(update(PolicyVersion).where(PolicyVersion.number == 2).values(weights_removed_at=clock(session)))
+    session.commit()
+    refused = researcher.post(ROOT, data=FORM)
+    assert refused.status_code == 422
+    assert re.search(r'id="left-problem">its weights were removed on', refused.text)
+    assert ">Is rain wet?</textarea>" in refused.text
+    assert session.scalar(select(func.count()).select_from(ModelRequest)) == 0
+
+
+@pytest.mark.usefixtures("versions")
 @pytest.mark.parametrize(
     ("field", "value", "problem"),
     [

@@ -123,7 +123,7 @@ def test_what_nobody_touches_is_the_default(site_admin: Person, session: Session
     session.add(plain)
     session.flush()
     session.refresh(plain)
-    own = {"id", "slug", "name", "created_at", "flags"}
+    own = {"id", "id_secret", "slug", "name", "created_at", "flags"}
     columns = {column.key for column in Project.__table__.columns} - own
     assert {name: getattr(made, name) for name in columns} == {name: getattr(plain, name) for name in columns}
     assert len(made.flags) == 11
