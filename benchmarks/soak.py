@@ -200,7 +200,8 @@ def stop_training(server: Server, trainer: "subprocess.Popen[bytes]") -> str:
     trainer.terminate()
     trainer.wait(STOP_S)
     with Session(engine) as session:
-        steps = dict(session.execute(text("SELECT stage_id, max(step) FROM metric GROUP BY stage_id")).tuples())
+        found = session.execute(text("SELECT stage_id, max(step) AS step FROM metric GROUP BY stage_id"))
+        steps = {row.stage_id: row.step for row in found}
     engine.dispose()
     of_stages = [
         f"{stage.recipe} {stage.state}" + (f" at step {steps[stage.id]}" if stage.id in steps else "")
