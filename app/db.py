@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from time import monotonic
 from typing import Annotated, Any
@@ -39,6 +39,9 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 TRUSTED_S = 1.0  # so long after its last use a connection is taken to be alive
+IDLE_S = (
+    300  # so long a process may stand still in a transaction: then the server ends it, and frees what it has locked
+)
 
 
 class Base(DeclarativeBase):
@@ -99,10 +102,11 @@ SessionFactory: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
 LoopSessionFactory: sessionmaker[Session] = sessionmaker(expire_on_commit=False)
 
 
-def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> Engine:
+def connect(url: str, *, pool_size: int = 10, application: str = "podium", idle_s: int | None = None) -> Engine:
     """Make the engine of this process and bind the session factory to it.
 
     url: `postgresql://…`; the driver is always psycopg 3.  Connections that died are noticed before use.
+    idle_s: how long a transaction may do nothing; as long as it likes where it hands a file to somebody slow.
     """
     engine = create_engine(
         driver_url(url),
@@ -112,6 +116,8 @@ def connect(url: str, *, pool_size: int = 10, application: str = "podium") -> En
         hide_parameters=True,  # an error's message goes into the log: what people wrote does not
         connect_args=_connect_arguments(application),
     )
+    if idle_s is not None:
+        event.listen(engine, "connect", partial(_end_when_idle, idle_s))
     SessionFactory.configure(bind=engine)
     return engine
 
@@ -133,6 +139,7 @@ def connect_loop(url: str, *, application: str = "podium", **pool: Any) -> Async
     )
     _notice_the_dead(engine.sync_engine)
     event.listen(engine.sync_engine, "connect", _plan_once)
+    event.listen(engine.sync_engine, "connect", partial(_end_when_idle, IDLE_S))
     LoopSessionFactory.configure(bind=engine.sync_engine)
     return engine
 
@@ -156,8 +163,17 @@ def _plan_once(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None
 
     A bound value matches no partial index then: what such an index is to serve says `constant`.
     """
+    _set(connection, "plan_cache_mode = force_generic_plan")
+
+
+def _end_when_idle(idle_s: int, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    """A process that is stopped, or a machine that is suspended, must not keep others from what it has locked."""
+    _set(connection, f"idle_in_transaction_session_timeout = '{idle_s}s'")
+
+
+def _set(connection: DBAPIConnection, setting: str) -> None:
     cursor = connection.cursor()
-    cursor.execute("SET plan_cache_mode = force_generic_plan")
+    cursor.execute(f"SET {setting}")
     cursor.close()
     connection.commit()
 

@@ -50,10 +50,10 @@ def database_url(settings: Settings) -> str:
     return settings.database_url or embedded_postgres.start(postgres_folder(settings))
 
 
-def reach(url: str, settings: Settings, *, application: str = "podium") -> Engine:
+def reach(url: str, settings: Settings, *, application: str = "podium", idle_s: int | None = None) -> Engine:
     """Connect this process to the database. Raises CannotStart with one sentence when there is none."""
     try:
-        engine = db.connect(url, pool_size=settings.pool_size, application=application)
+        engine = db.connect(url, pool_size=settings.pool_size, application=application, idle_s=idle_s)
         with engine.connect():
             return engine
     except ValueError as error:
@@ -78,7 +78,7 @@ def reach_migrated(settings: Settings, *, application: str) -> Engine:
 
     Raises CannotStart.
     """
-    engine = reach(given_url(settings), settings, application=application)
+    engine = reach(given_url(settings), settings, application=application, idle_s=db.IDLE_S)
     if not migrate.serves(engine):
         raise CannotStart("the database has another version's schema: run `podium migrate` first")
     return engine

@@ -1,12 +1,17 @@
 """What connections to the database do where it comes and goes."""
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
 
 from app import db
+from app.settings import Settings
+from app.terminal import reach_migrated
 
 
 @pytest.fixture
@@ -45,3 +50,27 @@ def test_connections_that_die_as_soon_as_they_are_made_say_that_the_database_is_
     end(engine, rested)
     with pytest.raises(OperationalError):
         backend(loop_like)
+
+
+def test_a_process_that_stands_still_in_a_transaction_does_not_keep_what_it_has_locked(engine: Engine) -> None:
+    one_that_stops = create_engine(engine.url, poolclass=NullPool)
+    event.listen(one_that_stops, "connect", partial(db._end_when_idle, 1))
+    with one_that_stops.connect() as stopped, engine.begin() as other:
+        stopped.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        other.execute(text("SET LOCAL lock_timeout = '20s'"))
+        other.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        with pytest.raises(DBAPIError) as told:
+            stopped.execute(text("SELECT"))
+        assert told.value.connection_invalidated  # which is tried again, and answered 503
+
+
+def test_trainers_and_samplers_are_such_processes(engine: Engine, tmp_path: Path) -> None:
+    bound = db.SessionFactory.kw["bind"]
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    made = reach_migrated(Settings(home=tmp_path, DATABASE_URL=url), application="podium-trainer")
+    try:
+        with made.connect() as connection:
+            assert connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one() == "5min"
+    finally:
+        made.dispose()
+        db.SessionFactory.configure(bind=bound)
