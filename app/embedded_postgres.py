@@ -22,6 +22,7 @@ import fasteners
 LONGEST_SOCKET_PATH = 90  # bytes of the folder; the kernel's limit is 107 with the socket's own name
 ROOTS_STAND_IN = "nobody"  # Postgres refuses to run as root
 START_TIMEOUT_S = 60
+WORK_MB = 32  # for each sort or hash of a statement
 LEAST_BUFFERS_MB, MOST_BUFFERS_MB = 64, 1024  # of the server's own cache; memory that is not used is not taken
 
 
@@ -53,7 +54,7 @@ def _start(folder: Path, *, fsync: bool) -> str:
             _make(folder)
         if not is_running(folder):
             options = ["-h", "", "-k", str(socket_folder), "-c", "unix_socket_permissions=0700"]
-            options += ["-c", f"shared_buffers={_buffers_mb()}MB"]
+            options += ["-c", f"shared_buffers={_buffers_mb()}MB", "-c", f"work_mem={WORK_MB}MB"]
             # Its log does not repeat the rows and statements that it refuses: they hold what people wrote.
             options += ["-c", "log_error_verbosity=terse", "-c", "log_min_error_statement=panic"]
             if not fsync:

@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import TypeVarTuple
 from uuid import UUID
 
-from sqlalchemy import Select, column, func, select, true, tuple_, values
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from app.db import constant
 from app.labeling.models import Completion, Lease, Ranking, Slate, SlateKind, SlateState
+from app.labeling.stretches import newest_of_each
 from app.people.models import Account, Labeler
 from app.policies.models import PolicyVersion
 from app.policies.slates import is_blind
@@ -155,27 +156,11 @@ def slate_lines(session: Session, project: Project, wanted: SlateFilter) -> tupl
 
 
 def newest(session: Session, project: Project, wanted: SlateFilter) -> Select[UUID]:
-    """The ids of a page and of one slate more.
-
-    Each state and kind has its own stretch of an index, newest at its end: a page takes the end of each that is asked
-    for, and the newest of these. So it costs the same whichever filter is set, and however many slates there are.
-    """
+    """The ids of a page and of one slate more."""
     if wanted.version is not None:
         return newest_by_version(session, project, wanted)
-    stretches = values(column("state", Slate.state.type), column("kind", Slate.kind.type), name="stretch").data(
-        [(state, kind) for state in wanted.states for kind in wanted.kinds]
-    )
-    end = (
-        before(select(Slate.id, Slate.created_at), wanted)
-        .where(Slate.project_id == project.id, Slate.state == stretches.c.state, Slate.kind == stretches.c.kind)
-        .lateral("newest")
-    )
-    return (
-        select(end.c.id)
-        .select_from(stretches.join(end, true()))
-        .order_by(end.c.created_at.desc(), end.c.id.desc())
-        .limit(A_PAGE + 1)
-    )
+    page = before(select(Slate.id, Slate.created_at), wanted).where(Slate.project_id == project.id)
+    return newest_of_each(page, wanted.states, wanted.kinds, limit=A_PAGE + 1)
 
 
 def newest_by_version(session: Session, project: Project, wanted: SlateFilter) -> Select[UUID]:

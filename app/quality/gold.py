@@ -15,6 +15,7 @@ from sqlalchemy.sql.elements import SQLCoreOperations
 
 from app.db import constant
 from app.labeling.models import Lease, Ranking, Slate, SlateKind, SlateState
+from app.labeling.stretches import newest_of_each
 from app.people.models import Account
 from app.people.service import audit
 from app.projects.models import Project
@@ -39,24 +40,31 @@ class KnownAnswer:
     num_rankings: int
 
 
-def can_be_known() -> ColumnElement[bool]:
-    """In SQL: whether a slate may be copied. Its K must be what labelers see every day, or gold would not be silent.
+# What may be copied. Slates of a round's comparison are left out: their candidate must stay on them alone.
+KNOWABLE = (SlateKind.TRAINING, SlateKind.IMPORTED, SlateKind.PAIR)
+SEEN = (SlateState.READY, SlateState.DONE)
 
-    Slates of a round's comparison are left out: their candidate must stay on them alone.
-    """
-    is_many = and_(Slate.kind.in_((SlateKind.TRAINING, SlateKind.IMPORTED)), Slate.k.between(4, 9))
-    is_seen = Slate.state.in_((SlateState.READY, SlateState.DONE))
-    return and_(or_(is_many, Slate.kind == SlateKind.PAIR), is_seen)
+
+def has_knowable_k() -> ColumnElement[bool]:
+    """In SQL: whether a slate's K is what labelers see every day; or gold would not be silent."""
+    return or_(Slate.kind == SlateKind.PAIR, Slate.k.between(4, 9))
+
+
+def can_be_known() -> ColumnElement[bool]:
+    """In SQL: whether a slate may be copied."""
+    return and_(Slate.kind.in_(KNOWABLE), Slate.state.in_(SEEN), has_knowable_k())
 
 
 def slates_to_choose_from(session: Session, project: Project, *, before: datetime | None) -> Sequence[Slate]:
     """Slates that may become known ones and have not yet, the newest first, a page of them."""
     copy = aliased(Slate)
     is_copied = exists().where(copy.repeats_id == Slate.id, copy.kind.in_(KINDS), copy.state != SlateState.RETIRED)
-    query = select(Slate).where(Slate.project_id == project.id, can_be_known(), ~is_copied)
+    page = select(Slate.id, Slate.created_at).where(Slate.project_id == project.id, has_knowable_k(), ~is_copied)
     if before is not None:
-        query = query.where(Slate.created_at < before)
-    query = query.order_by(Slate.created_at.desc()).limit(A_PAGE)
+        page = page.where(Slate.created_at < before)
+    page = page.order_by(Slate.created_at.desc(), Slate.id.desc()).limit(A_PAGE)
+    ids = session.scalars(newest_of_each(page, SEEN, KNOWABLE, limit=A_PAGE)).all()
+    query = select(Slate).where(Slate.id.in_(ids)).order_by(Slate.created_at.desc(), Slate.id.desc())
     return session.scalars(query.options(joinedload(Slate.prompt))).all()
 
 
