@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from app.datasets.models import Snapshot, SnapshotDemonstration, SnapshotRanking
@@ -102,25 +102,33 @@ def slates_with_texts_by(labeler_ids: Sequence[int]) -> Select[UUID]:
     """The slates that show a prompt or an answer of theirs."""
     theirs = select(Demonstration.id).where(Demonstration.labeler_id.in_(labeler_ids))
     answered = select(Completion.slate_id).where(Completion.demonstration_id.in_(theirs))
-    return select(Slate.id).where(or_(Slate.prompt_id.in_(_prompts_by(labeler_ids)), Slate.id.in_(answered)))
+    asked = select(Slate.id).where(Slate.prompt_id.in_(_prompts_by(labeler_ids)))
+    return select(Slate.id).where(Slate.id.in_(asked.union(answered)))
 
 
 def _prompts_by(labeler_ids: Sequence[int]) -> Select[int]:
     """The prompts that nobody but these labelers wrote: one that came from a file too, or from another, stays."""
 
-    def written(by_them: bool) -> ColumnElement[bool]:
-        writing, answer, turn = aliased(Writing), aliased(Demonstration), aliased(ConversationTurn)
-        whose = writing.labeler_id.in_(labeler_ids) if by_them else writing.labeler_id.not_in(labeler_ids)
-        in_writing = exists().where(
-            answer.prompt_id == Prompt.id, answer.writing_id == writing.id, writing.task != WritingTask.ANSWER, whose
-        )
-        other = aliased(Writing)
-        whose_turn = other.labeler_id.in_(labeler_ids) if by_them else other.labeler_id.not_in(labeler_ids)
-        in_turn = exists().where(turn.prompt_id == Prompt.id, turn.writing_id == other.id, whose_turn)
-        return or_(in_writing, in_turn)
+    def written(by_them: bool) -> CompoundSelect[int | None]:
+        def whose(writing: type[Writing]) -> ColumnElement[bool]:
+            is_theirs = writing.labeler_id.in_(labeler_ids)
+            return is_theirs if by_them else ~is_theirs
 
+        asks, talks = aliased(Writing), aliased(Writing)
+        in_writing = (
+            select(Demonstration.prompt_id)
+            .join(asks, asks.id == Demonstration.writing_id)
+            .where(asks.task != WritingTask.ANSWER, whose(asks))
+        )
+        in_turn = select(ConversationTurn.prompt_id).join(talks, talks.id == ConversationTurn.writing_id)
+        return in_writing.union(in_turn.where(whose(talks)))
+
+    theirs, others = (written(by_them).subquery() for by_them in (True, False))
     return select(Prompt.id).where(
-        Prompt.import_id.is_(None), Prompt.kind != PromptKind.IMPORTED, written(True), ~written(False)
+        Prompt.import_id.is_(None),
+        Prompt.kind != PromptKind.IMPORTED,
+        Prompt.id.in_(select(theirs.c[0])),
+        ~exists().where(others.c[0] == Prompt.id),
     )
 
 
@@ -176,10 +184,8 @@ class Findings:
 def findings_on(session: Session, subject: Subject, doomed: Doomed) -> Findings:
     """Count what there is, and name what would be touched."""
     theirs = Ranking.labeler_id.in_(doomed.labelers)
-    has_note = or_(
-        Ranking.note.is_not(None),
-        exists().where(RankingItem.ranking_id == Ranking.id, RankingItem.note.is_not(None)),
-    )
+    noted = select(RankingItem.ranking_id).join(Ranking, Ranking.id == RankingItem.ranking_id)
+    has_note = or_(Ranking.note.is_not(None), Ranking.id.in_(noted.where(theirs, RankingItem.note.is_not(None))))
     converses = and_(Writing.labeler_id.in_(doomed.labelers), Writing.task == WritingTask.CONVERSE)
     open_writing = and_(Writing.labeler_id.in_(doomed.labelers), Writing.closed_at.is_(None))
     account_id = None if subject.account is None else subject.account.id
