@@ -46,11 +46,15 @@ CROSS JOIN LATERAL (
           WHERE item.ranking_id = ranking.id
           ORDER BY completion.position) AS item
 ) AS told
-WHERE ranking.project_id = :project_id AND slate.k <= {MOST_DIGITS}
-  AND (CAST(:labeler_id AS bigint) IS NULL
-       OR ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = :labeler_id))
+WHERE ranking.project_id = :project_id AND slate.k <= {MOST_DIGITS} {{slates}}
   AND NOT EXISTS (SELECT FROM ranking_digest WHERE ranking_digest.ranking_id = ranking.id)
 """  # noqa: S608 - a constant of ours
+
+# A condition that is there only when it is asked for: inside of an OR the planner would read every ranking.
+ON_A_PERSONS_SLATES = "AND ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = {labeler})"
+ON_SHARED_SLATES = """AND ranking.slate_id IN (
+       SELECT slate_id FROM ranking AS shared WHERE shared.project_id = %(project_id)s AND shared.retracted_at IS NULL
+       GROUP BY slate_id HAVING count(*) > 1)"""
 
 CHOSEN = """
 FROM ranking
@@ -62,11 +66,7 @@ WHERE ranking.project_id = %(project_id)s AND ranking.retracted_at IS NULL
   AND (%(since)s::date IS NULL OR ranking.submitted_at >= %(since)s::date)
   AND (%(until)s::date IS NULL OR ranking.submitted_at < %(until)s::date + 1)
   AND (%(prompt_kind)s::text IS NULL OR prompt.kind = %(prompt_kind)s)
-  AND (%(labeler_id)s::bigint IS NULL
-       OR ranking.slate_id IN (SELECT slate_id FROM ranking AS mine WHERE mine.labeler_id = %(labeler_id)s))
-  AND (NOT %(only_shared)s OR ranking.slate_id IN (
-       SELECT slate_id FROM ranking AS shared WHERE shared.project_id = %(project_id)s AND shared.retracted_at IS NULL
-       GROUP BY slate_id HAVING count(*) > 1))
+  {slates}
 """
 
 READ = f"""
@@ -148,6 +148,11 @@ class Filter:
     def parameters(self, project_id: int) -> dict[str, Any]:
         return {"project_id": project_id, "left_out": list(NOBODYS_KINDS), **asdict(self)}
 
+    def within(self, statement: str) -> str:
+        """The statement, on the slates that are asked for."""
+        of_a_person = ON_A_PERSONS_SLATES.format(labeler="%(labeler_id)s") if self.labeler_id is not None else ""
+        return statement.format(slates=f"{of_a_person} {ON_SHARED_SLATES if self.only_shared else ''}")
+
 
 @dataclass(frozen=True)
 class Judgements:
@@ -183,13 +188,15 @@ def make_digests(session: Session, project_id: int, *, labeler_id: int | None = 
     page do not wait for each other's rows in different orders.
     """
     session.execute(text("SELECT pg_advisory_xact_lock(hashtext('ranking_digest'), :id ::int)"), {"id": project_id})
-    made = session.execute(text(MAKE_DIGESTS), {"project_id": project_id, "labeler_id": labeler_id})
+    of_a_person = "" if labeler_id is None else ON_A_PERSONS_SLATES.format(labeler=":labeler_id")
+    parameters = {"project_id": project_id} | ({} if labeler_id is None else {"labeler_id": labeler_id})
+    made = session.execute(text(MAKE_DIGESTS.format(slates=of_a_person)), parameters)
     return int(made.rowcount)  # type: ignore[attr-defined]
 
 
 def read_judgements(session: Session, project_id: int, chosen: Filter) -> Judgements:
     """The standing rankings that the filter chooses, and every reference ranking of gold slates."""
-    return _judgements(copied(session, READ, chosen.parameters(project_id), COLUMNS))
+    return _judgements(copied(session, chosen.within(READ), chosen.parameters(project_id), COLUMNS))
 
 
 def read_versions(session: Session, project_id: int, judgements: Judgements) -> Ints:
@@ -208,7 +215,7 @@ def read_versions(session: Session, project_id: int, judgements: Judgements) -> 
 def read_flags(session: Session, project_id: int, chosen: Filter) -> dict[int, list[tuple[str, int]]]:
     """labeler id -> the flags they set, the most used first."""
     found: dict[int, list[tuple[str, int]]] = {}
-    for row in copied(session, READ_FLAGS, chosen.parameters(project_id), FLAG_COLUMNS).to_pylist():
+    for row in copied(session, chosen.within(READ_FLAGS), chosen.parameters(project_id), FLAG_COLUMNS).to_pylist():
         found.setdefault(row["labeler"], []).append((row["flag"], row["num"]))
     return found
 
