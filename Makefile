@@ -41,7 +41,7 @@ reference: $(INSTALLED_TEST)
 	WRITE_REFERENCE=1 $(BIN)/python -m pytest -q tests/docs/test_reference.py
 
 faults: $(INSTALLED_TEST)
-	PODIUM_FAULTS=1 $(BIN)/python -m pytest -q tests/faults
+	PODIUM_FAULTS=1 $(BIN)/python -m pytest -q tests/faults/test_faults.py
 
 faults-long: $(INSTALLED_TEST)
 	$(BIN)/python -m tests.faults --faults $(or $(FAULTS),300) --seed $(or $(SEED),1) --write
