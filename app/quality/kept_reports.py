@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 from app.db import SessionFactory, clock, connect_apart
 from app.labeling.models import Ranking
 from app.quality.errors import ReportBeingMade
-from app.quality.judgements import Filter
+from app.quality.judgements import Filter, make_digests
 from app.quality.models import KeptReport
-from app.quality.reports import Between, QualityReport, quality_report
+from app.quality.reports import Between, QualityReport, quality_report, report_of_digests
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def make_beside(name: str, project_id: int, chosen: Filter, between: Between) ->
         engine = connect_apart(SessionFactory.kw["bind"], application="podium-report")
         try:
             make_and_keep(
-                engine, name, project_id, lambda session: quality_report(session, project_id, chosen, between)
+                engine, name, project_id, lambda session: report_of_digests(session, project_id, chosen, between)
             )
         except Exception:
             log.exception("project=%s report=%s: not made; the next who asks tries again", project_id, name[:8])
@@ -99,6 +99,10 @@ def make_and_keep(engine: Engine, name: str, project_id: int, make: Callable[[Se
             return
     start = monotonic()
     try:
+        with Session(engine) as session, session.begin():
+            make_digests(
+                session, project_id
+            )  # committed before the long part: who looks at their own work waits for it
         with Session(engine) as session, session.begin():
             report = make(session)
     except BaseException:

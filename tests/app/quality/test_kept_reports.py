@@ -4,14 +4,15 @@ from datetime import timedelta
 from threading import Thread
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.quality import kept_reports
-from app.quality.judgements import Filter
+from app.quality.judgements import Filter, make_digests
 from app.quality.kept_reports import RENEW_AFTER, claim, name_of
 from app.quality.models import KeptReport
-from app.quality.reports import Between, quality_report
+from app.quality.reports import Between, quality_report, report_of_digests
 from tests.app.quality.crowd import judge, labeler_of, new_slate
 
 ORDER, REVERSED = [1, 2, 3, 4], [4, 3, 2, 1]
@@ -122,10 +123,29 @@ def test_a_report_that_cannot_be_made_is_tried_again_by_the_next_who_asks(
         raise ZeroDivisionError
 
     with monkeypatch.context() as broken:
-        broken.setattr(kept_reports, "quality_report", fail)
+        broken.setattr(kept_reports, "report_of_digests", fail)
         assert researcher.get(API).status_code == 503
         wait_for_makers()
     assert num_rankings(researcher) == 2
+
+
+def test_who_looks_at_their_own_work_does_not_wait_for_a_report(
+    large, engine, session, project, judged, labeler, researcher, monkeypatch
+):
+    judged(ORDER, REVERSED)
+    me, met = labeler_of(session, project, labeler).id, []
+    session.commit()
+
+    def slowly(reading, *choice):
+        report = report_of_digests(reading, *choice)
+        with Session(engine) as mine, mine.begin():
+            mine.execute(text("SET LOCAL lock_timeout = '1s'"))
+            met.append(make_digests(mine, project.id, labeler_id=me))
+        return report
+
+    monkeypatch.setattr(kept_reports, "report_of_digests", slowly)
+    assert num_rankings(researcher) == 2
+    assert met == [0]  # nothing was left to do, and nobody to wait for
 
 
 def test_reports_that_nobody_asks_for_are_not_kept_for_ever(session, project):
