@@ -19,7 +19,7 @@ from app.labeling.models import CompletionSource, Slate, SlateState
 from app.labeling.queue import SlateClaim
 from app.labeling.task_models import ConversationTurn, Writing, WritingTask
 from app.people.models import Labeler
-from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
+from app.policies.models import PolicyState, RewardModelVersion
 from app.policies.service import InspectedPolicy, current_version, promote
 from app.projects.models import Project
 from app.projects.service import create_project
@@ -28,7 +28,7 @@ from app.rounds import model_requests
 from app.rounds.models import ModelRequest, ModelRequestKind, Round, RoundState, Stage
 from app.settings import Settings
 from app.wakeups import Wakeups
-from tests.app.loop import make_account, make_prompts
+from tests.app.loop import make_account, make_prompts, make_version
 from trainer.models import load_tokenizer, tokenizer_hash
 from trainer.prompting import decode_completion, encode_prompt
 from trainer.sampler import Sampler
@@ -162,11 +162,7 @@ def test_a_promoted_version_writes_the_next_slates(
 ) -> None:
     project = make_loop(session, llama_folder)
     sampler.step()
-    version = PolicyVersion(
-        project_id=project.id, number=2, state=PolicyState.CANDIDATE, recipe="imported", source=str(gpt2_folder)
-    )
-    session.add(version)
-    session.flush()
+    version = make_version(session, project, 2, PolicyState.CANDIDATE, source=str(gpt2_folder))
     promote(session, project, version, account=None, now=clock(session))
     session.commit()
     sampler.step()
@@ -258,13 +254,13 @@ def test_a_request_of_a_version_whose_weights_are_gone_is_refused_and_slates_are
     kind: ModelRequestKind, session: Session, sampler: Sampler, llama_folder: Path
 ) -> None:
     project = make_loop(session, llama_folder)
-    policy = PolicyVersion(project_id=project.id, number=2, state=PolicyState.REJECTED, recipe="imported", source="x")
+    policy = make_version(session, project, 2, PolicyState.REJECTED)
     first = current_version(session, project).id
     round = Round(
         project_id=project.id, number=1, state=RoundState.SUCCEEDED, seed=1, sft_policy_id=first, baseline_id=first
     )
     round.stages = [Stage(position=1, recipe="reward", state="succeeded", preset="default", configuration={}, seed=1)]
-    session.add_all([policy, round])
+    session.add(round)
     session.flush()
     model = RewardModelVersion(
         project_id=project.id, number=1, stage_id=round.stages[0].id, source="x", manifest_sha256="x", figures={}

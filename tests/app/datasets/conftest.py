@@ -20,10 +20,11 @@ from app.labeling.models import (
     Strength,
 )
 from app.people.models import Labeler
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind
 from app.prompts.service import place_prompts
+from tests.app.loop import make_version
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -40,11 +41,7 @@ def make_project(session: Session, slug: str) -> Project:
     project = Project(slug=slug, name=slug.title(), flags=[])
     session.add(project)
     session.flush()
-    session.add(
-        PolicyVersion(
-            project_id=project.id, number=1, state=PolicyState.CURRENT, recipe="imported", source="starter", is_sft=True
-        )
-    )
+    make_version(session, project, is_sft=True)
     session.commit()
     return project
 
