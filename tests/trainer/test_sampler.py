@@ -130,7 +130,7 @@ def test_a_policy_that_cannot_be_opened_stops_its_own_project_alone(
     assert (len(slates(session, broken)), len(slates(session, sound))) == (0, 3)
     waiting = slates(session, broken, SlateState.SAMPLING)
     assert [slate.owner for slate in waiting] == [None] * 3
-    assert "no model was found at /nowhere/policy" in sampler.problem
+    assert "no model was found at /nowhere/policy" in sampler.slates.problem
 
 
 def test_a_prompt_that_is_too_long_is_set_aside_and_the_others_go_on(
@@ -189,14 +189,14 @@ def test_requests_are_answered_before_queues_are_filled(
 ) -> None:
     make_loop(session, llama_folder)
     request = ask(session, ModelRequestKind.INSPECT, source=str(llama_folder))
-    monkeypatch.setattr(sampler, "fill_batch", lambda: answer(session, request).answered_at is None)
+    monkeypatch.setattr(sampler.slates, "fill_batch", lambda: answer(session, request).answered_at is None)
     sampler.step()
     assert answer(session, request).output is not None
 
 
 def test_an_inspected_policy_tells_its_size_and_needs(session: Session, sampler: Sampler, llama_folder: Path) -> None:
     request = ask(session, ModelRequestKind.INSPECT, source=str(llama_folder))
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     output = answer(session, request).output
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     has_template = AutoTokenizer.from_pretrained(llama_folder).chat_template is not None
@@ -211,7 +211,7 @@ def test_an_inspected_policy_tells_its_size_and_needs(session: Session, sampler:
 
 def test_an_unknown_policy_is_refused_in_one_sentence(session: Session, sampler: Sampler, tmp_path: Path) -> None:
     request = ask(session, ModelRequestKind.INSPECT, source=str(tmp_path / "nothing"))
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     assert (answer(session, request).error or "").startswith(f"no model was found at {tmp_path / 'nothing'}: give")
 
 
@@ -227,7 +227,7 @@ def test_a_request_is_sampled_from_the_version_it_names(session: Session, sample
         top_p=1.0,
         max_completion_tokens=5,
     )
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     output = answer(session, request).output
     assert output is not None
     first, second, third = (completion["text"] for completion in output["completions"])
@@ -239,13 +239,13 @@ def test_tokens_are_counted_as_the_policy_reads_them(session: Session, sampler: 
     project = make_loop(session, llama_folder)
     version_id = current_version(session, project).id
     request = ask(session, ModelRequestKind.COUNT_TOKENS, policy_version_id=version_id, text="good bad w1")
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     assert answer(session, request).output == {"num_tokens": 3}
 
 
 def test_a_request_that_makes_no_sense_is_refused_and_the_sampler_lives(session: Session, sampler: Sampler) -> None:
     request = ask(session, ModelRequestKind.COUNT_TOKENS, text="no version")
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     assert "policy_version_id" in (answer(session, request).error or "")
 
 
@@ -279,7 +279,7 @@ def test_nobody_answers_a_request_that_nobody_waits_for(session: Session, sample
         session, ModelRequestKind.INSPECT, {"source": "x"}, deadline=clock(session) - timedelta(seconds=1)
     )
     session.commit()
-    assert sampler.answer_requests() is False
+    assert sampler.requests.answer_all() is False
     assert answer(session, late).attempt == 0
 
 
