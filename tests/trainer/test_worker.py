@@ -41,6 +41,7 @@ from app.rounds.service import cancel_round, start_round
 from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.app.loop import evaluation_slates, make_labeler, make_prompts, make_slate, rank
+from trainer import stage_runs
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
 from trainer.prompting import encode_completion, encode_prompt
 from trainer.round_folder import RoundFolder
@@ -162,8 +163,8 @@ def test_a_claim_that_is_gone_keeps_neither_the_device_nor_the_heartbeat(
     gpu, now = "here/cuda:0", clock(session)
     assert devices.hold_for_stage(session, gpu, worker.owner, 1, duration=timedelta(hours=1), now=now)
     session.commit()
-    worker.gpu = gpu
-    worker.claim = claims.StageClaim(stage_id=round.stages[0].id, attempt=7, owner=worker.owner)  # gone by now
+    worker.hands = worker.stages.hands = dataclasses.replace(worker.hands, gpu=gpu)
+    worker.stages.claim = claims.StageClaim(stage_id=round.stages[0].id, attempt=7, owner=worker.owner)  # gone by now
     worker.heart.start()
     worker.give_back()
     session.rollback()
@@ -270,14 +271,12 @@ RUNNING: list[int] = []
 
 @pytest.fixture(autouse=True)
 def _remember_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import worker
-
-    class Remembered(worker.RecipeProcess):
+    class Remembered(stage_runs.RecipeProcess):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             RUNNING.append(self.pid)
 
-    monkeypatch.setattr(worker, "RecipeProcess", Remembered)
+    monkeypatch.setattr(stage_runs, "RecipeProcess", Remembered)
 
 
 # The folder's data
@@ -536,15 +535,15 @@ def test_a_stage_goes_on_with_settings_that_change_how_it_computes_and_with_no_o
     inputs = stage_inputs(session, settings, claim)
     session.commit()
     folder = folder_of(settings, fresh(session, round).stages[0])
-    worker._write_folder(claim, inputs, folder)
+    worker.stages._write_folder(claim, inputs, folder)
 
     def with_settings(**changes: Any) -> StageInputs:
         return dataclasses.replace(inputs, configuration={**inputs.configuration, **changes})
 
-    worker._write_folder(claim, with_settings(micro_batch_tokens=128), folder)
+    worker.stages._write_folder(claim, with_settings(micro_batch_tokens=128), folder)
     assert folder.read_stage().config.micro_batch_tokens == 128  # type: ignore[attr-defined]
     with pytest.raises(OtherSettings, match=r"other settings \(batch_size, num_epochs\)"):
-        worker._write_folder(claim, with_settings(num_epochs=2, batch_size=8), folder)
+        worker.stages._write_folder(claim, with_settings(num_epochs=2, batch_size=8), folder)
     assert folder.read_stage().config.num_epochs == 1  # type: ignore[attr-defined]
 
 
