@@ -6,11 +6,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_PACKAGES = {"sqlalchemy", "psycopg", "alembic"}
-# The two processes of trainer/, and the worker's other halves: what it writes into a folder (the command
-# that makes one again too), and evaluations.
+# The two processes of trainer/ with what they share; the worker's other halves: stages, what is written into their
+# folders (by the command that makes one again too), and evaluations; and the sampler's: slates, requests, and models.
 SHELLS = {
     "trainer.worker",
     "trainer.sampler",
+    "trainer.long_running",
+    "trainer.hands",
+    "trainer.slate_filling",
+    "trainer.request_answers",
+    "trainer.version_models",
+    "trainer.stage_runs",
     "trainer.stage_folder",
     "trainer.stage_tables",
     "trainer.reward_evaluations",

@@ -7,10 +7,7 @@ whose trainer was killed goes on from there; the device is held while its recipe
 import logging
 import os
 import shutil
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifact_errors import ArtifactError, StoreUnreachable
-from app.artifacts import Store, Wait
+from app.artifacts import Wait
 from app.datasets.models import SnapshotRanking
 from app.datasets.reading import ranking_rows
 from app.db import SessionFactory, clock
@@ -28,13 +25,12 @@ from app.reward_models import claims, reports
 from app.reward_models.claims import EvaluationClaim, EvaluationClaimLost, EvaluationInputs
 from app.reward_models.tables import scored_rankings
 from app.rounds import devices
-from app.rounds.heart import Heart
 from app.rounds.stage_copies import StageCopies
 from app.settings import Settings
-from app.wakeups import Wakeups
 from trainer.database_away import Stopping
 from trainer.encoders import PairEncoder, load_pair_tokenizer
 from trainer.errors import StageError
+from trainer.hands import Hands
 from trainer.models import load_tokenizer
 from trainer.recipe_process import EXIT_LOCKED, RecipeProcess, Tail, explain, is_worth_another_try
 from trainer.reward_checkpoint import RewardModelFacts, describe_reward_model
@@ -73,28 +69,12 @@ class ModelOfAProject(StageError):
         )
 
 
-@dataclass(frozen=True)
-class Hands:
-    """What the worker lends: how it reaches the database, what it computes on, and when it is to stop."""
-
-    settings: Settings
-    store: Store | None
-    wakeups: Wakeups
-    owner: str
-    heart: Heart
-    stopping: threading.Event
-    device: str
-    gpu: str | None
-    claim_duration: timedelta
-
-
 class EvaluationRunner:
     """Runs evaluations for a worker, whose heartbeat renews what it holds."""
 
-    def __init__(self, hands: Hands, transact: Callable[[Callable[[Session], Any]], Any]) -> None:
-        """transact: runs an action in a transaction, again from its start when the database goes away."""
+    def __init__(self, hands: Hands) -> None:
         self.hands = hands
-        self._transact = transact
+        self._transact = hands.transact
         self.claim: EvaluationClaim | None = None
         self.is_cancelled = self.is_lost = False
 
@@ -120,7 +100,7 @@ class EvaluationRunner:
             log.warning("%s; going on with what is next", lost)
         finally:
             self.claim = None
-            self._release_device()
+            self.hands.release_device()
         return True
 
     def give_back(self) -> None:
@@ -141,8 +121,7 @@ class EvaluationRunner:
         except EvaluationClaimLost:
             self.is_lost = self.claim is claim
             return
-        if self.hands.gpu is not None:
-            devices.keep(session, self.hands.gpu, self.hands.owner, duration=self.hands.claim_duration, now=now)
+        self.hands.keep_device(session, now)
 
     def _run(self, claim: EvaluationClaim) -> None:
         """To its end, whatever that is: nothing that goes wrong takes the worker with it.
@@ -162,7 +141,7 @@ class EvaluationRunner:
             self._wait_for_device(claim)
             with copies:
                 self._run_recipe(claim, folder)
-            self._release_device()
+            self.hands.release_device()
             read_result(folder.result)
             copies.send_result()
             self._complete(claim, inputs, folder)
@@ -317,11 +296,6 @@ class EvaluationRunner:
                 raise EvaluationClaimLost(claim)
             self._end_if_asked(claim)
             hands.wakeups.wait(RETRY_S)
-
-    def _release_device(self) -> None:
-        gpu = self.hands.gpu
-        if gpu is not None:
-            self._transact(lambda session: devices.release(session, gpu, self.hands.owner, now=clock(session)))
 
     def _waiting_for_store(self, claim: EvaluationClaim) -> Wait:
         """What is done while the store is away: it is tried again until somebody has had enough."""

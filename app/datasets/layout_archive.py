@@ -15,8 +15,8 @@ from app.datasets.export_files import find_file, whole
 from app.datasets.exports import tag_of
 from app.datasets.layout import planned
 from app.datasets.models import ExportFile, Snapshot
-from app.policies.files import File, content
 from app.projects.models import Project
+from app.zip_archives import File, content
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Header, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
@@ -20,13 +19,11 @@ from app.datasets.snapshots import find_snapshot
 from app.db import SessionDep, SessionFactory
 from app.pages import render
 from app.people.access import ResearcherAccess
-from app.policies.archives import PastTheEnd, asks_for_rest, start_of, tag_of, zip_chunks, zip_size
 from app.projects.models import Project
+from app.zip_answers import Said, entity_tag, start_of, zip_answer
 
 router = APIRouter(prefix="/projects/{slug}/datasets/snapshots/{snapshot_id}/layout")
 api = APIRouter(prefix="/projects/{slug}/snapshots/{snapshot_id}/layout", tags=["datasets"])
-
-Said = Annotated[str | None, Header()]
 
 
 class WhenAllMeasured(Response):
@@ -66,7 +63,8 @@ def download(
     project, snapshot = access.project, find_snapshot(session, access.project, snapshot_id)
     files = files_of(session, project, snapshot)
     missing = unread(files)
-    if missing and asks_for_rest(range) and if_range in (None, entity_tag(project, snapshot, files)):
+    tag = entity_tag(stem_of(project.slug, snapshot), [each.file for each in files])
+    if missing and start_of(range) and if_range in (None, tag):
         return WhenAllMeasured(snapshot, missing, partial(archive_again, project, snapshot, range, if_range))
     return archive(project, snapshot, files, range, if_range)
 
@@ -105,27 +103,4 @@ def archive_again(project: Project, snapshot: Snapshot, range: str | None, if_ra
 def archive(
     project: Project, snapshot: Snapshot, listed: Sequence[Listed], range: str | None, if_range: str | None
 ) -> Response:
-    """The archive or its rest. Its length is told where every file's is known."""
-    folder, files = stem_of(project.slug, snapshot), [each.file for each in listed]
-    tag, start = entity_tag(project, snapshot, listed), 0
-    headers = {"Content-Disposition": f'attachment; filename="{folder}.zip"', "Accept-Ranges": "bytes", "ETag": tag}
-    if not unread(listed):
-        size = zip_size(folder, files)
-        try:
-            start = start_of(range, size) if if_range in (None, tag) else 0
-        except PastTheEnd:
-            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}", "ETag": tag})
-        headers["Content-Length"] = str(size - start)
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-    return StreamingResponse(
-        zip_chunks(folder, files, skip=start),
-        status_code=206 if start else 200,
-        media_type="application/zip",
-        headers=headers,
-    )
-
-
-def entity_tag(project: Project, snapshot: Snapshot, listed: Sequence[Listed]) -> str:
-    """Of the archive; known before any of its files is read."""
-    return f'"{tag_of(stem_of(project.slug, snapshot), [each.file for each in listed])}"'
+    return zip_answer(stem_of(project.slug, snapshot), [each.file for each in listed], range, if_range)

@@ -2,17 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import PlainTextResponse, Response
 
 from app.db import SessionDep
 from app.people.access import ResearcherAccess
 from app.people.service import audit
-from app.policies.archives import PastTheEnd, start_of, tag_of, zip_chunks, zip_size
 from app.policies.cards import card_of, markdown
-from app.policies.files import README, content, files_of
+from app.policies.files import README, files_of
 from app.policies.models import PolicyVersion
 from app.policies.service import get_version
+from app.zip_answers import Said, zip_answer
+from app.zip_archives import content
 
 router = APIRouter(prefix="/projects/{slug}/policies/{number}")
 api = APIRouter(prefix="/projects/{slug}/policies/{number}", tags=["policies"])
@@ -24,7 +25,6 @@ def found_version(access: ResearcherAccess, number: int, session: SessionDep) ->
 
 
 FoundVersion = Annotated[PolicyVersion, Depends(found_version)]
-Said = Annotated[str | None, Header()]
 
 
 @router.get("/card")
@@ -47,34 +47,18 @@ def download(
     settings = request.app.state.settings
     readme = markdown(access.project, card_of(session, settings, version)).encode()
     files = [content(README, readme), *files_of(settings, version)]
-    folder = f"{access.project.slug}-policy-{version.number}"
-    size, tag = zip_size(folder, files), f'"{tag_of(folder, files)}"'
-    try:
-        start = start_of(range, size) if if_range in (None, tag) else 0
-    except PastTheEnd:
-        return Response(status_code=416, headers={"Content-Range": f"bytes */{size}", "ETag": tag})
-    audit(
-        session,
-        access.account.id,
-        "policy.download",
-        f"policy_version:{version.number}",
-        project_id=access.project.id,
-        first_byte=start,
-    )
-    headers = {
-        "Content-Disposition": f'attachment; filename="{folder}.zip"',
-        "Content-Length": str(size - start),
-        "Accept-Ranges": "bytes",
-        "ETag": tag,
-    }
-    if start:
-        headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-    return StreamingResponse(
-        zip_chunks(folder, files, skip=start),
-        status_code=206 if start else 200,
-        media_type="application/zip",
-        headers=headers,
-    )
+
+    def note(first_byte: int) -> None:
+        audit(
+            session,
+            access.account.id,
+            "policy.download",
+            f"policy_version:{version.number}",
+            project_id=access.project.id,
+            first_byte=first_byte,
+        )
+
+    return zip_answer(f"{access.project.slug}-policy-{version.number}", files, range, if_range, on_start=note)
 
 
 @api.get("/card")

@@ -3,13 +3,8 @@
 They are read and never copied: a web process needs no disk of its own to hand out a model of any size.
 """
 
-import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 from app.artifact_errors import ArtifactError, StoreUnreachable
 from app.artifacts import MANIFEST, Store, is_here, open_store
@@ -17,6 +12,7 @@ from app.policies.errors import PolicyFilesMissing, PolicyStoreAway
 from app.policies.models import PolicyVersion
 from app.policies.service import policy_files
 from app.settings import Settings
+from app.zip_archives import File, content
 
 README, OWN_README = "README.md", "README.base.md"  # ours, and the one that came with the model
 # What Transformers opens of a model, and its licence: a folder that was named to us may hold other things.
@@ -24,25 +20,6 @@ OPENED = (
     *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*", "LICENSE*", "NOTICE*"),
 )
-
-
-@dataclass(frozen=True)
-class File:
-    """A file to be read. size: bytes; None: nobody knows before it is read.  mark: another one when its content is.
-
-    sha256: what it must have, where somebody wrote that down.
-    """
-
-    name: str
-    size: int | None
-    open: Callable[[], BinaryIO]
-    mark: str
-    sha256: str | None = None
-
-
-def content(name: str, data: bytes) -> File:
-    """A file that exists nowhere but here."""
-    return File(name, len(data), lambda: BytesIO(data), hashlib.sha256(data).hexdigest())
 
 
 def files_of(settings: Settings, version: PolicyVersion) -> list[File]:

@@ -24,6 +24,8 @@ INTERVALS = (
     " @media (prefers-color-scheme: dark) { .ci path { stroke: #a6adba; } }"
 )
 A_HALF = {"no pull": 0.5}
+ALIKE = "share of comparisons ordered alike"
+MEASURES = ("pair agreement", "Krippendorff's alpha", "Kendall's tau-b")
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,18 @@ class Picture:
 
 def pictures(report: QualityReport, name_of: Names) -> list[Picture]:
     """Every chart of the report that has something to show. name_of: what this reader may call a person."""
-    three = ("pair agreement", "Krippendorff's alpha", "Kendall's tau-b")
-    found = [
+    found = [*_over_time(report), *_between_raters(report, name_of), *_of_habits(report, name_of)]
+    return [picture for picture in found if any(_is_known(row) for _, row in picture.rows)]
+
+
+def _over_time(report: QualityReport) -> list[Picture]:
+    return [
         Picture(
             "weeks",
             "Agreement by week",
-            "share of comparisons ordered alike",
+            ALIKE,
             "By the week of the second ranking of each pair.",
-            three[:1],
+            MEASURES[:1],
             [(line.label, [line.agreement.alike]) for line in report.weeks],
             REFERENCES,
             is_over_time=True,
@@ -65,15 +71,21 @@ def pictures(report: QualityReport, name_of: Names) -> list[Picture]:
             "Alpha and tau by week",
             "0 is chance, 1 is perfect",
             "Alpha is ordinal, among slates of the same K; tau-b is the mean over pairs of rankings.",
-            three[1:],
+            MEASURES[1:],
             [(line.label, [line.agreement.alpha, line.agreement.tau]) for line in report.weeks],
             is_over_time=True,
             num_drawn=2,
         ),
+    ]
+
+
+def _between_raters(report: QualityReport, name_of: Names) -> list[Picture]:
+    """How alike rankings are by who made them, and by what was ranked."""
+    return [
         Picture(
             "people",
             "Agreement by person",
-            "share of comparisons ordered alike",
+            ALIKE,
             "Each with everyone else who ranked the same slates.",
             ("with labelers", "with researchers", "alpha, with labelers", "tau-b, with labelers"),
             [(name_of(line), _of_person(line)) for line in report.people],
@@ -83,24 +95,30 @@ def pictures(report: QualityReport, name_of: Names) -> list[Picture]:
         Picture(
             "policies",
             "Agreement by policy pair",
-            "share of comparisons ordered alike",
+            ALIKE,
             "Which two policy versions wrote the two completions. Alike versions are harder to tell apart.",
-            three[:1],
+            MEASURES[:1],
             [(pair.label, [pair.alike]) for pair in report.policy_pairs],
             REFERENCES,
         ),
         Picture(
             "prompts",
             "Agreement by prompt kind",
-            "share of comparisons ordered alike",
+            ALIKE,
             "Where prompts came from.",
-            three,
+            MEASURES,
             [
                 (line.label, [line.agreement.alike, line.agreement.alpha, line.agreement.tau])
                 for line in report.prompt_kinds
             ],
             REFERENCES,
         ),
+    ]
+
+
+def _of_habits(report: QualityReport, name_of: Names) -> list[Picture]:
+    """What each person does whatever the others do."""
+    return [
         Picture(
             "position",
             "Pull of the place shown",
@@ -113,14 +131,13 @@ def pictures(report: QualityReport, name_of: Names) -> list[Picture]:
         Picture(
             "drift",
             "Agreement with themselves",
-            "share of comparisons ordered alike",
+            ALIKE,
             "Slates that came back to the same person after a while.",
             ("with their earlier ranking",),
             [(name_of(line), [line.with_themselves]) for line in report.people],
             REFERENCES,
         ),
     ]
-    return [picture for picture in found if any(_is_known(row) for _, row in picture.rows)]
 
 
 def _of_person(line: PersonLine) -> list[Estimate]:

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any
 
+from app.artifacts import sync
 from app.upkeep.errors import BackupDamaged, BackupNotWritten, BackupUnderWay, NotABackup
 
 HEADER, DATABASE, MANIFEST, ARTIFACTS = "podium-backup.json", "database.pgdump", "manifest.json", "artifacts/"
@@ -96,7 +97,7 @@ class ArchiveWriter:
             os.fsync(self._file.fileno())
             size = self._file.tell()
             self._beside.replace(self.path)
-            _sync_folder(self.path.parent)
+            sync(self.path.parent)
         self._file.close()
         return size
 
@@ -239,11 +240,3 @@ def chunks_of(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while chunk := file.read(CHUNK):
             yield chunk
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

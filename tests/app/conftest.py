@@ -21,11 +21,11 @@ from app.datasets import import_runs
 from app.main import create_app
 from app.people import caller, service, sessions
 from app.people.models import Account, Membership, Role
-from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
 from app.quality.entry_models import GuidelinesAcceptance
 from app.rounds import events
 from app.settings import Settings
+from tests.app.loop import make_version
 
 PASSWORD = "correct horse battery"
 PASSWORD_HASH = service.hash_password(PASSWORD)  # argon2 is slow on purpose: once is enough
@@ -90,17 +90,7 @@ def project(session: Session) -> Project:
     project = Project(slug="everyday", name="Everyday requests", flags=list(DEFAULT_FLAGS))
     session.add(project)
     session.flush()
-    session.add(
-        PolicyVersion(
-            project_id=project.id,
-            number=1,
-            state=PolicyState.CURRENT,
-            recipe="imported",
-            source="starter",
-            is_sft=True,
-            promoted_at=db.clock(session),
-        )
-    )
+    make_version(session, project, is_sft=True)
     session.add(Guidelines(project_id=project.id, version=1, markdown="# What we look for\n\nHelpful and honest."))
     session.commit()
     return project

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.labeling.models import Completion, CompletionSource, Ranking, RankingItem, Slate, SlateKind, SlateState
 from app.people.models import Account, Labeler
-from app.policies.models import PolicyVersion
+from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import InspectedPolicy, current_version
 from app.projects.models import Project
 from app.projects.service import create_project
@@ -55,6 +55,23 @@ def make_project(session: Session, account: Account | None = None, slug: str = "
         now=clock(session),
         **settings,
     )
+
+
+def make_version(
+    session: Session, project: Project, number: int = 1, state: PolicyState = PolicyState.CURRENT, **columns: Any
+) -> PolicyVersion:
+    """A version that came from elsewhere."""
+    version = PolicyVersion(
+        project_id=project.id,
+        number=number,
+        state=state,
+        recipe="imported",
+        promoted_at=clock(session) if state == PolicyState.CURRENT else None,
+        **{"source": "starter", **columns},
+    )
+    session.add(version)
+    session.flush()
+    return version
 
 
 def make_prompts(session: Session, project: Project, split: Split, num: int = 1) -> list[Prompt]:

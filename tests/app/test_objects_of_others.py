@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +18,8 @@ from app.notifications.models import AlarmKind, Delivery, EventType, Notificatio
 from app.people import invitations
 from app.people.models import Account, Invitation, Membership, Role
 from app.policies import try_outs
-from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
+from app.policies.models import RewardModelVersion
+from app.policies.service import current_version
 from app.projects.models import Guidelines, Project
 from app.prompts.models import Split
 from app.quality.entry_models import ReferenceRanking
@@ -30,7 +30,7 @@ from app.rounds.models import ModelRequestKind
 from app.rounds.service import start_round
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, ids, make_slate, submit, take  # noqa: F401
-from tests.app.loop import make_labeler, make_prompts, make_what_a_round_needs, rank, run_stage
+from tests.app.loop import HOUR, make_labeler, make_prompts, make_version, make_what_a_round_needs, rank, run_stage
 from tests.app.loop import make_slate as make_slate_of
 from tests.app.test_access import rules
 
@@ -39,11 +39,16 @@ Ids = dict[str, str]  # name of a path's parameter -> an id
 
 def fill_project(session: Session, project: Project, member: Account) -> Ids:
     """Something of everything that has an id of its own, with people of this project alone."""
-    now = clock(session)
     make_what_a_round_needs(session, project)
-    start_round(session, project, stages=("reward",), overrides={}, account=None, now=now)
+    start_round(session, project, stages=("reward",), overrides={}, account=None, now=clock(session))
     run_stage(session)
-    model = session.scalars(select(RewardModelVersion).where(RewardModelVersion.project_id == project.id)).one()
+    fillings = (add_labels, add_evaluations, add_questions, add_messages, add_invitation, add_import)
+    found = {name: id for fill in fillings for name, id in fill(session, project, member).items()}
+    session.commit()
+    return {name: str(id) for name, id in found.items()}
+
+
+def add_labels(session: Session, project: Project, member: Account) -> dict[str, Any]:
     labeler = make_labeler(session, project, "annotator")
     prompt, known = make_prompts(session, project, Split.TRAIN, 2)
     slate = make_slate_of(session, prompt)
@@ -53,11 +58,79 @@ def fill_project(session: Session, project: Project, member: Account) -> Ids:
     gold = make_slate_of(session, known, kind=SlateKind.GOLD)
     ranks = {str(completion.id): 1 for completion in gold.completions}
     session.add(ReferenceRanking(slate_id=gold.id, ranks=ranks, reason="So.", account_id=member.id))
-    snapshot = create_snapshot(session, project, name="paper", account=None, now=now)
-    evaluations = [
+    return {
+        "account_id": member.id,
+        "labeler_id": labeler.id,
+        "slate_id": slate.id,
+        "gold": gold.id,
+        "ranking_id": ranking.id,
+    }
+
+
+def add_evaluations(session: Session, project: Project, member: Account) -> dict[str, Any]:
+    snapshot = create_snapshot(session, project, name="paper", account=None, now=clock(session))
+    one, other = (
         RewardEvaluation(project_id=project.id, checkpoint=f"a/{n}", snapshot_id=snapshot.id, splits=["validation"])
         for n in range(2)
-    ]
+    )
+    session.add_all([one, other])
+    session.flush()
+    snapshots = dict.fromkeys(("snapshot_id", "one", "other"), snapshot.id)
+    return {**snapshots, "evaluation_id": one.id, "other_id": other.id}
+
+
+def add_questions(session: Session, project: Project, member: Account) -> dict[str, Any]:
+    """To a policy and to a reward model; they wait for their answers."""
+    model = session.scalars(select(RewardModelVersion).where(RewardModelVersion.project_id == project.id)).one()
+    messages = [{"role": "user", "content": "Hi"}]
+    trial = {
+        "for": try_outs.KIND,
+        "messages": messages,
+        "seeds": [1],
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_completion_tokens": 8,
+        "policy_version_id": current_version(session, project).id,
+    }
+    to_score = {
+        "for": scoring.KIND,
+        "reward_model_version_id": model.id,
+        "messages": messages,
+        "completions": ["x"],
+    }
+    deadline = clock(session) + HOUR
+    sampled, scored = (
+        model_requests.ask(session, kind, input, deadline=deadline, project_id=project.id).id
+        for kind, input in ((ModelRequestKind.SAMPLE, trial), (ModelRequestKind.SCORE, to_score))
+    )
+    return {"left_id": sampled, "right_id": sampled, "request_id": scored}
+
+
+def add_messages(session: Session, project: Project, member: Account) -> dict[str, Any]:
+    """An alarm, and a message that was sent to a webhook."""
+    now = clock(session)
+    webhook = Webhook(project_id=project.id, url="https://theirs.example", events=[], secret=b"s" * 24, created_at=now)
+    webhook.created_by = member.id
+    told = Notification(
+        id=uuid4(), project_id=project.id, type=EventType.TEST, key=project.slug, at=now, text="", path="", data={}
+    )
+    session.add_all([webhook, told])
+    session.flush()
+    delivery = Delivery(notification_id=told.id, webhook_id=webhook.id)
+    session.add(delivery)
+    alarm = raise_alarm(session, project.id, AlarmKind.LENGTH_DRIFTS, "Longer.", now=now)
+    session.flush()
+    assert alarm is not None
+    return {"webhook_id": webhook.id, "delivery_id": delivery.id, "alarm_id": alarm.id}
+
+
+def add_invitation(session: Session, project: Project, member: Account) -> dict[str, Any]:
+    now = clock(session)
+    invitations.invite(session, project=project, role=Role.LABELER, email=None, created_by=member.id, now=now)
+    return {"invitation_id": session.scalars(select(Invitation.id).where(Invitation.project_id == project.id)).one()}
+
+
+def add_import(session: Session, project: Project, member: Account) -> dict[str, Any]:
     read = DatasetImport(
         project_id=project.id,
         what="rankings",
@@ -66,66 +139,9 @@ def fill_project(session: Session, project: Project, member: Account) -> Ids:
         sha256="ab" * 32,
         state=ImportState.FAILED,
     )
-    webhook = Webhook(project_id=project.id, url="https://theirs.example", events=[], secret=b"s" * 24, created_at=now)
-    webhook.created_by = member.id
-    told = Notification(
-        id=uuid4(), project_id=project.id, type=EventType.TEST, key=f"{project.slug}", at=now, text="", path="", data={}
-    )
-    session.add_all([*evaluations, read, webhook, told])
+    session.add(read)
     session.flush()
-    delivery = Delivery(notification_id=told.id, webhook_id=webhook.id)
-    session.add(delivery)
-    alarm = raise_alarm(session, project.id, AlarmKind.LENGTH_DRIFTS, "Longer.", now=now)
-    invitations.invite(session, project=project, role=Role.LABELER, email=None, created_by=member.id, now=now)
-    version = session.scalars(select(PolicyVersion).where(PolicyVersion.project_id == project.id)).first()
-    assert version is not None
-    question = {
-        "messages": [{"role": "user", "content": "Hi"}],
-        "seeds": [1],
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "max_completion_tokens": 8,
-    }
-    asked = [
-        model_requests.ask(session, kind, input, deadline=now + timedelta(hours=1), project_id=project.id).id
-        for kind, input in (
-            (ModelRequestKind.SAMPLE, {"for": try_outs.KIND, **question, "policy_version_id": version.id}),
-            (
-                ModelRequestKind.SCORE,
-                {
-                    "for": scoring.KIND,
-                    "reward_model_version_id": model.id,
-                    "messages": [{"role": "user", "content": "Hi"}],
-                    "completions": ["x"],
-                },
-            ),
-        )
-    ]
-    session.flush()
-    assert alarm is not None
-    invitation_id = session.scalars(select(Invitation.id).where(Invitation.project_id == project.id)).one()
-    session.commit()
-    found = {
-        "account_id": member.id,
-        "labeler_id": labeler.id,
-        "slate_id": slate.id,
-        "gold": gold.id,
-        "ranking_id": ranking.id,
-        "snapshot_id": snapshot.id,
-        "one": snapshot.id,
-        "other": snapshot.id,
-        "evaluation_id": evaluations[0].id,
-        "other_id": evaluations[1].id,
-        "import_id": read.id,
-        "webhook_id": webhook.id,
-        "delivery_id": delivery.id,
-        "alarm_id": alarm.id,
-        "invitation_id": invitation_id,
-        "left_id": asked[0],
-        "right_id": asked[0],
-        "request_id": asked[1],
-    }
-    return {name: str(id) for name, id in found.items()}
+    return {"import_id": read.id}
 
 
 Both = tuple[Ids, Ids]
@@ -140,24 +156,9 @@ def both(session: Session, project: Project, person: Callable[..., Person]) -> B
     tom, tara = (person(name, at, Role.LABELER).account for name, at in (("Tom", theirs), ("Tara", project)))
     assert tom is not None
     assert tara is not None
-    add_policy_and_guidelines(session, theirs)
+    make_version(session, theirs, is_sft=True)
+    session.add(Guidelines(project_id=theirs.id, version=1, markdown="Secret guidelines"))
     return fill_project(session, project, tara), fill_project(session, theirs, tom)
-
-
-def add_policy_and_guidelines(session: Session, project: Project) -> None:
-    session.add(
-        PolicyVersion(
-            project_id=project.id,
-            number=1,
-            state=PolicyState.CURRENT,
-            recipe="imported",
-            source="starter",
-            is_sft=True,
-            promoted_at=clock(session),
-        )
-    )
-    session.add(Guidelines(project_id=project.id, version=1, markdown="Secret guidelines"))
-    session.commit()
 
 
 # Numbered within a project, or no id at all.

@@ -13,10 +13,11 @@ from app import db
 from app.labeling.models import Draft, Ranking, RankingItem, Slate, SlateState
 from app.people.models import Labeler, Membership
 from app.policies import service as policies
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyState
 from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
+from tests.app.loop import make_version
 from tests.browser.conftest import WebServer
 from tests.browser.steps import (
     TEXTS,
@@ -242,16 +243,7 @@ def test_somebody_paused_in_the_middle_hands_in_what_they_began_and_gets_no_more
 
 
 def promote_a_new_policy(session: Session, project: Project) -> None:
-    version = PolicyVersion(
-        project_id=project.id,
-        number=2,
-        state=PolicyState.CANDIDATE,
-        recipe="imported",
-        source="starter",
-        is_sft=True,
-    )
-    session.add(version)
-    session.flush()
+    version = make_version(session, project, 2, PolicyState.CANDIDATE)
     policies.promote(session, project, version, account=None, now=db.clock(session))
     session.commit()
 

@@ -7,14 +7,15 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
 from app.db import clock
+from app.policies.models import PolicyState
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.rounds.models import Round
 from app.rounds.service import conclude_if_compared, start_round
 from tests.app.conftest import Person
-from tests.app.loop import compare, evaluation_slates, make_prompts, make_what_a_round_needs, run_stage
-from tests.app.policies.comparisons import make_comparisons, make_version
+from tests.app.loop import compare, evaluation_slates, make_prompts, make_version, make_what_a_round_needs, run_stage
+from tests.app.policies.comparisons import make_comparisons
 from tests.browser.conftest import PHONE
 
 LENGTHENED = " It goes on for a while."
@@ -75,7 +76,7 @@ def test_reports_and_win_rates_are_accessible_and_fit(
     submit_all(session, round, ["win", "tie", "win", "loss", "win"] * 12)
     first, *others = (
         current_version(session, project),
-        *(make_version(session, project, number) for number in range(3, 8)),
+        *(make_version(session, project, number, PolicyState.RETIRED) for number in range(3, 8)),
     )
     make_comparisons(session, project, others[0], first, ["win"] * 30 + ["tie"] * 5 + ["loss"] * 8)
     make_comparisons(session, project, others[1], others[0], ["win"] * 8 + ["loss"] * 9)

@@ -7,9 +7,10 @@ import threading
 from random import Random
 from typing import Any
 
-import httpx
 import psycopg
 from psycopg.rows import dict_row
+
+from tests.faults.person import Person
 
 REQUEST_TIMEOUT_S = 8.0
 LOOK_S = 0.5
@@ -49,28 +50,17 @@ LEFT JOIN policy_version AS version ON version.id = round.candidate_id
 """
 
 
-class Administrator:
-    """One person at work, in a thread. What stands in the database tells them what to do next."""
+class Administrator(Person):
+    """One of them. What stands in the database tells them what to do next."""
 
     def __init__(self, address: str, slug: str, key: str, database_url: str, rng: Random) -> None:
         self.failures: list[dict[str, Any]] = []  # what failed stages said, before they were resumed
         self.oddities: list[str] = []
         self.may_start = True
-        self.stopping = threading.Event()
-        self._address, self._slug, self._database_url, self._rng = address, slug, database_url, rng
-        self._headers = {"Authorization": f"Bearer {key}"}
-        self._thread = threading.Thread(target=self._work, name="administrator", daemon=True)
+        self._slug, self._database_url, self._rng = slug, database_url, rng
+        super().__init__("administrator", address, key, patience_s=REQUEST_TIMEOUT_S, oddities=self.oddities)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.stopping.set()
-
-    def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
-
-    def _work(self) -> None:
+    def run(self) -> None:
         while not self.stopping.wait(LOOK_S):
             try:
                 with psycopg.connect(self._database_url, row_factory=dict_row, connect_timeout=5) as connection:
@@ -105,17 +95,7 @@ class Administrator:
 
     def _post(self, path: str, form: dict[str, Any]) -> None:
         """Send it once: whether it was done is seen in the database, and done again if not."""
-        is_api = path.startswith("/api/")
-        try:
-            answer = httpx.post(
-                f"{self._address}{path}",
-                headers=self._headers,
-                timeout=REQUEST_TIMEOUT_S,
-                **({"json": form or None} if is_api else {"data": form}),  # type: ignore[arg-type]
-            )
-        except httpx.HTTPError:
-            return
-        if answer.status_code >= 500 and answer.status_code not in (502, 503, 504):
-            self.oddities.append(f"POST {path} was answered {answer.status_code}: {answer.text[:300]}")
-        elif answer.status_code == 422:
-            self.oddities.append(f"POST {path} was refused: {answer.text[:2000]}")
+        content = {"json": form or None} if path.startswith("/api/") else {"data": form}
+        answer = self._ask_once("POST", path, **content)
+        if answer is not None and answer.status_code == 422:
+            self._note("POST", path, answer)

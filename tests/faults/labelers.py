@@ -17,9 +17,11 @@ from uuid import UUID
 
 import httpx
 
+from tests.faults.person import Person
+
 REQUEST_TIMEOUT_S = 3.0
-RETRY_S = 0.3
-IN_PASSING = (429, 502, 503, 504)  # said while something restarts: the page tries again
+PAUSE_S = 0.5  # between two slates, on average
+API = "/api/v1"
 
 
 @dataclass(frozen=True)
@@ -60,38 +62,17 @@ class Ledger:
         self.begun_at = max(self.begun_at, begun_at)
 
 
-@dataclass
-class Labeler:
-    """One person at work, in a thread."""
+class Labeler(Person):
+    """One of them."""
 
-    address: str
-    slug: str
-    key: str
-    rng: Random
-    ledger: Ledger
-    lease_duration_s: float
-    pause_s: float = 0.5
-    stopping: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, address: str, slug: str, key: str, rng: Random, ledger: Ledger, lease_duration_s: float) -> None:
+        super().__init__("labeler", address, key, patience_s=REQUEST_TIMEOUT_S, oddities=ledger.oddities)
+        self.slug, self.rng, self.ledger, self.lease_duration_s = slug, rng, ledger, lease_duration_s
 
-    def __post_init__(self) -> None:
-        self._headers = {"Authorization": f"Bearer {self.key}"}
-        self._thread = threading.Thread(target=self._work, name="labeler", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.stopping.set()
-
-    def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
-
-    def _work(self) -> None:
-        with httpx.Client(
-            base_url=f"{self.address}/api/v1", headers=self._headers, timeout=REQUEST_TIMEOUT_S
-        ) as self._http:
-            while not self.stopping.wait(self.rng.random() * 2 * self.pause_s):
-                leases = self._until_answered("POST", f"/projects/{self.slug}/leases", {"wanted": self._wanted()})
+    def run(self) -> None:
+        with self._connected() as self._http:
+            while not self.stopping.wait(self.rng.random() * 2 * PAUSE_S):
+                leases = self._send("POST", f"/projects/{self.slug}/leases", {"wanted": self._wanted()})
                 if leases is not None and leases.status_code == 200 and leases.json()["leases"]:
                     self._rank(leases.json()["leases"][0])
 
@@ -101,7 +82,7 @@ class Labeler:
     def _rank(self, lease: dict[str, Any]) -> None:
         self._write_drafts(lease)
         if self.rng.random() < 0.2:
-            self._until_answered("POST", f"/leases/{lease['id']}/renewal", None)
+            self._send("POST", f"/leases/{lease['id']}/renewal", None)
         if self.rng.random() < 0.03:
             self.stopping.wait(self.lease_duration_s + 1)  # away from the desk: the lease runs out
         sent = Sent(UUID(int=self.rng.getrandbits(128), version=4), UUID(lease["id"]), self._ranks(lease))
@@ -119,7 +100,7 @@ class Labeler:
         for _ in range(self.rng.choice((0, 1, 1, 2))):
             ranks = {str(completion_id): rank for completion_id, rank in self._ranks(lease).items()}
             form = {"revision": revision, "content": {"ranks": ranks}}
-            saved = self._until_answered("PUT", f"/leases/{lease['id']}/draft", form)
+            saved = self._send("PUT", f"/leases/{lease['id']}/draft", form)
             if saved is None or saved.status_code != 200:
                 return  # the slate was given to somebody else meanwhile, or retired
             revision = saved.json()["revision"]
@@ -138,13 +119,13 @@ class Labeler:
             self._rudely(path, form, share=1.0)  # whole, and the answer is never read
         elif manner < 0.15:
             self._twice_at_once(path, form)
-        self._send(path, form)
+        self._send_ranking(path, form)
         if self.rng.random() < 0.1:
-            self._send(path, form)  # a page that was opened again
+            self._send_ranking(path, form)  # a page that was opened again
 
-    def _send(self, path: str, form: dict[str, Any]) -> None:
+    def _send_ranking(self, path: str, form: dict[str, Any]) -> None:
         begun_at = time.monotonic()
-        answer = self._until_answered("POST", path, form)
+        answer = self._send("POST", path, form)
         if answer is None:
             return
         if answer.status_code in (200, 201):
@@ -154,50 +135,30 @@ class Labeler:
 
     def _twice_at_once(self, path: str, form: dict[str, Any]) -> None:
         def send() -> None:
-            try:
-                answer = httpx.post(
-                    f"{self.address}/api/v1{path}", json=form, headers=self._headers, timeout=REQUEST_TIMEOUT_S
-                )
-            except httpx.HTTPError:
-                return
-            if answer.status_code in (200, 201):
+            answer = self._ask_once("POST", f"{API}{path}", json=form)
+            if answer is not None and answer.status_code in (200, 201):
                 self.ledger.acknowledge(answer, begun_at)
 
         begun_at = time.monotonic()
         other = threading.Thread(target=send, daemon=True)
         other.start()
-        self._send(path, form)
+        self._send_ranking(path, form)
         other.join(2 * REQUEST_TIMEOUT_S)
 
     def _rudely(self, path: str, form: dict[str, Any], share: float) -> None:
         """Send a share of the request's bytes and hang up."""
         body = json.dumps(form).encode()
         head = (
-            f"POST /api/v1{path} HTTP/1.1\r\nHost: podium\r\nAuthorization: {self._headers['Authorization']}\r\n"
+            f"POST {API}{path} HTTP/1.1\r\nHost: podium\r\nAuthorization: {self._headers['Authorization']}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode()
         request = head + body
-        where = urlsplit(self.address)
+        where = urlsplit(self._address)
         try:
             with socket.create_connection((where.hostname, where.port), timeout=REQUEST_TIMEOUT_S) as connection:
                 connection.sendall(request[: int(share * len(request))])
         except OSError:
             pass  # the installation is away just now: it did not even hear us
 
-    def _until_answered(self, method: str, path: str, form: dict[str, Any] | None) -> httpx.Response | None:
-        """The answer, however often it takes; None when the work ends before there is one."""
-        while True:
-            try:
-                answer = self._http.request(method, path, json=form)
-            except httpx.HTTPError:
-                answer = None
-            if answer is not None and answer.status_code not in IN_PASSING:
-                if answer.status_code >= 500:
-                    self.ledger.oddities.append(
-                        f"{method} {path} was answered {answer.status_code}: {answer.text[:300]}"
-                    )
-                    answer = None
-                else:
-                    return answer
-            if self.stopping.wait(RETRY_S):
-                return None
+    def _send(self, method: str, path: str, form: dict[str, Any] | None) -> httpx.Response | None:
+        return self._until_answered(self._http, method, f"{API}{path}", json=form)

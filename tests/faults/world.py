@@ -35,6 +35,7 @@ from app.settings import Settings
 from app.supervision import FIRST_PAUSE_S, Child
 from tests.faults.administrator import Administrator
 from tests.faults.labelers import Labeler, Ledger
+from tests.faults.person import Person
 from tests.faults.processes import children_of, command_of, is_running
 from tests.faults.project import LEASE_DURATION_S, settle_in
 from tests.faults.proxy import Ends, Proxy
@@ -95,7 +96,7 @@ class World:
         rng = Random(f"{self.seed}/administrator")
         self.administrator = Administrator(self.address, SLUG, admin_key, self.url, rng)
         labelers = [self._labeler(number, key) for number, key in enumerate(keys)]
-        self.people: list[Labeler | Administrator] = [*labelers, self.administrator]
+        self.people: list[Person] = [*labelers, self.administrator]
         self.children = self._children(listener)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()

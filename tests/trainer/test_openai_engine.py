@@ -193,7 +193,7 @@ def test_the_sampler_fills_slates_from_a_real_server_and_their_texts_are_encoded
         top_p=1.0,
         max_completion_tokens=8,
     )
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     output = answer(session, asked).output
     assert output is not None
     assert output["completions"][0]["text"]
@@ -399,7 +399,7 @@ def test_a_server_that_is_away_puts_the_project_off_and_the_page_says_why(
     sampler = sampler_of("http://127.0.0.1:9")  # the port that discards; nobody listens there
     sampler.step()
     assert slates(session, project) == []
-    assert "the completions server at http://127.0.0.1:9 does not answer" in sampler.problem
+    assert "the completions server at http://127.0.0.1:9 does not answer" in sampler.slates.problem
 
 
 def test_an_engine_without_an_address_is_refused_at_the_start(tmp_path: Path) -> None:

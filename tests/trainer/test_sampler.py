@@ -19,7 +19,7 @@ from app.labeling.models import CompletionSource, Slate, SlateState
 from app.labeling.queue import SlateClaim
 from app.labeling.task_models import ConversationTurn, Writing, WritingTask
 from app.people.models import Labeler
-from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
+from app.policies.models import PolicyState, RewardModelVersion
 from app.policies.service import InspectedPolicy, current_version, promote
 from app.projects.models import Project
 from app.projects.service import create_project
@@ -28,7 +28,7 @@ from app.rounds import model_requests
 from app.rounds.models import ModelRequest, ModelRequestKind, Round, RoundState, Stage
 from app.settings import Settings
 from app.wakeups import Wakeups
-from tests.app.loop import make_account, make_prompts
+from tests.app.loop import make_account, make_prompts, make_version
 from trainer.models import load_tokenizer, tokenizer_hash
 from trainer.prompting import decode_completion, encode_prompt
 from trainer.sampler import Sampler
@@ -130,7 +130,7 @@ def test_a_policy_that_cannot_be_opened_stops_its_own_project_alone(
     assert (len(slates(session, broken)), len(slates(session, sound))) == (0, 3)
     waiting = slates(session, broken, SlateState.SAMPLING)
     assert [slate.owner for slate in waiting] == [None] * 3
-    assert "no model was found at /nowhere/policy" in sampler.problem
+    assert "no model was found at /nowhere/policy" in sampler.slates.problem
 
 
 def test_a_prompt_that_is_too_long_is_set_aside_and_the_others_go_on(
@@ -162,11 +162,7 @@ def test_a_promoted_version_writes_the_next_slates(
 ) -> None:
     project = make_loop(session, llama_folder)
     sampler.step()
-    version = PolicyVersion(
-        project_id=project.id, number=2, state=PolicyState.CANDIDATE, recipe="imported", source=str(gpt2_folder)
-    )
-    session.add(version)
-    session.flush()
+    version = make_version(session, project, 2, PolicyState.CANDIDATE, source=str(gpt2_folder))
     promote(session, project, version, account=None, now=clock(session))
     session.commit()
     sampler.step()
@@ -193,14 +189,14 @@ def test_requests_are_answered_before_queues_are_filled(
 ) -> None:
     make_loop(session, llama_folder)
     request = ask(session, ModelRequestKind.INSPECT, source=str(llama_folder))
-    monkeypatch.setattr(sampler, "fill_batch", lambda: answer(session, request).answered_at is None)
+    monkeypatch.setattr(sampler.slates, "fill_batch", lambda: answer(session, request).answered_at is None)
     sampler.step()
     assert answer(session, request).output is not None
 
 
 def test_an_inspected_policy_tells_its_size_and_needs(session: Session, sampler: Sampler, llama_folder: Path) -> None:
     request = ask(session, ModelRequestKind.INSPECT, source=str(llama_folder))
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     output = answer(session, request).output
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     has_template = AutoTokenizer.from_pretrained(llama_folder).chat_template is not None
@@ -215,7 +211,7 @@ def test_an_inspected_policy_tells_its_size_and_needs(session: Session, sampler:
 
 def test_an_unknown_policy_is_refused_in_one_sentence(session: Session, sampler: Sampler, tmp_path: Path) -> None:
     request = ask(session, ModelRequestKind.INSPECT, source=str(tmp_path / "nothing"))
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     assert (answer(session, request).error or "").startswith(f"no model was found at {tmp_path / 'nothing'}: give")
 
 
@@ -231,7 +227,7 @@ def test_a_request_is_sampled_from_the_version_it_names(session: Session, sample
         top_p=1.0,
         max_completion_tokens=5,
     )
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     output = answer(session, request).output
     assert output is not None
     first, second, third = (completion["text"] for completion in output["completions"])
@@ -243,13 +239,13 @@ def test_tokens_are_counted_as_the_policy_reads_them(session: Session, sampler: 
     project = make_loop(session, llama_folder)
     version_id = current_version(session, project).id
     request = ask(session, ModelRequestKind.COUNT_TOKENS, policy_version_id=version_id, text="good bad w1")
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     assert answer(session, request).output == {"num_tokens": 3}
 
 
 def test_a_request_that_makes_no_sense_is_refused_and_the_sampler_lives(session: Session, sampler: Sampler) -> None:
     request = ask(session, ModelRequestKind.COUNT_TOKENS, text="no version")
-    sampler.answer_requests()
+    sampler.requests.answer_all()
     assert "policy_version_id" in (answer(session, request).error or "")
 
 
@@ -258,13 +254,13 @@ def test_a_request_of_a_version_whose_weights_are_gone_is_refused_and_slates_are
     kind: ModelRequestKind, session: Session, sampler: Sampler, llama_folder: Path
 ) -> None:
     project = make_loop(session, llama_folder)
-    policy = PolicyVersion(project_id=project.id, number=2, state=PolicyState.REJECTED, recipe="imported", source="x")
+    policy = make_version(session, project, 2, PolicyState.REJECTED)
     first = current_version(session, project).id
     round = Round(
         project_id=project.id, number=1, state=RoundState.SUCCEEDED, seed=1, sft_policy_id=first, baseline_id=first
     )
     round.stages = [Stage(position=1, recipe="reward", state="succeeded", preset="default", configuration={}, seed=1)]
-    session.add_all([policy, round])
+    session.add(round)
     session.flush()
     model = RewardModelVersion(
         project_id=project.id, number=1, stage_id=round.stages[0].id, source="x", manifest_sha256="x", figures={}
@@ -283,7 +279,7 @@ def test_nobody_answers_a_request_that_nobody_waits_for(session: Session, sample
         session, ModelRequestKind.INSPECT, {"source": "x"}, deadline=clock(session) - timedelta(seconds=1)
     )
     session.commit()
-    assert sampler.answer_requests() is False
+    assert sampler.requests.answer_all() is False
     assert answer(session, late).attempt == 0
 
 

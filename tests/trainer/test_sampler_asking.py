@@ -189,6 +189,6 @@ def test_an_ensemble_that_does_not_open_stops_nobody_and_is_told(
     while sampler.step():
         pass
     assert [(slate.asked_by, slate.disagreement) for slate in slates(session, SlateState.READY)] == [(None, None)] * 2
-    assert "asks at random" in sampler.problem
+    assert "asks at random" in sampler.slates.problem
     reasons = {"another trunk": "holds other weights by now", "pruned": "removed on"}
-    assert reasons.get(problem, "is missing") in sampler.problem
+    assert reasons.get(problem, "is missing") in sampler.slates.problem

@@ -60,8 +60,8 @@ def test_a_store_that_is_away_puts_the_project_off_and_says_why(
     finally:
         object_store.come_back()
     assert slates(session, session.scalars(select(Project)).one()) == []
-    assert "the artifact store" in sampler.problem
-    assert "cannot be reached" in sampler.problem
+    assert "the artifact store" in sampler.slates.problem
+    assert "cannot be reached" in sampler.slates.problem
 
 
 def test_a_file_that_was_altered_in_the_store_is_never_sampled_from(
@@ -70,7 +70,7 @@ def test_a_file_that_was_altered_in_the_store_is_never_sampled_from(
     object_store.files.pipe_file(f"{object_store.url}/{RESULT}/model.safetensors", b"other weights")
     sampler.step()
     assert slates(session, session.scalars(select(Project)).one()) == []
-    assert f"{RESULT}/model.safetensors in the artifact store" in sampler.problem
+    assert f"{RESULT}/model.safetensors in the artifact store" in sampler.slates.problem
 
 
 def test_the_trunk_of_adapters_is_found_on_another_machine(tmp_path: Path) -> None:

@@ -109,9 +109,10 @@ def test_a_trainer_that_is_stuck_gives_its_stage_back_all_the_same(
     session: Session, start: Start, llama_folder: Path, tmp_path: Path
 ) -> None:
     start_reward_round(session, llama_folder)
-    stuck = "w.write_data = lambda *given: (open('stuck', 'w').close(), __import__('time').sleep(600))"
+    stuck = "r.write_data = lambda *given: (open('stuck', 'w').close(), __import__('time').sleep(600))"
     trainer = start(
-        f"import os, trainer.worker as w; os.chdir({str(tmp_path)!r}); {stuck}; w.LEAVE_TIMEOUT_S = 0.5; w.main()"
+        f"import os, trainer.stage_runs as r, trainer.worker as w; os.chdir({str(tmp_path)!r}); {stuck};"
+        " w.LEAVE_TIMEOUT_S = 0.5; w.main()"
     )
     wait_for((tmp_path / "stuck").exists, "the trainer to be stuck")
     trainer.send_signal(signal.SIGTERM)

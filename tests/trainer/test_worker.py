@@ -41,10 +41,12 @@ from app.rounds.service import cancel_round, start_round
 from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.app.loop import evaluation_slates, make_labeler, make_prompts, make_slate, rank
+from trainer import stage_runs
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
 from trainer.prompting import encode_completion, encode_prompt
 from trainer.round_folder import RoundFolder
 from trainer.stage_folder import OtherSettings
+from trainer.stage_runs import StageRunner
 from trainer.stage_tables import write_data
 from trainer.worker import Worker
 
@@ -162,8 +164,8 @@ def test_a_claim_that_is_gone_keeps_neither_the_device_nor_the_heartbeat(
     gpu, now = "here/cuda:0", clock(session)
     assert devices.hold_for_stage(session, gpu, worker.owner, 1, duration=timedelta(hours=1), now=now)
     session.commit()
-    worker.gpu = gpu
-    worker.claim = claims.StageClaim(stage_id=round.stages[0].id, attempt=7, owner=worker.owner)  # gone by now
+    worker.hands = worker.stages.hands = dataclasses.replace(worker.hands, gpu=gpu)
+    worker.stages.claim = claims.StageClaim(stage_id=round.stages[0].id, attempt=7, owner=worker.owner)  # gone by now
     worker.heart.start()
     worker.give_back()
     session.rollback()
@@ -213,13 +215,13 @@ def test_what_a_recipe_measured_while_its_claim_was_lost_is_relayed_by_the_next(
     """A trainer stood still while its recipe went on to the end: whoever takes over finds a whole result."""
     round = start(session, loop, "reward")
 
-    def stand_still(self: Worker, claim: claims.StageClaim, phase: Phase, story: str) -> None:
+    def stand_still(self: StageRunner, claim: claims.StageClaim, phase: Phase, story: str) -> None:
         if phase == Phase.STORING:
             raise claims.ClaimLost(claim)
 
     with monkeypatch.context() as one_that_stands_still:
-        one_that_stands_still.setattr(Worker, "_relay", lambda *_: None)
-        one_that_stands_still.setattr(Worker, "_enter", stand_still)
+        one_that_stands_still.setattr(StageRunner, "_relay", lambda *_: None)
+        one_that_stands_still.setattr(StageRunner, "_enter", stand_still)
         worker.step()
     session.execute(update(Stage).values(deadline=clock(session)))
     session.commit()
@@ -294,14 +296,12 @@ RUNNING: list[int] = []
 
 @pytest.fixture(autouse=True)
 def _remember_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import worker
-
-    class Remembered(worker.RecipeProcess):
+    class Remembered(stage_runs.RecipeProcess):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             RUNNING.append(self.pid)
 
-    monkeypatch.setattr(worker, "RecipeProcess", Remembered)
+    monkeypatch.setattr(stage_runs, "RecipeProcess", Remembered)
 
 
 # The folder's data
@@ -560,15 +560,15 @@ def test_a_stage_goes_on_with_settings_that_change_how_it_computes_and_with_no_o
     inputs = stage_inputs(session, settings, claim)
     session.commit()
     folder = folder_of(settings, fresh(session, round).stages[0])
-    worker._write_folder(claim, inputs, folder)
+    worker.stages._write_folder(claim, inputs, folder)
 
     def with_settings(**changes: Any) -> StageInputs:
         return dataclasses.replace(inputs, configuration={**inputs.configuration, **changes})
 
-    worker._write_folder(claim, with_settings(micro_batch_tokens=128), folder)
+    worker.stages._write_folder(claim, with_settings(micro_batch_tokens=128), folder)
     assert folder.read_stage().config.micro_batch_tokens == 128  # type: ignore[attr-defined]
     with pytest.raises(OtherSettings, match=r"other settings \(batch_size, num_epochs\)"):
-        worker._write_folder(claim, with_settings(num_epochs=2, batch_size=8), folder)
+        worker.stages._write_folder(claim, with_settings(num_epochs=2, batch_size=8), folder)
     assert folder.read_stage().config.num_epochs == 1  # type: ignore[attr-defined]
 
 

@@ -31,10 +31,11 @@ from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.object_store import ObjectStore
 from tests.trainer.test_worker import QUICK, events, fresh, make_loop, start, when_it_works
-from trainer import worker as worker_module
+from trainer import stage_runs
 from trainer.checkpoints import Checkpoints
 from trainer.round_folder import RoundFolder, write_json
 from trainer.settings import STARTER
+from trainer.stage_runs import StageRunner
 from trainer.worker import Worker
 
 REWARD = "projects/tiny/rounds/0001/reward"
@@ -79,7 +80,9 @@ def die(*arguments: object, **named: object) -> None:
     raise Died
 
 
-def make_a_result(self: Worker, claim: object, inputs: StageInputs, folder: RoundFolder, copies: StageCopies) -> bool:
+def make_a_result(
+    self: StageRunner, claim: object, inputs: StageInputs, folder: RoundFolder, copies: StageCopies
+) -> bool:
     """In the place of the recipe, where it does not matter what was learned."""
     if not folder.is_finished:
         folder.publish_result(lambda path: write_json(path / "weights.json", {"w": 1}), {"figures": {"score_std": 1.0}})
@@ -120,7 +123,7 @@ def test_a_stage_stopped_on_one_machine_goes_on_at_another_from_its_last_checkpo
 def test_the_store_has_what_a_person_needs_to_run_a_stage_again_and_its_result(
     session: Session, machine: Machine, object_store: ObjectStore, loop: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Worker, "_run_recipe", make_a_result)
+    monkeypatch.setattr(StageRunner, "_run_recipe", make_a_result)
     first = machine("first")
     round = start(session, loop, "reward")
     first.step()
@@ -141,16 +144,16 @@ def test_a_stage_finds_the_models_that_another_machine_made(
     found: list[Path] = []
 
     def look_at_models(
-        self: Worker, claim: object, inputs: StageInputs, folder: RoundFolder, copies: StageCopies
+        self: StageRunner, claim: object, inputs: StageInputs, folder: RoundFolder, copies: StageCopies
     ) -> bool:
         found.append(Path(folder.read_stage().models["reward_model"]))
         return False
 
     first, second = machine("first"), machine("second")
     start(session, loop, "reward", "ppo")
-    monkeypatch.setattr(Worker, "_run_recipe", make_a_result)
+    monkeypatch.setattr(StageRunner, "_run_recipe", make_a_result)
     first.step()
-    monkeypatch.setattr(Worker, "_run_recipe", look_at_models)
+    monkeypatch.setattr(StageRunner, "_run_recipe", look_at_models)
     second.step()
     assert found == [second.settings.home / "artifacts" / REWARD / "result"]
     assert (found[0] / "weights.json").read_text() == (folder_on(first).result / "weights.json").read_text()
@@ -161,15 +164,15 @@ def test_a_result_that_was_left_in_the_store_is_registered_and_not_made_again(
 ) -> None:
     first, second = machine("first"), machine("second")
     round = start(session, loop, "reward")
-    monkeypatch.setattr(Worker, "_run_recipe", make_a_result)
-    monkeypatch.setattr(worker_module.results, "complete_stage", die)  # between the store and the database
+    monkeypatch.setattr(StageRunner, "_run_recipe", make_a_result)
+    monkeypatch.setattr(stage_runs.results, "complete_stage", die)  # between the store and the database
     with pytest.raises(Died):
         first.step()
     monkeypatch.undo()
     stage = fresh(session, round).stages[0]
     claims.release_stage(session, StageClaim(stage_id=stage.id, attempt=stage.attempt, owner=first.owner), "died")
     session.commit()
-    monkeypatch.setattr(worker_module, "RecipeProcess", die)
+    monkeypatch.setattr(stage_runs, "RecipeProcess", die)
     second.step()
     assert fresh(session, round).state == RoundState.SUCCEEDED, round.stages[0].error
 
@@ -191,7 +194,7 @@ def test_a_store_that_is_away_is_waited_for_and_said_so(
         object_store.come_back()
         return False
 
-    monkeypatch.setattr(Worker, "_run_recipe", finish_with_the_store_away)
+    monkeypatch.setattr(StageRunner, "_run_recipe", finish_with_the_store_away)
     monkeypatch.setattr(worker.stopping, "wait", come_back_after_a_while)
     round = start(session, loop, "reward")
     worker.step()
@@ -213,9 +216,9 @@ def test_a_store_that_stays_away_fails_the_stage_by_name_and_resume_sends_what_w
         object_store.go_away()
         return make_a_result(*arguments)
 
-    monkeypatch.setattr(Worker, "_run_recipe", finish_with_the_store_away)
-    monkeypatch.setattr(worker_module, "STORE_PATIENCE_S", 0.0)
-    monkeypatch.setattr(worker_module, "STORE_RETRY_S", 0.0)
+    monkeypatch.setattr(StageRunner, "_run_recipe", finish_with_the_store_away)
+    monkeypatch.setattr(stage_runs, "STORE_PATIENCE_S", 0.0)
+    monkeypatch.setattr(stage_runs, "STORE_RETRY_S", 0.0)
     round = start(session, loop, "reward")
     try:
         worker.step()
@@ -225,7 +228,7 @@ def test_a_store_that_stays_away_fails_the_stage_by_name_and_resume_sends_what_w
     assert error is not None
     assert (error["code"], "resume the round" in error["advice"]) == ("store_unreachable", True)
     monkeypatch.undo()
-    monkeypatch.setattr(worker_module, "RecipeProcess", die)  # nothing is run again
+    monkeypatch.setattr(stage_runs, "RecipeProcess", die)  # nothing is run again
     resume_round(session, round, account=None, now=clock(session))
     session.commit()
     worker.step()
@@ -235,7 +238,7 @@ def test_a_store_that_stays_away_fails_the_stage_by_name_and_resume_sends_what_w
 def test_a_model_that_is_not_in_the_store_fails_the_stage_by_name(
     session: Session, machine: Machine, object_store: ObjectStore, loop: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Worker, "_run_recipe", make_a_result)
+    monkeypatch.setattr(StageRunner, "_run_recipe", make_a_result)
     first, second = machine("first"), machine("second")
     round = start(session, loop, "reward", "ppo")
     first.step()
@@ -252,7 +255,7 @@ def test_a_model_that_is_not_in_the_store_fails_the_stage_by_name(
 def test_a_folder_of_another_installations_round_is_not_taken_over(
     difference: dict[str, Any], session: Session, machine: Machine, loop: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Worker, "_run_recipe", make_a_result)
+    monkeypatch.setattr(StageRunner, "_run_recipe", make_a_result)
     first, second = machine("first"), machine("second")
     round = start(session, loop, "reward")
     assert first.store is not None

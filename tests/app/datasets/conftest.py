@@ -20,10 +20,12 @@ from app.labeling.models import (
     Strength,
 )
 from app.people.models import Labeler
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind
 from app.prompts.service import place_prompts
+from tests.app.conftest import Person
+from tests.app.loop import make_version
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -36,15 +38,17 @@ def garden(session: Session) -> Project:
     return make_project(session, "garden")
 
 
+@pytest.fixture
+def project(garden: Project) -> Project:
+    """The people of these tests are the garden's."""
+    return garden
+
+
 def make_project(session: Session, slug: str) -> Project:
     project = Project(slug=slug, name=slug.title(), flags=[])
     session.add(project)
     session.flush()
-    session.add(
-        PolicyVersion(
-            project_id=project.id, number=1, state=PolicyState.CURRENT, recipe="imported", source="starter", is_sft=True
-        )
-    )
+    make_version(session, project, is_sft=True)
     session.commit()
     return project
 
@@ -149,6 +153,15 @@ def add_ranking(session: Session, garden: Project) -> AddRanking:
         return ranking
 
     return add
+
+
+@pytest.fixture
+def seven_rankings(researcher: Person, add_ranking: AddRanking) -> str:
+    """The address of a snapshot of seven rankings."""
+    for number in range(7):
+        add_ranking((1, 2, 2, 3), prompt=f"Wörter {number}?")
+    api = "/api/v1/projects/garden/snapshots"
+    return f"{api}/{researcher.post(api, json={'name': 'May 1'}).json()['id']}"
 
 
 def find_labeler(session: Session, project: Project, name: str) -> Labeler:

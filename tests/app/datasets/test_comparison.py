@@ -29,12 +29,6 @@ ROOT = "/projects/garden/datasets"
 
 
 @pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
-@pytest.fixture
 def rankings(add_ranking: AddRanking) -> list[Ranking]:
     """Of five days, one a day."""
     return [add_ranking(prompt=f"Question {day}", submitted_at=NOW + days(day)) for day in range(5)]

@@ -7,18 +7,11 @@ from sqlalchemy.orm import Session
 from app.datasets.models import Snapshot
 from app.labeling.models import SlateKind
 from app.people.models import AuditEvent
-from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.datasets.conftest import AddRanking
 
 ROOT = "/projects/garden/datasets"
 API = "/api/v1/projects/garden"
-
-
-@pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
 
 
 def test_the_part_that_follows_each_change_says_what_the_page_says(researcher: Person, add_ranking: AddRanking) -> None:

@@ -22,12 +22,6 @@ from tests.app.test_client import ShakyLine
 
 
 @pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
-@pytest.fixture
 def snapshot(session: Session, garden: Project, add_ranking: AddRanking) -> Any:
     for number in range(5):
         add_ranking((1, 1, 2, 3), prompt=f"Q{number}")

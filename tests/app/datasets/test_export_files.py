@@ -18,26 +18,14 @@ from sqlalchemy.orm import Session
 
 from app.datasets import export_files, exports
 from app.datasets.models import ExportFile
-from app.projects.models import Project
 from tests.app.conftest import Person
-from tests.app.datasets.conftest import AddRanking
-
-API = "/api/v1/projects/garden/snapshots"
 
 
 @pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
-@pytest.fixture
-def address(researcher: Person, add_ranking: AddRanking, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of a snapshot of seven rankings, in pieces of two."""
+def address(seven_rankings: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of an export in pieces of two rankings."""
     monkeypatch.setattr(exports, "ROWS_PER_SESSION", 2)
-    for number in range(7):
-        add_ranking((1, 2, 2, 3), prompt=f"Wörter {number}?")
-    return f"{API}/{researcher.post(API, json={'name': 'May'}).json()['id']}/export"
+    return f"{seven_rankings}/export"
 
 
 Rest = Callable[..., Any]
@@ -107,7 +95,7 @@ def test_a_file_is_measured_once_whoever_waits_for_it_and_nobody_else_waits(
             ]
             try:
                 await asyncio.to_thread(has_begun.wait, 30)
-                other = await asyncio.wait_for(reader.get(API), 15)
+                other = await asyncio.wait_for(reader.get("/api/v1/projects/garden/snapshots"), 15)
             finally:
                 goes_on.set()
             return other, await asyncio.gather(*waiting)

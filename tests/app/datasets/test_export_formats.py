@@ -27,13 +27,6 @@ from tests.app.conftest import Person
 from tests.app.datasets.conftest import NOW, AddRanking, days, make_project
 from tests.app.datasets.test_exports import export, freeze, records
 
-
-@pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
 TURNS = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Name a tree."},

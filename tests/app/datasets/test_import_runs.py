@@ -37,12 +37,6 @@ API = "/api/v1/projects/garden/imports"
 
 
 @pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
-@pytest.fixture
 def importer(session: Session) -> Account:
     account = Account(email="ada@example.org", name="Ada", password_hash="")
     session.add(account)

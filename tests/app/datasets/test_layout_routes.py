@@ -17,24 +17,13 @@ from app.datasets.models import ExportFile, Redaction, Snapshot
 from app.privacy.models import Erasure, Extent
 from app.projects.models import Project
 from tests.app.conftest import Person
-from tests.app.datasets.conftest import AddRanking
-
-API = "/api/v1/projects/garden/snapshots"
 
 
 @pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
-@pytest.fixture
-def address(researcher: Person, add_ranking: AddRanking, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of a snapshot of seven rankings, at most three of them in a file."""
+def address(seven_rankings: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of a folder with at most three rankings in a file."""
     monkeypatch.setattr(layout, "LABELS_A_SHARD", 3)
-    for number in range(7):
-        add_ranking((1, 2, 2, 3), prompt=f"Wörter {number}?")
-    return f"{API}/{researcher.post(API, json={'name': 'May 1'}).json()['id']}/layout"
+    return f"{seven_rankings}/layout"
 
 
 def test_the_zip_file_holds_what_the_command_writes_and_its_length_is_known_the_second_time(

@@ -24,12 +24,6 @@ FROM (SELECT number, md5((number / 2)::text)::uuid AS slate_id FROM generate_ser
 
 
 @pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
-@pytest.fixture
 def many(session: Session, garden: Project) -> int:
     """Six thousand rankings, two on each slate."""
     session.execute(text("SET session_replication_role = replica"))

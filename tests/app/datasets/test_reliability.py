@@ -23,12 +23,6 @@ from tests.app.datasets.conftest import AddRanking, days
 from tests.app.datasets.test_exports import NOW, freeze, records
 
 
-@pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
 def labelers(session: Session, snapshot: Snapshot) -> dict[int, SnapshotLabeler]:
     """By how long their names are: pseudonyms of these tests tell it."""
     found = session.query(SnapshotLabeler).filter_by(snapshot_id=snapshot.id)

@@ -20,12 +20,6 @@ SNAPSHOTS = "/projects/garden/datasets/snapshots"
 API = "/api/v1/projects/garden/snapshots"
 
 
-@pytest.fixture
-def project(garden: Project) -> Project:
-    """The people of these tests are the garden's."""
-    return garden
-
-
 def upload(person: Person, records: list[Any], name: str = "rankings.jsonl", **fields: str) -> Any:
     content = "".join(f"{json.dumps(record)}\n" for record in records).encode()
     return person.post("/projects/garden/datasets/imports", files={"file": (name, content)}, data=fields)

@@ -36,7 +36,7 @@ from app.rounds.inputs import demonstrations_of
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import take
 from tests.app.labeling.test_routes import fields_of
-from tests.app.loop import make_prompts
+from tests.app.loop import make_prompts, make_version
 
 TEXTS = ["Hello!", "Hi there.", "Good day.", "What?"]
 MINUTE = timedelta(minutes=1)
@@ -214,11 +214,7 @@ def test_a_policy_promoted_between_two_turns_writes_the_next_one(
     conversation = begin(labeler)
     first = answered(labeler, session, conversation)
     old = current_version(session, project)
-    version = PolicyVersion(
-        project_id=project.id, number=2, state=PolicyState.CANDIDATE, recipe="imported", source="starter"
-    )
-    session.add(version)
-    session.flush()
+    version = make_version(session, project, 2, PolicyState.CANDIDATE)
     promote(session, project, version, account=None, now=clock(session))
     session.commit()
     assert choose(labeler, first[""], first["Hello!"], strength="better").status_code == 201  # it was not retired

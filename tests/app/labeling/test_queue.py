@@ -13,11 +13,11 @@ from app.labeling import queue
 from app.labeling.models import Completion, CompletionSource, Demonstration, Draft, Lease, LeaseEnd, Slate, SlateState
 from app.labeling.queue import NewCompletion, SlateClaim, SlateToSample
 from app.people.models import Membership, Role
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyState
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
-from tests.app.loop import make_account, make_labeler, make_project, make_prompts, make_slate, rank
+from tests.app.loop import make_account, make_labeler, make_project, make_prompts, make_slate, make_version, rank
 
 MINUTE = timedelta(minutes=1)
 
@@ -240,10 +240,7 @@ def test_a_mixture_names_the_versions_that_exist(session: Session, loop: Project
     session.add(Demonstration(prompt_id=held.prompt_id, text="By a person"))
     first.state = PolicyState.RETIRED
     session.flush()
-    second = PolicyVersion(
-        project_id=loop.id, number=2, state=PolicyState.CURRENT, recipe="imported", source="starter", is_sft=False
-    )
-    session.add(second)
+    make_version(session, loop, 2)
     queue.release_claims(session, [held.claim])
     again = next(one for one in claim(session) if one.claim.slate_id == held.claim.slate_id)
     assert [entry.version and entry.version.number for entry in again.mixture] == [2, 1, 1, None]

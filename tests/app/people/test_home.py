@@ -13,7 +13,7 @@ from app.prompts.models import Split
 from app.quality.entry_models import Onboarding
 from app.rounds.models import Heartbeat, Round, RoundState
 from tests.app.labeling.conftest import skip, submit, take
-from tests.app.loop import make_prompts, make_slate
+from tests.app.loop import make_prompts, make_slate, make_version
 from tests.app.quality.crowd import judge, labeler_of
 
 
@@ -241,11 +241,7 @@ def test_an_admin_is_told_of_a_sampler_that_fell_silent_unless_the_project_is_pa
 
 def test_a_candidate_waits_for_an_admin_until_it_was_decided_on(admin, session, project, round_in):
     made = round_in(RoundState.SUCCEEDED)
-    candidate = PolicyVersion(
-        project_id=project.id, number=2, state=PolicyState.CANDIDATE, recipe="imported", source="starter", is_sft=True
-    )
-    session.add(candidate)
-    session.flush()
+    candidate = make_version(session, project, 2, PolicyState.CANDIDATE)
     made.candidate_id = candidate.id
     session.commit()
     assert "made a candidate" in admin.get("/").text

@@ -6,21 +6,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Completion, CompletionSource, Ranking, Slate, SlateKind, SlateState
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.rounds.models import Round, RoundState
 from tests.app.loop import make_prompts, rank
-
-
-def make_version(session: Session, project: Project, number: int) -> PolicyVersion:
-    """A retired version that came from elsewhere."""
-    version = PolicyVersion(
-        project_id=project.id, number=number, state=PolicyState.RETIRED, recipe="imported", source="elsewhere"
-    )
-    session.add(version)
-    session.flush()
-    return version
 
 
 def make_comparisons(

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import Store
 from app.people.models import AuditEvent
-from app.policies import archives, files
-from app.policies.archives import FileChanged, zip_chunks, zip_size
+from app.policies import files
 from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import get_version
 from app.projects.models import Project
 from app.settings import Settings
+from app.zip_archives import FileChanged, zip_chunks
 from tests.app.conftest import Person
 from tests.object_store import ObjectStore
 from trainer.settings import STARTER
@@ -171,26 +171,3 @@ def test_nothing_but_a_model_leaves_a_folder_that_was_named_to_us(
 def test_only_researchers_take_a_policy_away(labeler: Person, outsider: Person, project: Project) -> None:
     assert labeler.get(f"{ROOT}/1/export").status_code == 403
     assert outsider.get(f"{ROOT}/1/export").status_code == 404
-
-
-@pytest.mark.parametrize("limit", [2**31 - 1, 50])
-def test_the_size_of_an_archive_is_known_before_it_is_made(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it needs ZIP64, whose limit is lowered here."""
-    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
-    members = [files.content(name, bytes(size)) for name, size in (("a", 0), ("sub/b", 40), ("ö", 3000), ("d", 7))]
-    made = b"".join(zip_chunks("folder", members))
-    assert zip_size("folder", members) == len(made)
-    monkeypatch.undo()
-    with zipfile.ZipFile(io.BytesIO(made)) as archive:
-        assert {info.filename: info.file_size for info in archive.infolist()} == {
-            "folder/a": 0,
-            "folder/sub/b": 40,
-            "folder/ö": 3000,
-            "folder/d": 7,
-        }
-
-
-def test_no_more_than_a_chunk_of_a_file_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "CHUNK_BYTES", 100)
-    chunks = list(zip_chunks("folder", [files.content("large", bytes(10_000))]))
-    assert max(map(len, chunks)) < 400

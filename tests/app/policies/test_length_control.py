@@ -6,10 +6,12 @@ from scipy.optimize import minimize
 from sqlalchemy.orm import Session
 
 from app.policies.length_control import FEWEST, equal_length_of, win_rate_at_equal_length
+from app.policies.models import PolicyState
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.rounds.models import Round
-from tests.app.policies.comparisons import make_comparisons, make_version
+from tests.app.loop import make_version
+from tests.app.policies.comparisons import make_comparisons
 
 
 def drawn(rng: np.random.Generator, num: int, at_equal: float, slope: float) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +64,7 @@ def test_there_is_none_where_nothing_can_be_told_apart() -> None:
 
 
 def test_it_reads_the_comparisons_of_the_round(session: Session, project: Project) -> None:
-    one, two = current_version(session, project), make_version(session, project, 2)
+    one, two = current_version(session, project), make_version(session, project, 2, PolicyState.RETIRED)
     outcomes = ["win"] * 20 + ["loss"] * 10 + ["tie"] * 4
     rankings = make_comparisons(session, project, two, one, outcomes)
     round = session.get_one(Round, rankings[0].slate.round_id)

@@ -40,6 +40,7 @@ from tests.app.loop import (
     make_project,
     make_prompts,
     make_slate,
+    make_version,
     make_what_a_round_needs,
     run_stage,
 )
@@ -145,9 +146,7 @@ def test_of_two_admins_who_decide_at_once_one_does_and_the_other_is_told(
 ) -> None:
     """Version 2 is current, version 3 a candidate; both pages say so. Whoever comes second is refused by name."""
     promote(session, project, get_version(session, project, 2), account=admin, now=clock(session))
-    session.add(
-        PolicyVersion(project_id=project.id, number=3, state=PolicyState.CANDIDATE, recipe="imported", source="starter")
-    )
+    make_version(session, project, 3, PolicyState.CANDIDATE)
     session.commit()
 
     def press(act: Act) -> str:

@@ -11,13 +11,13 @@ from app.db import clock
 from app.labeling.models import Completion, Lease, LeaseEnd, Slate, SlateKind, SlateState
 from app.people.access import access_to, labeler_of
 from app.policies import slate_queue
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyState
 from app.policies.slate_queue import SlateFilter
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.prompts.service import set_aside
 from tests.app.conftest import Person
-from tests.app.loop import HOUR, make_prompts, make_slate, rank
+from tests.app.loop import HOUR, make_prompts, make_slate, make_version, rank
 
 ROOT = "/projects/everyday"
 API = f"/api/v1{ROOT}/slates"
@@ -42,20 +42,6 @@ def found(person: Person, query: str = "") -> list[str]:
     answer = person.get(f"{API}?{query}").json()
     assert answer["next"] is None
     return [slate["id"] for slate in answer["slates"]]
-
-
-def another_version(session: Session, project: Project) -> PolicyVersion:
-    version = PolicyVersion(
-        project_id=project.id,
-        number=2,
-        state=PolicyState.CANDIDATE,
-        recipe="imported",
-        source="elsewhere",
-        is_sft=False,
-    )
-    session.add(version)
-    session.flush()
-    return version
 
 
 def test_the_picture_of_the_loop_opens_the_slates(researcher: Person, labeler: Person) -> None:
@@ -88,17 +74,7 @@ def test_another_projects_slates_are_not_here(researcher: Person, project: Proje
     other = Project(slug="other", name="Other")
     session.add(other)
     session.flush()
-    version = PolicyVersion(
-        project_id=other.id,
-        number=1,
-        state=PolicyState.CURRENT,
-        recipe="imported",
-        source="starter",
-        is_sft=True,
-        promoted_at=clock(session),
-    )
-    session.add(version)
-    session.flush()
+    make_version(session, other)
     (theirs,) = slates(session, other, 1)
     set_aside(session, theirs.prompt, "too long", clock(session))
     session.commit()
@@ -158,7 +134,7 @@ def test_slates_are_found_by_state_and_kind(researcher: Person, project: Project
 def test_the_filter_by_version_does_not_tell_who_wrote_what_people_still_judge(
     researcher: Person, project: Project, session: Session
 ) -> None:
-    second = another_version(session, project)
+    second = make_version(session, project, 2, PolicyState.CANDIDATE)
     (waiting,) = slates(session, project, 1, version=second)
     (judged,) = slates(session, project, 1, version=second)
     rank(session, judged, [1, 2, 3, 4])

@@ -15,7 +15,7 @@ from app.prompts.models import Prompt, Split
 from app.rounds import model_requests
 from app.rounds.models import Heartbeat, ModelRequest, ModelRequestKind
 from tests.app.conftest import Person
-from tests.app.loop import HOUR, make_project, make_prompts
+from tests.app.loop import HOUR, make_project, make_prompts, make_version
 
 ROOT = "/projects/everyday/policies/try-out"
 FORM = {
@@ -34,11 +34,7 @@ FORM = {
 @pytest.fixture
 def versions(session: Session, project: Project) -> None:
     """Version 2 is retired beside version 1, which is current."""
-    session.add(
-        PolicyVersion(
-            project_id=project.id, number=2, state=PolicyState.RETIRED, recipe="imported", source="starter", is_sft=True
-        )
-    )
+    make_version(session, project, 2, PolicyState.RETIRED)
     session.commit()
 
 

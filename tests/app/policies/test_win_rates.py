@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.db import clock
-from app.policies.models import PolicyVersion
+from app.policies.models import PolicyState, PolicyVersion
 from app.policies.service import current_version
 from app.projects.models import Project
 from tests.app.conftest import Person
-from tests.app.policies.comparisons import make_comparisons, make_version
+from tests.app.loop import make_version
+from tests.app.policies.comparisons import make_comparisons
 
 PAGE = "/projects/everyday/policies/win-rates"
 API = "/api/v1/projects/everyday/policies/win-rates"
@@ -21,7 +22,8 @@ API = "/api/v1/projects/everyday/policies/win-rates"
 @pytest.fixture
 def versions(session: Session, project: Project) -> list[PolicyVersion]:
     """Versions 1 to 6. 1, 2 and 3 were compared; 4 and 5 with each other only; 6 never."""
-    versions = [current_version(session, project), *(make_version(session, project, number) for number in range(2, 7))]
+    others = [make_version(session, project, number, PolicyState.RETIRED) for number in range(2, 7)]
+    versions = [current_version(session, project), *others]
     one, two, three, four, five, _ = versions
     make_comparisons(session, project, two, one, ["win"] * 16 + ["tie"] * 3 + ["loss"] * 2)
     make_comparisons(session, project, three, two, ["win", "loss", "tie"])
@@ -56,7 +58,7 @@ def test_every_comparison_counts_from_both_sides_whoever_was_the_candidate(
 
 
 def test_what_was_taken_back_is_left_out(researcher: Person, session: Session, project: Project) -> None:
-    one, two = current_version(session, project), make_version(session, project, 2)
+    one, two = current_version(session, project), make_version(session, project, 2, PolicyState.RETIRED)
     first, second, *_ = make_comparisons(session, project, two, one, ["win", "win", "loss", "tie"])
     first.retracted_at = second.retracted_at = clock(session)
     session.commit()

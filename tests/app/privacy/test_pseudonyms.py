@@ -16,11 +16,10 @@ from app.datasets.snapshots import create_snapshot
 from app.db import clock
 from app.labeling.models import Lease, LeaseEnd
 from app.people.models import Labeler
-from app.policies.models import PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Split
 from tests.app.conftest import Person
-from tests.app.loop import make_prompts, make_slate, rank
+from tests.app.loop import make_prompts, make_slate, make_version, rank
 from tests.app.privacy.conftest import NOTE, Crowd, labeler_in
 from tests.app.test_access import routes
 
@@ -151,8 +150,7 @@ def test_a_pseudonym_is_drawn_by_lot_and_not_made_from_anything(
 def test_a_snapshot_of_two_projects_rankings_by_one_person_links_no_one(
     session: Session, labeler: Person, project: Project, elsewhere: Project, researcher: Person
 ) -> None:
-    session.add(PolicyVersion(project_id=elsewhere.id, number=1, state="current", recipe="imported", source="starter"))
-    session.flush()
+    make_version(session, elsewhere)
     files = []
     for each in (project, elsewhere):
         found = labeler_in(session, labeler, each)

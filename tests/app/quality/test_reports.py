@@ -20,7 +20,7 @@ from app.quality.judgements import Filter, make_digests
 from app.quality.models import RankingDigest
 from app.quality.pairs import NOBODY, Agreement
 from app.quality.reports import Between, PersonLine, quality_report
-from tests.app.loop import make_labeler, make_project
+from tests.app.loop import make_labeler, make_project, make_version
 from tests.app.quality.crowd import judge, labeler_of, new_slate
 
 ORDER, REVERSED = [1, 2, 3, 4], [4, 3, 2, 1]
@@ -133,11 +133,7 @@ def test_agreement_by_week_is_of_the_week_of_the_second_ranking(session, project
 
 def test_agreement_by_prompt_kind_and_by_policy_pair(session, project, lena, otto):
     first = session.scalars(select(PolicyVersion)).one()
-    second = PolicyVersion(
-        project_id=project.id, number=2, state=PolicyState.RETIRED, recipe="imported", source="x", is_sft=True
-    )
-    session.add(second)
-    session.flush()
+    second = make_version(session, project, 2, PolicyState.RETIRED)
     mixed = new_slate(session, project, versions=[first, first, second, second], prompt_kind=PromptKind.FEW_SHOT)
     judge(session, mixed, lena, ORDER)
     judge(session, mixed, otto, [2, 1, 3, 4])

@@ -10,12 +10,12 @@ from app.datasets.reading import ranking_rows
 from app.datasets.snapshots import create_snapshot
 from app.db import clock
 from app.labeling.models import CompletionSource, SlateKind, Strength
-from app.policies.models import PolicyState, PolicyVersion
+from app.policies.models import PolicyState
 from app.projects.models import Project
 from app.prompts.models import PromptKind, Split
 from app.reward_models.reports import Report, make_report
 from app.reward_models.tables import scored_rankings
-from tests.app.loop import make_labeler, make_prompts, make_slate, rank
+from tests.app.loop import make_labeler, make_prompts, make_slate, make_version, rank
 from tests.app.reward_models.fitted import score_rows
 
 
@@ -25,11 +25,7 @@ def report(session: Session, project: Project) -> Report:
 
     Six prompts of people: five of plain prompts, ranked by all; one of a conversation.
     """
-    second = PolicyVersion(
-        project_id=project.id, number=2, state=PolicyState.CANDIDATE, recipe="imported", source="starter"
-    )
-    session.add(second)
-    session.flush()
+    second = make_version(session, project, 2, PolicyState.CANDIDATE)
     for number, prompt in enumerate(make_prompts(session, project, Split.VALIDATION, 6)):
         prompt.kind = PromptKind.CONVERSATION if number == 5 else PromptKind.PLAIN
         slate = make_slate(session, prompt, k=2, kind=SlateKind.PAIR)

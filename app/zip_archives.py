@@ -4,15 +4,13 @@ Nothing is compressed, for weights do not shrink; so the same files make the sam
 """
 
 import hashlib
-import re
 import zipfile
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
-
-from app.policies.files import File
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, BinaryIO, cast
 
 CHUNK_BYTES = 2**20
-THE_REST = re.compile(r"bytes=(\d{1,18})-")
 THEN = (1980, 1, 1, 0, 0, 0)  # the same bytes tomorrow
 # Bytes of a zip file's parts (PKWARE's APPNOTE 6.3.10, sections 4.3 and 4.5); each local header has room for ZIP64.
 LOCAL_HEADER, LOCAL_ZIP64, DATA_DESCRIPTOR = 30, 20, 24
@@ -20,12 +18,27 @@ CENTRAL_HEADER, CENTRAL_ZIP64, A_NUMBER = 46, 4, 8
 END, END_ZIP64 = 22, 56 + 20
 
 
+@dataclass(frozen=True)
+class File:
+    """A file to be read. size: bytes; None: nobody knows before it is read.  mark: another one when its content is.
+
+    sha256: what it must have, where somebody wrote that down.
+    """
+
+    name: str
+    size: int | None
+    open: Callable[[], BinaryIO]
+    mark: str
+    sha256: str | None = None
+
+
+def content(name: str, data: bytes) -> File:
+    """A file that exists nowhere but here."""
+    return File(name, len(data), lambda: BytesIO(data), hashlib.sha256(data).hexdigest())
+
+
 class FileChanged(Exception):
     """A file is not the one that the manifest names: what was sent so far is no whole archive, and does not open."""
-
-
-class PastTheEnd(Exception):
-    """The archive ends before the rest that is asked for begins."""
 
 
 class Outlet:
@@ -96,22 +109,7 @@ def zip_size(folder: str, files: Sequence[File]) -> int:
     return position + central + (END_ZIP64 if needs_zip64 else 0) + END
 
 
-def asks_for_rest(range: str | None) -> bool:
-    """Whether a Range header asks for the rest of an archive; to any other the whole is sent (RFC 9110, 14.2)."""
-    asked = THE_REST.fullmatch(range or "")
-    return asked is not None and int(asked[1]) > 0
-
-
-def start_of(range: str | None, size: int) -> int:
-    """Where the rest that is asked for begins; 0 where none is. Raises PastTheEnd."""
-    asked = THE_REST.fullmatch(range or "")
-    start = int(asked[1]) if asked else 0
-    if start >= size:
-        raise PastTheEnd
-    return start
-
-
-def tag_of(folder: str, files: Sequence[File]) -> str:
-    """The same for the same archive: an HTTP entity tag, without its quotes."""
+def mark_of(folder: str, files: Sequence[File]) -> str:
+    """The same for the same archive; known before any of its files is read."""
     said = [folder, *((file.name, file.mark) for file in files)]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
