@@ -67,7 +67,8 @@ def test_those_that_compute_get_a_gpu_and_answer_where_they_are_asked(name):
 
 
 def test_compose_sets_only_what_exists():
-    known = {str(field.validation_alias or f"PODIUM_{name.upper()}") for name, field in Settings.model_fields.items()}
+    known = {"FORWARDED_ALLOW_IPS"}  # Uvicorn's
+    known |= {str(field.validation_alias or f"PODIUM_{name.upper()}") for name, field in Settings.model_fields.items()}
     for name in OURS:
         assert set(SERVICES[name]["environment"]) <= known
 

@@ -59,7 +59,7 @@ from trainer.prompting import encode_prompt, storable
 from trainer.slates import OnFound, SlateCompletion, SlateRequest, Source, fill_slates
 from trainer.stage_data import Written
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("trainer.sampler")  # also where it is run as __main__
 
 CLAIM_DURATION = timedelta(seconds=60)  # renewed with every heartbeat
 SLATES_PER_BATCH = 8  # a request of the web waits for one batch at most
@@ -94,6 +94,7 @@ class Sampler:
     def run(self) -> None:
         """Until told to stop. Survives a database that goes away and comes back."""
         self.heart.start()
+        log.info("%s keeps queues filled, engine=%s", self.owner, self.settings.engine)
         while not self.stopping.is_set():
             try:
                 is_busy = self.step()
@@ -107,6 +108,7 @@ class Sampler:
                 self.wakeups.wait(POLL_S)
         self._let_go()
         self.heart.stop()
+        log.info("%s has ended", self.owner)
         if self.server is not None:
             self.server.close()
 

@@ -60,7 +60,7 @@ from trainer.round_folder import (
 from trainer.stage_folder import read_stage_result, stage_file, take_over
 from trainer.stage_tables import write_data
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("trainer.worker")  # also where it is run as __main__
 
 CLAIM_DURATION = timedelta(seconds=30)  # renewed with every heartbeat
 POLL_S = 2.0
@@ -127,6 +127,7 @@ class Worker:
     def run(self) -> None:
         """Until told to stop. Survives a database that goes away and comes back."""
         self.heart.start()
+        log.info("%s waits for stages, device=%s", self.owner, self.device)
         try:
             while not self.stopping.is_set():
                 self._look_at_rules()
@@ -136,6 +137,7 @@ class Worker:
         except Stopping:
             log.warning("stopping while the database is away; what was claimed is free after its deadline")
         self.heart.stop()
+        log.info("%s has ended", self.owner)
 
     def stop(self) -> None:
         """Let the recipe save a checkpoint, put its stage back into the queue, and end."""
@@ -254,10 +256,12 @@ class Worker:
     def _put_back(self, claim: StageClaim) -> None:
         self._transact(lambda session: claims.release_stage(session, claim, STOPPED))
         self.outcome = "put_back"
+        log.info("stage=%s attempt=%s put back: it goes on from its last checkpoint", claim.stage_id, claim.attempt)
 
     def _cancel(self, claim: StageClaim) -> None:
         self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
         self.outcome = "cancelled"
+        log.info("stage=%s attempt=%s cancelled", claim.stage_id, claim.attempt)
 
     def _enter(self, claim: StageClaim, phase: Phase, story: str) -> None:
         self._transact(lambda session: claims.report(session, claim, story, phase))
