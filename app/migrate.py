@@ -172,7 +172,7 @@ def trouble(engine: Engine) -> str | None:
         if found in (Standing.CURRENT, Standing.AHEAD):
             return None
         if found is Standing.TOO_NEW:
-            return "the database has the schema of a later version, which no longer serves this one: upgrade this program"
+            return "the database has the schema of a later version, which serves this one no more: upgrade this program"
         if _revision(connection) is None:
             return "the database has no tables yet: run `podium migrate` first"
         return "the database has an earlier version's schema: run `podium migrate` first"

@@ -81,6 +81,11 @@ def test_what_is_logged_and_how_the_web_stops_is_set_in_the_env_file(name):
     assert type(default)(passed_on[1]) == default
 
 
+def test_a_proxy_in_front_is_named_in_the_env_file():
+    """Else everybody behind it is one place to the limits on guessing."""
+    assert SERVICES["web"]["environment"]["FORWARDED_ALLOW_IPS"] == "${FORWARDED_ALLOW_IPS:-127.0.0.1}"
+
+
 def test_no_password_is_shipped_and_only_this_machine_reaches_the_web():
     for service in SERVICES.values():
         for name, value in service["environment"].items():

@@ -184,8 +184,7 @@ def test_what_is_wrong_with_a_schema_is_told_with_the_next_move(engine: Engine, 
         with fresh.engine.begin() as connection:
             command.upgrade(migrate._config(connection), "0022")
         assert (
-            migrate.trouble(fresh.engine)
-            == "the database has an earlier version's schema: run `podium migrate` first"
+            migrate.trouble(fresh.engine) == "the database has an earlier version's schema: run `podium migrate` first"
         )
         migrate.upgrade(fresh.engine)
         assert migrate.trouble(fresh.engine) is None
