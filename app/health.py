@@ -29,8 +29,7 @@ def is_ready() -> PlainTextResponse:
         return PlainTextResponse("stopping\n", status_code=503)
     engine: Engine = SessionFactory.kw["bind"]
     try:
-        if migrate.serves(engine):
-            return PlainTextResponse("ready\n")
+        trouble = migrate.trouble(engine)
     except SQLAlchemyError:
-        return PlainTextResponse("the database cannot be reached\n", status_code=503)
-    return PlainTextResponse("the database has another version's schema: run `podium migrate`\n", status_code=503)
+        trouble = "the database cannot be reached"
+    return PlainTextResponse("ready\n") if trouble is None else PlainTextResponse(f"{trouble}\n", status_code=503)

@@ -16,8 +16,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, Engine, text
+from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from app.errors import PodiumError
@@ -26,6 +26,7 @@ from app.tables import metadata
 SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
 LOCK = 7_305_821  # any number, the same in every process: one migrates, the others wait
 LOCK_WAIT_S = 2.0  # for a table that somebody uses; whoever wants it next waits as long
+HOLD_WITHIN_S = 0.5  # all tables together: less than the second (deadlock_timeout) after which Postgres ends a request
 PAUSE_S = 5.0
 PATIENCE_S = 1800.0
 
@@ -65,6 +66,10 @@ class TablesInUse(PodiumError):
         )
 
 
+class _NotAllHeld(Exception):
+    """Some table is in use, by a request perhaps that lasts for milliseconds."""
+
+
 def upgrade(engine: Engine) -> None:
     """Run the migrations that are missing, in one transaction. Raises SchemaTooNew, TablesInUse.
 
@@ -77,15 +82,36 @@ def upgrade(engine: Engine) -> None:
             with engine.begin() as connection:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})  # of others' migrations
                 connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S:g}s'"))
+                if standing_on(connection) is Standing.BEHIND:
+                    _hold_tables(connection)
                 upgrade_on(connection)
                 return
-        except OperationalError as error:
-            if not isinstance(error.orig, LockNotAvailable):
+        except (OperationalError, _NotAllHeld) as error:
+            if isinstance(error, OperationalError) and not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
                 raise
             if time.monotonic() > give_up_at:
                 raise TablesInUse() from error
-            log.warning("tables that have to change are in use, by a backup perhaps; trying again in %g s", PAUSE_S)
+            log.warning("tables are in use, by requests or by a backup; trying again in %g s", PAUSE_S)
             time.sleep(PAUSE_S)
+
+
+def _hold_tables(connection: Connection) -> None:
+    """Hold every table before any is changed, or none. Raises _NotAllHeld.
+
+    Whoever changes one after the other waits in the end for a request that waits for what was changed before, and
+    Postgres ends one of the two.
+    """
+    there = sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
+    if not there:
+        return
+    connection.execute(text(f"SET LOCAL statement_timeout = {HOLD_WITHIN_S * 1000:.0f}"))
+    try:
+        connection.execute(text(f"LOCK TABLE {', '.join(there)} IN ACCESS EXCLUSIVE MODE"))
+    except OperationalError as error:
+        if isinstance(error.orig, QueryCanceled):
+            raise _NotAllHeld from error
+        raise
+    connection.execute(text("SET LOCAL statement_timeout = DEFAULT"))
 
 
 def upgrade_on(connection: Connection) -> None:
@@ -137,6 +163,19 @@ def is_current(engine: Engine) -> bool:
 def serves(engine: Engine) -> bool:
     """Whether this program may work on the database: its schema is this version's, or a later one that serves it."""
     return standing(engine) in (Standing.CURRENT, Standing.AHEAD)
+
+
+def trouble(engine: Engine) -> str | None:
+    """Why this program may not work on the database, with the next move; None where it may."""
+    with engine.connect() as connection:
+        found = standing_on(connection)
+        if found in (Standing.CURRENT, Standing.AHEAD):
+            return None
+        if found is Standing.TOO_NEW:
+            return "the database has the schema of a later version, which serves this one no more: upgrade this program"
+        if _revision(connection) is None:
+            return "the database has no tables yet: run `podium migrate` first"
+        return "the database has an earlier version's schema: run `podium migrate` first"
 
 
 def differences(engine: Engine) -> list[object]:

@@ -4,12 +4,14 @@ import errno
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -88,9 +90,15 @@ def serve(settings: Settings, listener: socket.socket) -> None:
             Workers(config, sockets=[listener]).run()
         return
     server = uvicorn.Server(config)
+    signal.signal(signal.SIGTERM, _leave)  # Uvicorn raises again what it was asked by, when all is done
     server.run(sockets=[listener])
     if not server.started:
         sys.exit(3)  # uvicorn has said why
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """A stop in good order is exit code 0, as of every other process: 143 reads as if it had been killed."""
+    sys.exit(0)
 
 
 class Workers(Multiprocess):

@@ -9,6 +9,7 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+LEAST_TOKEN = 16  # letters of the token that opens /metrics
 LOOPBACK = ("http://127.0.0.1:", "http://localhost:")  # where nobody is in between
 
 
@@ -80,7 +81,7 @@ class Settings(BaseSettings):
         default="slow", description="Requests that are logged: those over a second or failed by us, all, or none."
     )
     metrics_token: SecretStr | None = Field(
-        default=None, min_length=16, description="What a scraper of /metrics sends; without one nobody may read them."
+        default=None, description="What a scraper of /metrics sends; without one nobody may read them."
     )
     sampler_listen: str | None = Field(
         default=None,
@@ -98,6 +99,13 @@ class Settings(BaseSettings):
     @classmethod
     def _is_set(cls, token: object) -> object:
         return token or None  # compose passes on what is not set as an empty text
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _is_no_guess(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and len(token.get_secret_value()) < LEAST_TOKEN:
+            raise ValueError(f"needs {LEAST_TOKEN} letters or more: `openssl rand -hex 24` makes some")
+        return token
 
     @field_validator("sampler_listen", "trainer_listen")
     @classmethod

@@ -79,8 +79,8 @@ def reach_migrated(settings: Settings, *, application: str) -> Engine:
     Raises CannotStart.
     """
     engine = reach(given_url(settings), settings, application=application, idle_s=db.IDLE_S)
-    if not migrate.serves(engine):
-        raise CannotStart("the database has another version's schema: run `podium migrate` first")
+    if (trouble := migrate.trouble(engine)) is not None:
+        raise CannotStart(trouble)
     return engine
 
 
@@ -91,9 +91,9 @@ def open_session() -> Iterator[Session]:
     was_running = settings.database_url is not None or embedded_postgres.is_running(postgres_folder(settings))
     engine = reach(database_url(settings), settings, application="podium-command")
     try:
-        if not migrate.serves(engine):
+        if (trouble := migrate.trouble(engine)) is not None:
             if was_running and settings.database_url is not None:
-                raise CannotStart("the database has another version's schema: run `podium migrate` first")
+                raise CannotStart(trouble)
             migrate.upgrade(engine)
         with db.SessionFactory.begin() as session:
             yield session

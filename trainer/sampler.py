@@ -37,7 +37,7 @@ from trainer.request_answers import RequestAnswerer
 from trainer.slate_filling import SlateFiller
 from trainer.version_models import VersionModels
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("trainer.sampler")  # also where it is run as __main__
 
 CLAIM_DURATION = timedelta(seconds=60)  # renewed with every heartbeat
 POLL_S = 2.0
@@ -65,6 +65,7 @@ class Sampler:
     def run(self) -> None:
         """Until told to stop. Survives a database that goes away and comes back."""
         self.heart.start()
+        log.info("%s keeps queues filled, engine=%s", self.owner, self.settings.engine)
         while not self.stopping.is_set():
             try:
                 is_busy = self.step()
@@ -76,6 +77,7 @@ class Sampler:
                 self.wakeups.wait(POLL_S)
         self._let_go()
         self.heart.stop()
+        log.info("%s has ended", self.owner)
         if self.server is not None:
             self.server.close()
 

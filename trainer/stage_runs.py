@@ -161,9 +161,11 @@ class StageRunner:
         if self.is_cancelled:
             self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
             self.outcome = "cancelled"
+            log.info("stage=%s attempt=%s cancelled", claim.stage_id, claim.attempt)
         elif self.hands.stopping.is_set():
             self._transact(lambda session: claims.release_stage(session, claim, STOPPED))
             self.outcome = "put_back"
+            log.info("stage=%s attempt=%s put back: it goes on from its checkpoint", claim.stage_id, claim.attempt)
         else:
             return False
         return True

@@ -37,7 +37,7 @@ from trainer.long_running import RETRY_S, only_if_away, run_until_told
 from trainer.reward_evaluations import EvaluationRunner
 from trainer.stage_runs import STOP_TIMEOUT_S, StageRunner
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("trainer.worker")  # also where it is run as __main__
 
 CLAIM_DURATION = timedelta(seconds=30)  # renewed with every heartbeat
 POLL_S = 2.0
@@ -86,6 +86,7 @@ class Worker:
     def run(self) -> None:
         """Until told to stop. Survives a database that goes away and comes back."""
         self.heart.start()
+        log.info("%s waits for stages, device=%s", self.owner, self.device)
         try:
             while not self.stopping.is_set():
                 self._look_at_rules()
@@ -95,6 +96,7 @@ class Worker:
         except Stopping:
             log.warning("stopping while the database is away; what was claimed is free after its deadline")
         self.heart.stop()
+        log.info("%s has ended", self.owner)
 
     def stop(self) -> None:
         """Let the recipe save a checkpoint, put its stage back into the queue, and end."""

@@ -49,6 +49,8 @@ def backup_command(
         _verify(verify, as_json)
         return
     assert to is not None
+    if not to.is_dir() and to.suffix != ".tar":
+        raise CannotStart(f"{to} is no folder: make it first, or name a file that ends in .tar")
     path = to / file_name(datetime.now(UTC)) if to.is_dir() else to
     if not terminal.has_database(get_settings()):
         raise NothingToBackUp()

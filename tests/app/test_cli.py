@@ -77,6 +77,21 @@ def test_a_process_that_needs_a_database_says_so(tmp_path: Path) -> None:
         assert (done.returncode, "DATABASE_URL is not set" in one_sentence(done)) == (2, True)
 
 
+def test_a_setting_that_cannot_be_is_named_with_the_rule_and_not_with_its_value(tmp_path: Path) -> None:
+    done = podium("serve", home=tmp_path, PODIUM_METRICS_TOKEN="tooshort")
+    assert done.returncode == 2
+    assert one_sentence(done) == (
+        "podium: PODIUM_METRICS_TOKEN: needs 16 letters or more: `openssl rand -hex 24` makes some"
+    )
+
+
+def test_a_backup_into_a_folder_that_is_not_there_makes_no_file_of_its_name(tmp_path: Path) -> None:
+    done = podium("backup", "--to", str(tmp_path / "backups"), home=tmp_path)
+    assert done.returncode == 2
+    assert one_sentence(done).endswith("/backups is no folder: make it first, or name a file that ends in .tar")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_project_is_refused(engine: Engine, tmp_path: Path) -> None:
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     done = podium("user", "invite", "--project", "nowhere", home=tmp_path, DATABASE_URL=url)

@@ -122,7 +122,7 @@ def test_a_request_that_runs_when_the_stop_comes_is_answered(
     submitting.join(30)
     assert [answer.status_code for answer in answers] == [201]
     assert session.scalar(text("SELECT count(*) FROM ranking")) == 1
-    web.process.wait(20)
+    assert web.process.wait(20) == 0
 
 
 def test_live_pages_are_told_when_to_come_back_and_a_proxy_is_told_before(

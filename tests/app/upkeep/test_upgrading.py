@@ -3,6 +3,8 @@
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -19,7 +21,8 @@ from app.terminal import reach_migrated
 from tests.app.conftest import Person
 from tests.app.loop import make_prompts, make_slate
 from tests.app.rounds.stages import make_loop
-from tests.app.upkeep.installations import fit_reward_model
+from tests.app.upkeep.installations import empty_installation, fit_reward_model
+from tests.faults.processes import wait_for
 
 RULED_SINCE = "0024"  # the first migration that the rule is for: programs before it asked for equality
 TAKES_AWAY = re.compile(
@@ -164,7 +167,8 @@ def test_an_old_program_starts_on_a_newer_schema_that_serves_it_and_migrates_not
 def test_a_program_is_not_ready_where_a_later_version_took_away_what_it_needs(newer: Engine, labeler: Person) -> None:
     with newer.begin() as connection:
         connection.execute(text("UPDATE schema_serves SET least = '9998'"))
-    assert labeler.get("/readyz").status_code == 503
+    ready = labeler.get("/readyz")
+    assert (ready.status_code, ready.text.partition(": ")[2]) == (503, "upgrade this program\n")
     with pytest.raises(migrate.SchemaTooNew, match="no longer serves this one"):
         migrate.upgrade(newer)
 
@@ -172,6 +176,43 @@ def test_a_program_is_not_ready_where_a_later_version_took_away_what_it_needs(ne
 def test_a_program_is_not_ready_before_its_migrations_have_run(connection: Connection) -> None:
     command.downgrade(migrate._config(connection), "0022")
     assert migrate.standing_on(connection) is Standing.BEHIND
+
+
+def test_what_is_wrong_with_a_schema_is_told_with_the_next_move(engine: Engine, tmp_path: Path) -> None:
+    with empty_installation(engine, tmp_path) as fresh:
+        assert migrate.trouble(fresh.engine) == "the database has no tables yet: run `podium migrate` first"
+        with fresh.engine.begin() as connection:
+            command.upgrade(migrate._config(connection), "0022")
+        assert (
+            migrate.trouble(fresh.engine) == "the database has an earlier version's schema: run `podium migrate` first"
+        )
+        migrate.upgrade(fresh.engine)
+        assert migrate.trouble(fresh.engine) is None
+
+
+def is_waiting(engine: Engine) -> bool:
+    """Whether somebody waits for a table of this database."""
+    here = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    with engine.connect() as connection:
+        return bool(connection.scalar(text(f"SELECT count(*) FROM pg_locks WHERE NOT granted AND database = {here}")))
+
+
+def test_neither_a_migration_nor_a_request_is_ended_for_waiting_for_the_other(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request reads what a migration changes late, and then, while that one waits, what it changes early."""
+    with empty_installation(engine, tmp_path) as old, ThreadPoolExecutor(1) as pool:
+        with old.engine.begin() as connection:
+            command.upgrade(migrate._config(connection), "0022")
+        monkeypatch.setattr(migrate, "PAUSE_S", 0.0)
+        with old.engine.begin() as request:
+            request.execute(text("SET LOCAL lock_timeout = '500ms'"))  # Postgres ends one of two after a second
+            request.execute(text("SELECT count(*) FROM api_key"))
+            upgrade = pool.submit(migrate.upgrade, old.engine)
+            wait_for(lambda: is_waiting(old.engine), "the migration to wait")
+            request.execute(text("SELECT count(*) FROM project"))
+        upgrade.result(20)
+        assert migrate.standing(old.engine) is Standing.CURRENT
 
 
 def test_migrating_writes_down_the_least_schema_that_is_served(engine: Engine) -> None:
