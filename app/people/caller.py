@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
-from sqlalchemy import ColumnElement, Executable, bindparam
+from sqlalchemy import ColumnElement, Executable, bindparam, or_
 from sqlalchemy.orm import Session
 
 from app.db import CLOCK, LoopSessionFactory, connect_for_one_statement, constant, table_of
@@ -27,15 +27,16 @@ from app.people.access import (
     holders_of_keys,
     holders_of_sessions,
     make_labeler,
+    reach_of,
     refusal_of,
-    scope_for,
     within,
 )
 from app.people.errors import NotSignedIn
 from app.people.models import Account, APIKey, KeyScope, Labeler, Membership
+from app.people.owners import Owner
 from app.projects.models import Project
 
-Statement = Callable[[ColumnElement[int], ColumnElement[datetime]], Executable]
+Statement = Callable[[ColumnElement[bool], ColumnElement[datetime]], Executable]
 ACTS = "POST"  # whatever comes this way changes something
 
 
@@ -43,7 +44,7 @@ class SignedIn(NamedTuple):
     """An open transaction of someone who is signed in, and the database's time."""
 
     session: Session
-    account_id: int
+    owner: Owner
     now: datetime
 
 
@@ -65,12 +66,13 @@ class Caller:
     def at_once(self, statement: Statement, **bound: Any) -> Any:
         """Run one statement that is a transaction of its own and looks the caller's account up by itself.
 
-        statement: made from the account's id and the time, in SQL; asked for each time, so it had better be kept.
+        statement: made from whether a row of Labeler is the caller's and from the time, in SQL; asked for each time,
+        so it had better be kept.
         It does not mark the credential as seen: leases and submits do.
         Returns the one value that it answers with. None: it found nothing to do, perhaps because nobody is signed in.
         """
         with connect_for_one_statement() as connection:
-            query = statement(_account_id(is_key=self.credential.is_key), CLOCK)
+            query = statement(_is_theirs(is_key=self.credential.is_key), CLOCK)
             return connection.scalar(query, {"token_hash": self.credential.token_hash, **bound})
 
     @contextmanager
@@ -80,8 +82,7 @@ class Caller:
             row = find_holder(session, self.credential, _who(CLOCK, is_key=True), _who(CLOCK, is_key=False))
             if row is None:
                 raise refusal_of(self.credential)
-            scope_for(row.scope, ACTS)
-            yield SignedIn(session, row.account_id, row.now)
+            yield SignedIn(session, Owner(row.account_id, reach_of(row, ACTS).project_id), row.now)
 
     @contextmanager
     def at_work(self, slug: str) -> Iterator[AtWork]:
@@ -91,7 +92,7 @@ class Caller:
             row = find_holder(session, self.credential, of_key, of_session, slug=slug)
             if row is None:
                 raise refusal_of(self.credential)
-            access = within(scope_for(row.scope, ACTS), access_of(row.Account, slug, row.Project, row.Membership))
+            access = within(reach_of(row, ACTS), access_of(row.Account, slug, row.Project, row.Membership))
             yield AtWork(session, access, row.Labeler or make_labeler(session, access), row.now)
 
 
@@ -111,11 +112,13 @@ def _holders(*what: Any, is_key: bool) -> Query:
 
 
 @lru_cache(maxsize=2)
-def _account_id(*, is_key: bool) -> ColumnElement[int]:
-    holders = _holders(table_of(Account).c.id, is_key=is_key)
+def _is_theirs(*, is_key: bool) -> ColumnElement[bool]:
+    account, key, labeler = map(table_of, (Account, APIKey, Labeler))
+    holders = _holders(account.c.id, is_key=is_key).with_only_columns(account.c.id)
     if is_key:  # who may only read is found by the statement that says so (Caller.signed_in)
-        holders = holders.where(table_of(APIKey).c.scope != constant(KeyScope.READ))
-    return holders.with_only_columns(table_of(Account).c.id).scalar_subquery()
+        holders = holders.where(key.c.scope != constant(KeyScope.READ)).correlate(labeler)
+        holders = holders.where(or_(key.c.project_id.is_(None), key.c.project_id == labeler.c.project_id))
+    return labeler.c.account_id == holders.scalar_subquery()
 
 
 @lru_cache(maxsize=2)
