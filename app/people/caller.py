@@ -6,17 +6,26 @@ gets a session in no other way, and with it comes who asks and what the time is,
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import ColumnElement, Executable, bindparam, or_
 from sqlalchemy.orm import Session
 
-from app.db import CLOCK, LoopSessionFactory, connect_for_one_statement, constant, table_of
+from app.db import (
+    CLOCK,
+    LoopSessionFactory,
+    SessionFactory,
+    connect_for_one_statement,
+    constant,
+    table_of,
+    wait_for_turn,
+)
 from app.people.access import (
     Access,
     Credential,
@@ -37,6 +46,7 @@ from app.people.owners import Owner
 from app.projects.models import Project
 
 Statement = Callable[[ColumnElement[bool], ColumnElement[datetime]], Executable]
+MOST_MET = 20_000  # 3 MB; whoever is not among them is looked up once more
 ACTS = "POST"  # whatever comes this way changes something
 
 
@@ -57,11 +67,33 @@ class AtWork(NamedTuple):
     now: datetime
 
 
+class Met:
+    """The credentials that were good in this process before, those used last. What it says gives nobody a right."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[bytes, None] = {}  # in the order in which they were used
+
+    def __contains__(self, credential: Credential) -> bool:
+        return credential.token_hash in self._hashes
+
+    def add(self, credential: Credential) -> None:
+        """It was good just now."""
+        self._hashes.pop(credential.token_hash, None)
+        self._hashes[credential.token_hash] = None
+        if len(self._hashes) > MOST_MET:
+            del self._hashes[next(iter(self._hashes))]
+
+    def forget(self, credential: Credential) -> None:
+        """It has ended."""
+        self._hashes.pop(credential.token_hash, None)
+
+
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent a request, before anything was looked up."""
+    """Whoever sent a request with a credential that was good once."""
 
     credential: Credential
+    met: Met
 
     def at_once(self, statement: Statement, **bound: Any) -> Any:
         """Run one statement that is a transaction of its own and looks the caller's account up by itself.
@@ -75,13 +107,17 @@ class Caller:
             query = statement(_is_theirs(is_key=self.credential.is_key), CLOCK)
             return connection.scalar(query, {"token_hash": self.credential.token_hash, **bound})
 
+    def _refusal(self) -> NotSignedIn:
+        self.met.forget(self.credential)
+        return refusal_of(self.credential)
+
     @contextmanager
     def signed_in(self) -> Iterator[SignedIn]:
         """One transaction: committed at the end, rolled back by an error.  Raises NotSignedIn, ScopeTooNarrow."""
         with LoopSessionFactory.begin() as session:
             row = find_holder(session, self.credential, _who(CLOCK, is_key=True), _who(CLOCK, is_key=False))
             if row is None:
-                raise refusal_of(self.credential)
+                raise self._refusal()
             yield SignedIn(session, Owner(row.account_id, reach_of(row, ACTS).project_id), row.now)
 
     @contextmanager
@@ -91,17 +127,33 @@ class Caller:
             of_key, of_session = _who_in_project(CLOCK, is_key=True), _who_in_project(CLOCK, is_key=False)
             row = find_holder(session, self.credential, of_key, of_session, slug=slug)
             if row is None:
-                raise refusal_of(self.credential)
+                raise self._refusal()
             access = within(reach_of(row, ACTS), access_of(row.Account, slug, row.Project, row.Membership))
             yield AtWork(session, access, row.Labeler or make_labeler(session, access), row.now)
 
 
 async def identify(request: Request) -> Caller:
-    """Who this request says it comes from.  Raises NotSignedIn when it says nothing."""
+    """Who this request says it comes from.  Raises NotSignedIn when it says nothing, or what was never good.
+
+    Whoever this process has not met is looked up among the pages first, in their turn: strangers with made-up keys, and
+    with made-up sessions, take no connection of those that serve labelers.
+    """
     credential = credential_of(request)
     if credential is None:
         raise NotSignedIn
-    return Caller(credential)
+    met: Met = request.app.state.met
+    if credential not in met:
+        async with asynccontextmanager(wait_for_turn)():
+            await run_in_threadpool(_look_up, credential)
+    met.add(credential)
+    return Caller(credential, met)
+
+
+def _look_up(credential: Credential) -> None:
+    """Raises NotSignedIn."""
+    with SessionFactory.begin() as session:
+        if find_holder(session, credential, _who(CLOCK, is_key=True), _who(CLOCK, is_key=False)) is None:
+            raise refusal_of(credential)
 
 
 CallerDep = Annotated[Caller, Depends(identify)]
