@@ -26,6 +26,7 @@ from app.notifications.courier import Courier
 from app.pages import STATIC, StaticFilesForEver
 from app.people import routes as people
 from app.people import wrong_tokens
+from app.people.caller import Met
 from app.policies import evidence_routes as evidence
 from app.policies import routes as policies
 from app.policies import win_rate_routes as win_rates
@@ -86,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings = settings
+    app.state.met = Met()
     # Only what is the same for everyone is compressed: a compressed page would let its length betray its secrets.
     app.mount("/static", GZipMiddleware(StaticFilesForEver(directory=STATIC)), name="static")
     for area in AREAS:

@@ -19,7 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app.monitoring import logs
 from app.monitoring.web_metrics import SHARED
-from app.settings import Settings
+from app.settings import Settings, networks_of
 from app.supervision import end_with_spawner
 from app.terminal import CannotStart
 
@@ -70,9 +70,22 @@ def public_address(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def serve(settings: Settings, listener: socket.socket) -> None:
-    """Answer until told to stop."""
-    config = uvicorn.Config(
+def trusted_proxies(settings: Settings) -> list[str]:
+    """Networks from which an X-Forwarded-For is believed; whoever else sends one is where it comes from itself.
+
+    From the right of that header the first address that is none of them is taken: what a caller wrote there before the
+    proxy came is left of it. A listener on :: sees IPv4 addresses as IPv6 writes them, so those are named too.
+    """
+    if settings.public_url is None:
+        return []
+    named = networks_of(settings.proxies)
+    mapped = [f"::ffff:{each.network_address}/{96 + each.prefixlen}" for each in named if each.version == 4]
+    return [*map(str, named), *mapped]
+
+
+def configuration(settings: Settings) -> uvicorn.Config:
+    """How the web process answers."""
+    return uvicorn.Config(
         "app.serving:worker",
         factory=True,
         log_config=logs.configuration(settings, "web"),
@@ -81,10 +94,16 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         workers=settings.web_workers,
         timeout_worker_healthcheck=WORKER_STARTS_S,
         timeout_graceful_shutdown=REQUESTS_TIMEOUT_S,
-        proxy_headers=settings.public_url is not None,
+        proxy_headers=bool(proxies := trusted_proxies(settings)),
+        forwarded_allow_ips=proxies,  # given always: Uvicorn would read a variable of its own
         server_header=False,
         backlog=BACKLOG,
     )
+
+
+def serve(settings: Settings, listener: socket.socket) -> None:
+    """Answer until told to stop."""
+    config = configuration(settings)
     if settings.web_workers > 1:
         with _shared_metrics(settings):
             Workers(config, sockets=[listener]).run()

@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None, description="Address people use, when a proxy stands in front; links and cookies follow it."
     )
+    proxies: str = Field(
+        default="127.0.0.1, ::1",
+        description="Proxies that may say where a request comes from (X-Forwarded-For), where PODIUM_PUBLIC_URL is set:"
+        " addresses or networks, with commas between.",
+    )
     web_workers: int = Field(default=1, ge=1, description="Web processes that `podium serve` starts.")
     pool_size: int = Field(default=10, ge=2, description="Database connections a process may hold.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the sampler and recipes compute.")
@@ -114,7 +119,7 @@ class Settings(BaseSettings):
             host_and_port(place)
         return place or None
 
-    @field_validator("webhook_networks", "webhook_refused")
+    @field_validator("proxies", "webhook_networks", "webhook_refused")
     @classmethod
     def _are_networks(cls, text: str) -> str:
         networks_of(text)

@@ -67,8 +67,7 @@ def test_those_that_compute_get_a_gpu_and_answer_where_they_are_asked(name):
 
 
 def test_compose_sets_only_what_exists():
-    known = {"FORWARDED_ALLOW_IPS"}  # Uvicorn's
-    known |= {str(field.validation_alias or f"PODIUM_{name.upper()}") for name, field in Settings.model_fields.items()}
+    known = {str(field.validation_alias or f"PODIUM_{name.upper()}") for name, field in Settings.model_fields.items()}
     for name in OURS:
         assert set(SERVICES[name]["environment"]) <= known
 
@@ -83,7 +82,8 @@ def test_what_is_logged_and_how_the_web_stops_is_set_in_the_env_file(name):
 
 def test_a_proxy_in_front_is_named_in_the_env_file():
     """Else everybody behind it is one place to the limits on guessing."""
-    assert SERVICES["web"]["environment"]["FORWARDED_ALLOW_IPS"] == "${FORWARDED_ALLOW_IPS:-127.0.0.1}"
+    passed_on = SERVICES["web"]["environment"]["PODIUM_PROXIES"]
+    assert passed_on == f"${{PODIUM_PROXIES:-{Settings.model_fields['proxies'].default}}}"
 
 
 def test_no_password_is_shipped_and_only_this_machine_reaches_the_web():

@@ -22,9 +22,9 @@ from app.labeling.schemas import Form, Rank, Seconds, Words
 from app.labeling.screen import newest_guidelines
 from app.labeling.task_errors import IncompleteWriting
 from app.labeling.task_models import Writing, WritingTask
-from app.labeling.writings import find_writing_in, open_writing
+from app.labeling.writings import find_writing, open_writing
 from app.pages import render
-from app.people.access import Access, CurrentAccount, LabelerAccess, WorkAccess, labeler_of
+from app.people.access import Access, LabelerAccess, OwnWork, WorkAccess, labeler_of
 from app.rounds.events import live
 
 router = APIRouter()
@@ -66,8 +66,8 @@ class TurnOut(BaseModel):
 
 
 def own_conversation(writing_id: UUID, access: LabelerAccess, session: SessionDep) -> Writing:
-    """The caller's own, in this project."""
-    return find_writing_in(session, access, writing_id)
+    """The caller's own, in this project: whoever is paused in one must not go on through another's."""
+    return find_writing(session, access.owner, writing_id)
 
 
 OwnConversation = Annotated[Writing, Depends(own_conversation)]
@@ -103,24 +103,24 @@ def act_on_page(
     request: Request, writing: OwnConversation, fields: Fields, access: LabelerAccess, session: SessionDep
 ) -> Response:
     """The page's forms, sent without a script."""
-    account_id, now, given = access.account.id, clock(session), {name: str(value) for name, value in fields.items()}
+    owner, now, given = access.owner, clock(session), {name: str(value) for name, value in fields.items()}
     try:
         if given.get("do") == "ask":
             refuse_when_paused(access)
             turn = TurnForm.model_validate({"turn_id": given.get("id"), "text": given.get("text", "")})
             count_tokens = counter_for(request, session, access.project)
             conversations.ask(
-                session, account_id, writing.id, turn.turn_id, turn.text, count_tokens=count_tokens, now=now, rng=RNG
+                session, owner, writing.id, turn.turn_id, turn.text, count_tokens=count_tokens, now=now, rng=RNG
             )
         elif given.get("do") == "choose":
             form = choice_of_fields(given)
             conversations.choose(
-                session, account_id, UUID(given["turn_id"]), form.ranking_id, form.choice(), now=now, rng=RNG
+                session, owner, UUID(given["turn_id"]), form.ranking_id, form.choice(), now=now, rng=RNG
             )
         elif given.get("do") == "withdraw":
-            conversations.withdraw(session, account_id, UUID(given["turn_id"]), now)
+            conversations.withdraw(session, owner, UUID(given["turn_id"]), now)
         elif given.get("do") == "end":
-            conversations.end(session, account_id, writing.id, now)
+            conversations.end(session, owner, writing.id, now)
             return RedirectResponse(f"/projects/{access.project.slug}/work", status_code=303)
     except PodiumError as error:
         return page(request, access, session, writing, given=given, problem=str(error), status=status_of(error))
@@ -199,7 +199,7 @@ def ask(
     refuse_when_paused(access)
     turn = conversations.ask(
         session,
-        access.account.id,
+        access.owner,
         writing.id,
         form.turn_id,
         form.text,
@@ -211,21 +211,19 @@ def ask(
 
 
 @api.post("/turns/{turn_id}/choice", status_code=201)
-def choose(turn_id: UUID, form: ChoiceForm, account: CurrentAccount, session: SessionDep) -> TurnOut:
+def choose(turn_id: UUID, form: ChoiceForm, owner: OwnWork, session: SessionDep) -> TurnOut:
     """Rank the replies or pick one, and go on with it. The same ranking id again changes nothing."""
-    turn = conversations.choose(
-        session, account.id, turn_id, form.ranking_id, form.choice(), now=clock(session), rng=RNG
-    )
+    turn = conversations.choose(session, owner, turn_id, form.ranking_id, form.choice(), now=clock(session), rng=RNG)
     return TurnOut(id=turn.id)
 
 
 @api.post("/turns/{turn_id}/withdrawal", status_code=204)
-def withdraw(turn_id: UUID, account: CurrentAccount, session: SessionDep) -> None:
+def withdraw(turn_id: UUID, owner: OwnWork, session: SessionDep) -> None:
     """Take a turn back that is not judged yet, or could not be answered."""
-    conversations.withdraw(session, account.id, turn_id, clock(session))
+    conversations.withdraw(session, owner, turn_id, clock(session))
 
 
 @api.post("/conversations/{writing_id}/end", status_code=204)
-def end(writing_id: UUID, account: CurrentAccount, session: SessionDep) -> None:
+def end(writing_id: UUID, owner: OwnWork, session: SessionDep) -> None:
     """Finish the conversation."""
-    conversations.end(session, account.id, writing_id, clock(session))
+    conversations.end(session, owner, writing_id, clock(session))

@@ -35,6 +35,7 @@ from app.labeling.task_models import ConversationTurn, Writing, WritingEnd
 from app.labeling.token_counts import CountTokens
 from app.labeling.writings import find_writing
 from app.people.models import Labeler
+from app.people.owners import Owner
 from app.projects.models import Project
 from app.prompts.messages import Messages
 from app.prompts.models import Prompt, PromptKind
@@ -58,7 +59,7 @@ class Choice:
 
 def ask(
     session: Session,
-    account_id: int,
+    owner: Owner,
     writing_id: UUID,
     turn_id: UUID,
     text: str,
@@ -72,7 +73,7 @@ def ask(
     turn_id: made by the client, so that a retry finds the first one.
     Raises WritingNotFound, WritingEnded, TurnIsOpen, IncompleteWriting, WritingTooLong, SubmissionIdTaken.
     """
-    writing = find_writing(session, account_id, writing_id, locked=True)
+    writing = find_writing(session, owner, writing_id, locked=True)
     first = session.get(ConversationTurn, turn_id)
     if first is not None:
         if first.writing_id != writing.id:
@@ -116,7 +117,7 @@ def ask(
 
 
 def choose(
-    session: Session, account_id: int, turn_id: UUID, ranking_id: UUID, choice: Choice, *, now: datetime, rng: Random
+    session: Session, owner: Owner, turn_id: UUID, ranking_id: UUID, choice: Choice, *, now: datetime, rng: Random
 ) -> ConversationTurn:
     """Rank the turn's replies, or pick one, and go on with the chosen one, edited or as it stands.
 
@@ -124,7 +125,7 @@ def choose(
     An edited reply is stored as a demonstration too.  ranking_id: made by the client; a retry finds the first.
     Raises TurnNotFound, AlreadyRanked, TurnIsClosed, IncompleteRanking, IncompleteWriting, ChosenIsNotBest.
     """
-    turn, writing = find_turn(session, account_id, turn_id)
+    turn, writing = find_turn(session, owner, turn_id)
     if turn.ranking_id is not None:
         if turn.ranking_id != ranking_id:
             raise AlreadyRanked(turn.ranking_id)
@@ -143,7 +144,7 @@ def choose(
     is_pick = not choice.ranks
     strength = choice.strength if is_pick else None
     judgement = Judgement(ranks=ranks, strength=strength, is_pick=is_pick, active_s=choice.active_s)
-    service.submit_ranking(session, account_id, lease.id, ranking_id, judgement, now=now)
+    service.submit_ranking(session, owner, lease.id, ranking_id, judgement, now=now)
     turn.ranking_id, turn.chosen_id, turn.active_s = ranking_id, choice.chosen, choice.active_s
     turn.demonstration_id = _store_edited(session, turn, writing, choice, now)
     _begin_anew(writing, now)
@@ -151,12 +152,12 @@ def choose(
     return turn
 
 
-def withdraw(session: Session, account_id: int, turn_id: UUID, now: datetime) -> None:
+def withdraw(session: Session, owner: Owner, turn_id: UUID, now: datetime) -> None:
     """Take a turn back that is not judged, or could not be answered; its text is the draft again.
 
     A second call changes nothing.  Raises TurnNotFound, AlreadyRanked.
     """
-    turn, writing = find_turn(session, account_id, turn_id)
+    turn, writing = find_turn(session, owner, turn_id)
     if turn.ranking_id is not None:
         raise AlreadyRanked(turn.ranking_id)
     if turn.withdrawn_at is None:
@@ -167,9 +168,9 @@ def withdraw(session: Session, account_id: int, turn_id: UUID, now: datetime) ->
         session.flush()
 
 
-def end(session: Session, account_id: int, writing_id: UUID, now: datetime) -> None:
+def end(session: Session, owner: Owner, writing_id: UUID, now: datetime) -> None:
     """Finish the conversation; a turn that is not judged is taken back. A second call changes nothing."""
-    writing = find_writing(session, account_id, writing_id, locked=True)
+    writing = find_writing(session, owner, writing_id, locked=True)
     if writing.end is not None:
         return
     for turn in turns_of(session, writing):
@@ -205,13 +206,13 @@ def reply_of(session: Session, turn: ConversationTurn) -> str:
     return session.get_one(Completion, turn.chosen_id).text
 
 
-def find_turn(session: Session, account_id: int, turn_id: UUID) -> tuple[ConversationTurn, Writing]:
+def find_turn(session: Session, owner: Owner, turn_id: UUID) -> tuple[ConversationTurn, Writing]:
     """The account's turn, its conversation's row locked.  Raises TurnNotFound."""
     row = session.execute(
         select(ConversationTurn, Writing)
         .join(Writing, Writing.id == ConversationTurn.writing_id)
         .join(Labeler, Labeler.id == Writing.labeler_id)
-        .where(ConversationTurn.id == turn_id, Labeler.account_id == account_id)
+        .where(ConversationTurn.id == turn_id, owner.is_labeler())
         .with_for_update(of=(Writing, ConversationTurn))
         .execution_options(populate_existing=True)
     ).one_or_none()

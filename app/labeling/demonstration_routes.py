@@ -37,7 +37,7 @@ from app.labeling.task_models import Writing, WritingTask
 from app.labeling.tasks import NAMES, PATHS, Task, on_offer
 from app.labeling.token_counts import CountTokens, token_counter
 from app.pages import render
-from app.people.access import Access, CurrentAccount, LabelerAccess, WorkAccess, labeler_of
+from app.people.access import Access, LabelerAccess, OwnWork, WorkAccess, labeler_of
 from app.projects.models import Project
 from app.prompts.messages import Messages
 from app.prompts.models import Prompt
@@ -126,15 +126,15 @@ def submit_page(request: Request, fields: FormData, access: Access, session: Ses
         content = content_of_fields(fields.multi_items())
     except ValueError as error:
         raise IncompleteWriting(problem_of(error)) from error
-    account_id, now = access.account.id, clock(session)
-    writing = writings.find_writing_in(session, access, writing_id)
+    owner, now = access.owner, clock(session)
+    writing = writings.find_writing(session, owner, writing_id)
     try:
         if fields.get("do") == "skip":
-            writings.skip(session, account_id, writing_id, str(fields.get("reason") or "no reason given"), now)
+            writings.skip(session, owner, writing_id, str(fields.get("reason") or "no reason given"), now)
         else:
             count_tokens = counter_for(request, session, access.project)
             demonstrations.submit(
-                session, account_id, writing_id, submission_id, content, count_tokens=count_tokens, now=now
+                session, owner, writing_id, submission_id, content, count_tokens=count_tokens, now=now
             )
     except PodiumError as error:
         return page(request, access, session, task, writing, content, problem=str(error), status=status_of(error))
@@ -144,7 +144,7 @@ def submit_page(request: Request, fields: FormData, access: Access, session: Ses
 @router.post("/projects/{slug}/demonstrations/{submission_id}/retraction")
 def retract_page(submission_id: UUID, access: LabelerAccess, session: SessionDep) -> RedirectResponse:
     """Take a submission back, and go on with its text."""
-    task = demonstrations.retract(session, access.account.id, submission_id, clock(session)).task
+    task = demonstrations.retract(session, access.owner, submission_id, clock(session)).task
     path = "/answer" if task is WritingTask.ANSWER else f"/write/{task}"
     return RedirectResponse(f"/projects/{access.project.slug}{path}", status_code=303)
 
@@ -238,11 +238,11 @@ def open_writing(form: WritingRequest, access: LabelerAccess, session: SessionDe
 
 
 @api.put("/writings/{writing_id}/draft")
-def save_draft(writing_id: UUID, form: WritingDraftForm, account: CurrentAccount, session: SessionDep) -> SavedDraftOut:
+def save_draft(writing_id: UUID, form: WritingDraftForm, owner: OwnWork, session: SessionDep) -> SavedDraftOut:
     """Store what was written so far; a stale draft is refused with the newer one."""
     content = form.content.model_dump(mode="json", exclude_defaults=True)
     revision = writings.save_draft(
-        session, account.id, writing_id, builds_on=form.revision, content=content, now=clock(session)
+        session, owner, writing_id, builds_on=form.revision, content=content, now=clock(session)
     )
     return SavedDraftOut(revision=revision)
 
@@ -252,16 +252,16 @@ def submit(
     request: Request,
     writing_id: UUID,
     form: SubmissionForm,
-    account: CurrentAccount,
+    owner: OwnWork,
     session: SessionDep,
     response: Response,
 ) -> SubmissionOut:
     """Store what was written; the same id again answers 200 with the first receipt."""
-    writing = writings.find_writing(session, account.id, writing_id)
+    writing = writings.find_writing(session, owner, writing_id)
     project = session.get_one(Project, writing.project_id)
     receipt = demonstrations.submit(
         session,
-        account.id,
+        owner,
         writing_id,
         form.submission_id,
         form.content,
@@ -274,42 +274,38 @@ def submit(
 
 
 @api.post("/writings/{writing_id}/skip", status_code=204)
-def skip(writing_id: UUID, form: WritingSkipForm, account: CurrentAccount, session: SessionDep) -> None:
+def skip(writing_id: UUID, form: WritingSkipForm, owner: OwnWork, session: SessionDep) -> None:
     """Give a prompt back, or throw a beginning away."""
-    writings.skip(session, account.id, writing_id, form.reason, clock(session))
+    writings.skip(session, owner, writing_id, form.reason, clock(session))
 
 
 @api.post("/demonstrations/{submission_id}/retraction", status_code=204)
-def retract(submission_id: UUID, account: CurrentAccount, session: SessionDep) -> None:
+def retract(submission_id: UUID, owner: OwnWork, session: SessionDep) -> None:
     """Take an own submission back, as long as nothing was made from it."""
-    demonstrations.retract(session, account.id, submission_id, clock(session))
+    demonstrations.retract(session, owner, submission_id, clock(session))
 
 
 @api.post("/writings/{writing_id}/suggestions", status_code=202)
 def ask_for_suggestion(
-    writing_id: UUID, form: ContentForm, account: CurrentAccount, session: SessionDep
+    writing_id: UUID, form: ContentForm, owner: OwnWork, session: SessionDep
 ) -> SuggestionRequestOut:
     """Ask the policy for an answer to the prompt as it stands."""
-    writing = writings.find_writing(session, account.id, writing_id)
+    writing = writings.find_writing(session, owner, writing_id)
     return SuggestionRequestOut(id=suggestions.ask(session, writing, form.content, now=clock(session), rng=RNG))
 
 
 @api.get("/writings/{writing_id}/suggestions/{suggestion_id}")
-def get_suggestion(
-    writing_id: UUID, suggestion_id: UUID, account: CurrentAccount, session: SessionDep
-) -> SuggestionOut:
+def get_suggestion(writing_id: UUID, suggestion_id: UUID, owner: OwnWork, session: SessionDep) -> SuggestionOut:
     """How far the suggestion is."""
-    writing = writings.find_writing(session, account.id, writing_id)
+    writing = writings.find_writing(session, owner, writing_id)
     state = suggestions.find(session, writing, suggestion_id, clock(session))
     return SuggestionOut(text=state.text, problem=state.problem)
 
 
 @api.post("/writings/{writing_id}/look", include_in_schema=False)
-def look(
-    request: Request, writing_id: UUID, form: ContentForm, account: CurrentAccount, session: SessionDep
-) -> HTMLResponse:
+def look(request: Request, writing_id: UUID, form: ContentForm, owner: OwnWork, session: SessionDep) -> HTMLResponse:
     """Lengths and preview of what is written so far."""
-    writing = writings.find_writing(session, account.id, writing_id)
+    writing = writings.find_writing(session, owner, writing_id)
     project = session.get_one(Project, writing.project_id)
     seen = look_at(
         project,

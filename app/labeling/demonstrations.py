@@ -26,6 +26,7 @@ from app.labeling.task_models import ConversationTurn, Writing, WritingEnd, Writ
 from app.labeling.token_counts import CountTokens
 from app.labeling.writings import find_writing
 from app.people.models import Labeler
+from app.people.owners import Owner
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt
@@ -43,7 +44,7 @@ class Receipt:
 
 def submit(
     session: Session,
-    account_id: int,
+    owner: Owner,
     writing_id: UUID,
     submission_id: UUID,
     content: WritingContent,
@@ -56,7 +57,7 @@ def submit(
     submission_id: made by the client, so that a retry finds the first receipt; the last demonstration's id.
     Raises WritingNotFound, WritingEnded, IncompleteWriting, WritingTooLong, SubmissionIdTaken, SuggestionNotFound.
     """
-    writing = find_writing(session, account_id, writing_id, locked=True)
+    writing = find_writing(session, owner, writing_id, locked=True)
     if writing.submission_id == submission_id and writing.closed_at is not None:
         return Receipt(submission_id, writing.closed_at, is_retry=True)
     if writing.end is not None:
@@ -88,7 +89,7 @@ def submit(
     return Receipt(submission_id, now, is_retry=False)
 
 
-def retract(session: Session, account_id: int, submission_id: UUID, now: datetime) -> Writing:
+def retract(session: Session, owner: Owner, submission_id: UUID, now: datetime) -> Writing:
     """Take a submission back: it stays on record, and nobody learns from it. Its text is the draft again, if the
     labeler has not begun another piece of the same task.
 
@@ -97,7 +98,7 @@ def retract(session: Session, account_id: int, submission_id: UUID, now: datetim
     writing = session.scalar(
         select(Writing)
         .join(Labeler, Labeler.id == Writing.labeler_id)
-        .where(Writing.submission_id == submission_id, Labeler.account_id == account_id)
+        .where(Writing.submission_id == submission_id, owner.is_labeler())
         .with_for_update(of=Writing)
     )
     if writing is None:

@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 
 from app.db import table_of
 from app.labeling.errors import LeaseEnded, StaleDraft
-from app.labeling.leases import NOW, OF_ACCOUNT, find_lease
+from app.labeling.leases import NOW, find_lease
 from app.labeling.models import Draft, Lease, LeaseEnd
 from app.people.models import Labeler
+from app.people.owners import OF_OWNER, Owner
 
 
 def save_draft(
-    session: Session, account_id: int, lease_id: UUID, *, builds_on: int, content: dict[str, Any], now: datetime
+    session: Session, owner: Owner, lease_id: UUID, *, builds_on: int, content: dict[str, Any], now: datetime
 ) -> int:
     """Store the draft of the lease's slate; returns its new revision.
 
@@ -25,10 +26,10 @@ def save_draft(
     content and gets the same revision.  Raises LeaseNotFound, LeaseEnded (submitted or skipped), StaleDraft.
     """
     what = {"of_lease": lease_id, "builds_on": builds_on, "new_content": content}
-    saved: int | None = session.scalar(saving(OF_ACCOUNT, NOW), {**what, "of_account": account_id, "now": now})
+    saved: int | None = session.scalar(saving(OF_OWNER, NOW), {**what, **owner.bound(), "now": now})
     if saved is not None:
         return saved
-    lease = find_lease(session, account_id, lease_id)
+    lease = find_lease(session, owner, lease_id)
     newer = session.execute(
         select(Draft.revision, Draft.content).where(
             Draft.slate_id == lease.slate_id, Draft.labeler_id == lease.labeler_id
@@ -40,10 +41,10 @@ def save_draft(
 
 
 @lru_cache(maxsize=4)  # putting it together costs more than the database's answer
-def saving(account_id: ColumnElement[int], now: ColumnElement[datetime]) -> Executable:
-    """The statement that stores a draft of the account's and answers with its revision; no row when it must not.
+def saving(is_theirs: ColumnElement[bool], now: ColumnElement[datetime]) -> Executable:
+    """The statement that stores a draft of the caller's and answers with its revision; no row when it must not.
 
-    Bound: of_lease, builds_on, new_content.
+    is_theirs: whether the row of Labeler is the caller's.  Bound: of_lease, builds_on, new_content.
     """
     builds_on = bindparam("builds_on", type_=BigInteger)
     of_lease = (Draft.slate_id == Lease.slate_id, Draft.labeler_id == Lease.labeler_id)
@@ -58,7 +59,7 @@ def saving(account_id: ColumnElement[int], now: ColumnElement[datetime]) -> Exec
             now,
         )
         .join(Labeler, Labeler.id == Lease.labeler_id)
-        .where(Lease.id == bindparam("of_lease"), Labeler.account_id == account_id)
+        .where(Lease.id == bindparam("of_lease"), is_theirs)
         .where(is_editable, may_begin)
         .with_for_update(of=Lease, read=True)  # a submit on its way comes before, and drops this draft, or after
     )

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     DateTime,
     Executable,
@@ -33,6 +32,7 @@ from app.labeling.slots import MOVE, Place, count_slots, moved, settle
 from app.people.access import Access
 from app.people.errors import MembershipPaused
 from app.people.models import Labeler, Membership
+from app.people.owners import OF_OWNER, Owner
 from app.projects.models import Project
 from app.quality import guidelines, onboarding
 from app.quality.entry_errors import GuidelinesNotAccepted, OnboardingWaits
@@ -110,24 +110,24 @@ def lease_again(
     return lease
 
 
-def renew(session: Session, account_id: int, lease_id: UUID, now: datetime) -> datetime:
+def renew(session: Session, owner: Owner, lease_id: UUID, now: datetime) -> datetime:
     """Keep a lease for another full duration; returns its new deadline.  Raises LeaseNotFound, LeaseEnded.
 
     A lease that is over its deadline but still open is renewed too: nobody has taken the slot.
     """
-    bound = {"of_lease": lease_id, "of_account": account_id, "now": now}
-    renewed: datetime | None = session.scalar(renewing(OF_ACCOUNT, NOW), bound)
+    bound = {"of_lease": lease_id, "now": now, **owner.bound()}
+    renewed: datetime | None = session.scalar(renewing(OF_OWNER, NOW), bound)
     if renewed is None:
-        raise LeaseEnded(str(find_lease(session, account_id, lease_id).end))
+        raise LeaseEnded(str(find_lease(session, owner, lease_id).end))
     return renewed
 
 
-def skip(session: Session, account_id: int, lease_id: UUID, kind: LeaseEnd, reason: str, now: datetime) -> None:
+def skip(session: Session, owner: Owner, lease_id: UUID, kind: LeaseEnd, reason: str, now: datetime) -> None:
     """Give a slate back for good: others get it, this labeler never again.  kind: skipped or cannot_rank.
 
     A second call finds the first and changes nothing.  Raises LeaseNotFound, LeaseEnded (it was submitted).
     """
-    lease, slate = lock_slate_of(session, account_id, lease_id)
+    lease, slate = lock_slate_of(session, owner, lease_id)
     if lease.end in DECLINED:
         return
     if lease.end is LeaseEnd.SUBMITTED:
@@ -144,12 +144,12 @@ def skip(session: Session, account_id: int, lease_id: UUID, kind: LeaseEnd, reas
     session.flush()
 
 
-def find_lease(session: Session, account_id: int, lease_id: UUID) -> Lease:
-    """The account's lease as the database has it now.  Raises LeaseNotFound."""
+def find_lease(session: Session, owner: Owner, lease_id: UUID) -> Lease:
+    """The owner's lease as the database has it now.  Raises LeaseNotFound."""
     lease = session.scalar(
         select(Lease)
         .join(Labeler, Labeler.id == Lease.labeler_id)
-        .where(Lease.id == lease_id, Labeler.account_id == account_id)
+        .where(Lease.id == lease_id, owner.is_labeler())
         .options(joinedload(Lease.ranking))  # in one round trip: a submit asks for it at once
         .execution_options(populate_existing=True)
     )
@@ -158,19 +158,19 @@ def find_lease(session: Session, account_id: int, lease_id: UUID) -> Lease:
     return lease
 
 
-def lock_slate_of(session: Session, account_id: int, lease_id: UUID) -> tuple[Lease, Slate]:
-    """Lock the slate of the account's lease, then read the lease: what others changed while we waited is seen."""
+def lock_slate_of(session: Session, owner: Owner, lease_id: UUID) -> tuple[Lease, Slate]:
+    """Lock the slate of the owner's lease, then read the lease: what others changed while we waited is seen."""
     slate = session.scalar(
         select(Slate)
         .join(Lease, Lease.slate_id == Slate.id)
         .join(Labeler, Labeler.id == Lease.labeler_id)
-        .where(Lease.id == lease_id, Labeler.account_id == account_id)
+        .where(Lease.id == lease_id, owner.is_labeler())
         .with_for_update(of=Slate, key_share=True)
         .execution_options(populate_existing=True)
     )
     if slate is None:
         raise LeaseNotFound(lease_id)
-    return find_lease(session, account_id, lease_id), slate
+    return find_lease(session, owner, lease_id), slate
 
 
 def _lock_labeler(session: Session, labeler_id: int) -> Standing:
@@ -268,19 +268,21 @@ _RENEW_ALL = (
 )
 _LEASE_COLUMNS = ("id", "slate_id", "labeler_id", "slot", "order_shown", "granted_at", "expires_at")
 _OPEN = MOVE.add_cte(insert(_lease).values({name: bindparam(f"lease_{name}") for name in _LEASE_COLUMNS}).cte("opened"))
-# For statements that a caller may also be looked up in: whose lease it is and what time it is, when both are known.
-OF_ACCOUNT: ColumnElement[int] = bindparam("of_account", type_=BigInteger)
+# For statements that a caller may also be looked up in: what time it is, when it is known.
 NOW: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
 
 
 @lru_cache(maxsize=4)
-def renewing(account_id: ColumnElement[int], now: ColumnElement[datetime]) -> Executable:
-    """The statement that renews the account's lease `of_lease` and answers with its deadline; no row if it ended."""
+def renewing(is_theirs: ColumnElement[bool], now: ColumnElement[datetime]) -> Executable:
+    """The statement that renews the caller's lease `of_lease` and answers with its deadline; no row if it ended.
+
+    is_theirs: whether the row of Labeler is the caller's.
+    """
     duration = func.make_interval(0, 0, 0, 0, 0, 0, Project.lease_duration_s)
     return (
         update(_lease)
         .where(_lease.c.id == bindparam("of_lease"), _lease.c.closed_at.is_(None))
-        .where(_lease.c.labeler_id == Labeler.id, Labeler.account_id == account_id, Project.id == Labeler.project_id)
+        .where(_lease.c.labeler_id == Labeler.id, is_theirs, Project.id == Labeler.project_id)
         .values(expires_at=now + duration)
         .returning(_lease.c.expires_at)
     )

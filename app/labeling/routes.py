@@ -40,7 +40,7 @@ from app.labeling.screen import (
     verdicts,
 )
 from app.pages import render
-from app.people.access import Access, CurrentAccount, LabelerAccess, WorkAccess, labeler_of
+from app.people.access import Access, LabelerAccess, OwnWork, WorkAccess, labeler_of
 from app.people.caller import Caller, CallerDep
 
 router = APIRouter()
@@ -90,12 +90,12 @@ def submit_page(fields: Fields, access: LabelerAccess, session: SessionDep) -> R
     """The page's form, sent without a script."""
     try:
         lease_id = UUID(str(fields.get("lease_id")))
-        lease = leases.find_lease(session, access.account.id, lease_id)
+        lease = leases.find_lease(session, access.owner, lease_id)
         form = ranking_of_fields(fields.multi_items(), lease.order_shown, verdicts(access.project))
     except ValueError as error:
         raise IncompleteRanking("The form lacks a rank, or holds what is none") from error
     receipt = service.submit_ranking(
-        session, access.account.id, lease_id, form.ranking_id, form.judgement(), now=clock(session)
+        session, access.owner, lease_id, form.ranking_id, form.judgement(), now=clock(session)
     )
     is_lesson = receipt.lesson is not None
     path = f"onboarding/{receipt.ranking_id}" if is_lesson else "work"
@@ -146,8 +146,8 @@ def renew(lease_id: UUID, caller: CallerDep) -> RenewalOut:
     expires_at = caller.at_once(leases.renewing, of_lease=lease_id)
     if expires_at is not None:
         return RenewalOut(expires_at=expires_at)
-    with caller.signed_in() as (session, account_id, now):  # says what is wrong
-        return RenewalOut(expires_at=leases.renew(session, account_id, lease_id, now))
+    with caller.signed_in() as (session, owner, now):  # says what is wrong
+        return RenewalOut(expires_at=leases.renew(session, owner, lease_id, now))
 
 
 @api.put("/leases/{lease_id}/draft")
@@ -158,8 +158,8 @@ def save_draft(lease_id: UUID, form: DraftForm, caller: CallerDep) -> SavedDraft
     saved = caller.at_once(drafts.saving, of_lease=lease_id, builds_on=form.revision, new_content=content)
     if saved is not None:
         return SavedDraftOut(revision=saved)
-    with caller.signed_in() as (session, account_id, now):  # says what is wrong
-        revision = drafts.save_draft(session, account_id, lease_id, builds_on=form.revision, content=content, now=now)
+    with caller.signed_in() as (session, owner, now):  # says what is wrong
+        revision = drafts.save_draft(session, owner, lease_id, builds_on=form.revision, content=content, now=now)
     return SavedDraftOut(revision=revision)
 
 
@@ -167,21 +167,21 @@ def save_draft(lease_id: UUID, form: DraftForm, caller: CallerDep) -> SavedDraft
 @without_a_thread
 def submit_ranking(lease_id: UUID, form: RankingForm, caller: CallerDep, response: Response) -> RankingOut:
     """Store a ranking; the same id again answers 200 with the first receipt."""
-    with caller.signed_in() as (session, account_id, now):
-        receipt = service.submit_ranking(session, account_id, lease_id, form.ranking_id, form.judgement(), now=now)
+    with caller.signed_in() as (session, owner, now):
+        receipt = service.submit_ranking(session, owner, lease_id, form.ranking_id, form.judgement(), now=now)
     if receipt.is_retry:
         response.status_code = 200
     return RankingOut.of(receipt)
 
 
 @api.post("/leases/{lease_id}/skip", status_code=204)
-def skip(lease_id: UUID, form: SkipForm, account: CurrentAccount, session: SessionDep) -> None:
+def skip(lease_id: UUID, form: SkipForm, owner: OwnWork, session: SessionDep) -> None:
     """Give a slate back for good, with a reason; others get it."""
-    leases.skip(session, account.id, lease_id, ENDS[form.kind], form.reason, clock(session))
+    leases.skip(session, owner, lease_id, ENDS[form.kind], form.reason, clock(session))
 
 
 @api.post("/rankings/{ranking_id}/retraction")
-def retract(ranking_id: UUID, form: RetractionForm, account: CurrentAccount, session: SessionDep) -> RetractionOut:
+def retract(ranking_id: UUID, form: RetractionForm, owner: OwnWork, session: SessionDep) -> RetractionOut:
     """Take an own ranking back, as long as no snapshot holds it."""
-    lease_id = service.retract(session, account.id, ranking_id, correct=form.correct, now=clock(session), rng=RNG)
+    lease_id = service.retract(session, owner, ranking_id, correct=form.correct, now=clock(session), rng=RNG)
     return RetractionOut(ranking_id=ranking_id, lease_id=lease_id)

@@ -35,6 +35,7 @@ from app.labeling.models import (
 )
 from app.labeling.slots import Place, count_slots, settle
 from app.people.models import Labeler
+from app.people.owners import Owner
 from app.projects.models import Project
 from app.quality import onboarding
 from app.rounds.models import Round, RoundState
@@ -73,9 +74,9 @@ class Receipt:
 
 
 def submit_ranking(
-    session: Session, account_id: int, lease_id: UUID, ranking_id: UUID, judgement: Judgement, *, now: datetime
+    session: Session, owner: Owner, lease_id: UUID, ranking_id: UUID, judgement: Judgement, *, now: datetime
 ) -> Receipt:
-    """Store the ranking of the slate that the account's lease is on, and close the lease.
+    """Store the ranking of the slate that the owner's lease is on, and close the lease.
 
     ranking_id: made by the client, so that a retry finds the first ranking. A lease that has expired still takes the
     ranking: it counts when a slot is free, and is kept with `counted` false when none is.
@@ -83,7 +84,7 @@ def submit_ranking(
     Raises LeaseNotFound, AlreadyRanked, IncompleteRanking, StrengthDoesNotFit, RankingIdTaken.
     """
     session.flush()  # what the caller changed on the lease is read back below
-    lease = submissions.lock(session, account_id, lease_id)
+    lease = submissions.lock(session, owner, lease_id)
     is_lesson = lease.kind is SlateKind.ONBOARDING
     first = submissions.ranking_of(session, lease_id) if lease.end is not None else None
     if first is not None:
@@ -136,9 +137,9 @@ def submit_ranking(
 
 
 def retract(
-    session: Session, account_id: int, ranking_id: UUID, *, correct: bool, now: datetime, rng: Random
+    session: Session, owner: Owner, ranking_id: UUID, *, correct: bool, now: datetime, rng: Random
 ) -> UUID | None:
-    """Take the account's own ranking back: its slot is free again, the ranking stays on record.
+    """Take the owner's ranking back: its slot is free again, the ranking stays on record.
 
     correct: lease the slate to the same labeler at once, its draft as it was submitted; returns that lease's id.
     A second call finds the first and changes nothing.  Raises RankingNotFound, RankingInUse.
@@ -147,7 +148,7 @@ def retract(
         select(Slate)
         .join(Ranking, Ranking.slate_id == Slate.id)
         .join(Labeler, Labeler.id == Ranking.labeler_id)
-        .where(Ranking.id == ranking_id, Labeler.account_id == account_id)
+        .where(Ranking.id == ranking_id, owner.is_labeler())
         .with_for_update(of=Slate, key_share=True)
         .execution_options(populate_existing=True)
     )
@@ -160,7 +161,7 @@ def retract(
     if ranking.retracted_at is None:
         _refuse_when_used(session, ranking, slate)
         ranking.retracted_at = now
-        session.add(Retraction(ranking_id=ranking.id, account_id=account_id, retracted_at=now))
+        session.add(Retraction(ranking_id=ranking.id, account_id=owner.account_id, retracted_at=now))
         session.flush()
         settle(session, slate, now)
         session.flush()

@@ -31,6 +31,7 @@ from app.labeling.errors import LeaseNotFound, RankingIdTaken
 from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, RankingItem, Slate
 from app.labeling.slots import MOVE, Place, moved
 from app.people.models import Labeler
+from app.people.owners import OF_OWNER, Owner
 
 RANKING_COLUMNS = (
     *("id", "project_id", "slate_id", "labeler_id", "lease_id", "slot", "counted", "order_shown", "is_pick"),
@@ -46,14 +47,14 @@ ITEM_TYPES = {
 }
 
 
-def lock(session: Session, account_id: int, lease_id: UUID) -> Row[Any]:
-    """Lock the account's lease and the slate that it is on; returns what a submit has to know of both.
+def lock(session: Session, owner: Owner, lease_id: UUID) -> Row[Any]:
+    """Lock the owner's lease and the slate that it is on; returns what a submit has to know of both.
 
     Both are as they are once they are locked: a draft on its way is stored before, or not at all. An erasure of the
     labeler locks and ends every open lease first, so only of one that has ended is to be asked whether they are there.
     Raises LeaseNotFound.
     """
-    found = run_unflushed(session, _to_lock(), {"lease_id": lease_id, "account_id": account_id}).one_or_none()
+    found = run_unflushed(session, _to_lock(), {"lease_id": lease_id, **owner.bound()}).one_or_none()
     if found is None or (found.end is not None and not _is_there(session, found.labeler_id)):
         raise LeaseNotFound(lease_id)
     return found
@@ -103,7 +104,7 @@ def _to_lock() -> Select[*tuple[Any, ...]]:
         .select_from(_slate)
         .join(_lease, _lease.c.slate_id == _slate.c.id)
         .join(_labeler, _labeler.c.id == _lease.c.labeler_id)
-        .where(_lease.c.id == bindparam("lease_id"), _labeler.c.account_id == bindparam("account_id"))
+        .where(_lease.c.id == bindparam("lease_id"), OF_OWNER)
         .with_for_update(of=[_slate, _lease], key_share=True)
     )
 

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from app.labeling.models import Demonstration
 from app.labeling.task_errors import OnboardingFirst, StaleWriting, WritingEnded, WritingNotFound
 from app.labeling.task_models import Writing, WritingEnd, WritingTask
-from app.people.access import Access
 from app.people.models import Labeler
+from app.people.owners import Owner
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
 from app.prompts.service import serves
@@ -54,12 +54,12 @@ def has_prompt_to_answer(session: Session, labeler: Labeler, project: Project, n
     return bool(session.scalar(select(begun | left)))
 
 
-def find_writing(session: Session, account_id: int, writing_id: UUID, *, locked: bool = False) -> Writing:
-    """The account's piece of writing.  Raises WritingNotFound."""
+def find_writing(session: Session, owner: Owner, writing_id: UUID, *, locked: bool = False) -> Writing:
+    """The owner's piece of writing.  Raises WritingNotFound."""
     query = (
         select(Writing)
         .join(Labeler, Labeler.id == Writing.labeler_id)
-        .where(Writing.id == writing_id, Labeler.account_id == account_id)
+        .where(Writing.id == writing_id, owner.is_labeler())
         .execution_options(populate_existing=True)
     )
     writing = session.scalar(query.with_for_update(of=Writing) if locked else query)
@@ -68,26 +68,15 @@ def find_writing(session: Session, account_id: int, writing_id: UUID, *, locked:
     return writing
 
 
-def find_writing_in(session: Session, access: Access, writing_id: UUID) -> Writing:
-    """The same in the project of the address alone: whoever is paused in one must not go on through another's.
-
-    Raises WritingNotFound.
-    """
-    writing = find_writing(session, access.account.id, writing_id)
-    if writing.project_id != access.project.id:
-        raise WritingNotFound(writing_id)
-    return writing
-
-
 def save_draft(
-    session: Session, account_id: int, writing_id: UUID, *, builds_on: int, content: dict[str, Any], now: datetime
+    session: Session, owner: Owner, writing_id: UUID, *, builds_on: int, content: dict[str, Any], now: datetime
 ) -> int:
     """Store what was written so far; returns its new revision.
 
     builds_on: the revision the work began from, 0 for none. A retry whose reply was lost finds its own content.
     Raises WritingNotFound, WritingEnded, StaleWriting.
     """
-    writing = find_writing(session, account_id, writing_id, locked=True)
+    writing = find_writing(session, owner, writing_id, locked=True)
     if writing.end is not None:
         raise WritingEnded(writing.end)
     if writing.revision == builds_on + 1 and writing.content == content:
@@ -99,9 +88,9 @@ def save_draft(
     return writing.revision
 
 
-def skip(session: Session, account_id: int, writing_id: UUID, reason: str, now: datetime) -> None:
+def skip(session: Session, owner: Owner, writing_id: UUID, reason: str, now: datetime) -> None:
     """Give a prompt back, or start over; the labeler does not get the prompt again. A second call changes nothing."""
-    writing = find_writing(session, account_id, writing_id, locked=True)
+    writing = find_writing(session, owner, writing_id, locked=True)
     if writing.end is WritingEnd.SKIPPED:
         return
     if writing.end is not None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Request
-from sqlalchemy import LargeBinary, Row, Select, bindparam, func, select, update
+from sqlalchemy import BigInteger, LargeBinary, Row, Select, bindparam, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,6 +19,7 @@ from app import security
 from app.db import SessionDep, constant, table_of
 from app.pages import Reader
 from app.people.errors import (
+    KeyOfOneProject,
     MembershipPaused,
     NotSignedIn,
     NotSiteAdmin,
@@ -28,6 +29,7 @@ from app.people.errors import (
     UnknownKey,
 )
 from app.people.models import Account, APIKey, KeyScope, Labeler, Membership, Role, SignInSession
+from app.people.owners import Owner
 from app.people.passwords import token_hash
 from app.people.pseudonyms import new_pseudonym
 from app.projects.models import Project
@@ -46,6 +48,17 @@ class Access:
     role: Role
     is_paused: bool = False
     was_let_see_names: bool = False
+    is_confined: bool = False  # by a key that is for this project alone
+
+    @property
+    def owner(self) -> Owner:
+        """Whose leases, rankings and writings are meant: the account's, here."""
+        return Owner(self.account.id, self.project.id)
+
+    @property
+    def runs_installation(self) -> bool:
+        """Whether what is for site admins, and no part of the project, may be done by the way."""
+        return self.account.is_site_admin and not self.is_confined
 
     @property
     def sees_names(self) -> bool:
@@ -63,6 +76,17 @@ class Credential:
 
     token_hash: bytes
     is_key: bool
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How much of what its account may do a credential may do.
+
+    project_id: the one project that a key is for; None: whatever its account reaches.
+    """
+
+    scope: KeyScope
+    project_id: int | None
 
 
 def anyone() -> None:
@@ -90,8 +114,9 @@ def refusal_of(credential: Credential | None) -> NotSignedIn:
 def show_navigation(request: Request, session: Session, account: Account) -> None:
     """Let the page that is rendered for this request say who reads it."""
     request.state.account = account
-    projects = [(project.slug, project.name) for project in projects_of(session, account)]
-    request.state.reader = Reader(account.name, account.is_site_admin, projects)
+    reach: Reach = request.state.reach
+    projects = [(project.slug, project.name) for project in projects_of(session, account, reach)]
+    request.state.reader = Reader(account.name, account.is_site_admin and reach.project_id is None, projects)
 
 
 def find_account(request: Request, session: Session) -> Account | None:
@@ -99,16 +124,19 @@ def find_account(request: Request, session: Session) -> Account | None:
     row = find_holder(session, credential_of(request), _account_of_key(), _account_of_session())
     if row is None:
         return None
-    request.state.scope = scope_for(row.scope, request.method)
+    request.state.reach = reach_of(row, request.method)
     account: Account = row.Account
     return account
 
 
-def scope_for(scope: str, method: str) -> KeyScope:
-    """The scope, if it lets the method be used.  Raises ScopeTooNarrow."""
-    if scope == KeyScope.READ and method in security.UNSAFE_METHODS:
-        raise ScopeTooNarrow(scope)
-    return KeyScope(scope)
+def reach_of(holder: Row[Any], method: str) -> Reach:
+    """How far the credential reaches that find_holder found, if its scope lets the method be used.
+
+    Raises ScopeTooNarrow.
+    """
+    if holder.scope == KeyScope.READ and method in security.UNSAFE_METHODS:
+        raise ScopeTooNarrow(holder.scope)
+    return Reach(KeyScope(holder.scope), holder.only_project_id)
 
 
 Query = Select[*tuple[Any, ...]]
@@ -134,6 +162,7 @@ def holders_of_keys(*what: Any) -> Query:
             *what,
             _key.c.id.label("credential_id"),
             _key.c.scope.label("scope"),
+            _key.c.project_id.label("only_project_id"),
             was_used_long_ago.label("was_seen_long_ago"),
         )
         .join_from(_key, _account, _account.c.id == _key.c.account_id)
@@ -151,6 +180,7 @@ def holders_of_sessions(*what: Any) -> Query:
             *what,
             _session.c.id.label("credential_id"),
             constant(KeyScope.ALL).label("scope"),  # a person at a browser is not narrowed
+            cast(null(), BigInteger).label("only_project_id"),
             was_seen_long_ago.label("was_seen_long_ago"),
         )
         .join_from(_session, _account, _account.c.id == _session.c.account_id)
@@ -194,11 +224,13 @@ def _mark_seen(session: Session, credential_id: int | UUID, *, is_key: bool) -> 
     )
 
 
-def projects_of(session: Session, account: Account) -> list[Project]:
-    """The projects an account finds in its navigation: its own, or all for a site admin."""
+def projects_of(session: Session, account: Account, reach: Reach) -> list[Project]:
+    """The projects an account finds in its navigation: its own, or all for a site admin; with a key, what it is for."""
     query = select(Project).order_by(Project.name)
     if not account.is_site_admin:
         query = query.join(Membership).where(Membership.account_id == account.id)
+    if reach.project_id is not None:
+        query = query.where(Project.id == reach.project_id)
     return list(session.scalars(query))
 
 
@@ -227,22 +259,28 @@ def access_of(account: Account, slug: str, project: Project | None, membership: 
     )
 
 
-def within(scope: KeyScope, access: Access) -> Access:
-    """The access of a key: one for labeling acts as a labeler, whoever made it."""
-    return replace(access, role=Role.LABELER) if scope is KeyScope.LABEL else access
+def within(reach: Reach, access: Access) -> Access:
+    """The access of a key: one for labeling acts as a labeler, whoever made it; one for a project knows no other.
+
+    Raises ProjectNotFound.
+    """
+    if reach.project_id not in {None, access.project.id}:
+        raise ProjectNotFound(access.project.slug)
+    role = Role.LABELER if reach.scope is KeyScope.LABEL else access.role
+    return replace(access, role=role, is_confined=reach.project_id is not None)
 
 
 def _at_least(role: Role) -> Callable[..., Access]:
     def access(request: Request, slug: str, account: CurrentAccount, session: SessionDep) -> Access:
-        scope: KeyScope = request.state.scope
-        access = within(scope, access_to(session, account, slug))
+        reach: Reach = request.state.reach
+        access = within(reach, access_to(session, account, slug))
         request.state.access = access
         reader: Reader | None = getattr(request.state, "reader", None)
         if reader is not None:  # even when refused: the page that says so keeps its navigation
             reader.slug, reader.project, reader.role = access.project.slug, access.project.name, access.role.value
             reader.tasks = tuple(access.project.task_weights)
         if not access.may(role):
-            raise ScopeTooNarrow(scope) if scope is KeyScope.LABEL else RoleTooLow(role)
+            raise ScopeTooNarrow(reach.scope) if reach.scope is KeyScope.LABEL else RoleTooLow(role)
         if access.is_paused and role is not Role.LABELER:
             raise MembershipPaused  # a paused labeler may still hand in what they began: labeling decides
         return access
@@ -252,16 +290,34 @@ def _at_least(role: Role) -> Callable[..., Access]:
 
 def starts_work(request: Request, access: "LabelerAccess") -> Access:
     """The access of a labeler, to pages that give work or make a labeler by being opened.  Raises ScopeTooNarrow."""
-    if request.state.scope is KeyScope.READ:
+    if request.state.reach.scope is KeyScope.READ:
         raise ScopeTooNarrow(KeyScope.READ)
     return access
 
 
 def whole_account(request: Request, account: "CurrentAccount") -> Account:
-    """The account with all that it may do, and not a key for labeling alone.  Raises ScopeTooNarrow."""
-    if request.state.scope is KeyScope.LABEL:
+    """The account with all that it may do: no key for labeling, none of one project.
+
+    Raises ScopeTooNarrow, KeyOfOneProject.
+    """
+    reach: Reach = request.state.reach
+    if reach.scope is KeyScope.LABEL:
         raise ScopeTooNarrow(KeyScope.LABEL)
+    if reach.project_id is not None:
+        raise KeyOfOneProject
     return account
+
+
+def own_work(request: Request, account: "CurrentAccount") -> Owner:
+    """Whose leases, rankings and writings may be named: the account's, where its key reaches."""
+    reach: Reach = request.state.reach
+    return Owner(account.id, reach.project_id)
+
+
+def key_reach(request: Request, account: "CurrentAccount") -> Reach:
+    """For what lists the account's projects."""
+    reach: Reach = request.state.reach
+    return reach
 
 
 def site_admin(account: "WholeAccount") -> Account:
@@ -273,6 +329,8 @@ def site_admin(account: "WholeAccount") -> Account:
 
 CurrentAccount = Annotated[Account, Depends(signed_in)]
 WholeAccount = Annotated[Account, Depends(whole_account)]
+OwnWork = Annotated[Owner, Depends(own_work)]
+CurrentReach = Annotated[Reach, Depends(key_reach)]
 AT_LEAST = {role: _at_least(role) for role in Role}
 LabelerAccess = Annotated[Access, Depends(AT_LEAST[Role.LABELER])]
 WorkAccess = Annotated[Access, Depends(starts_work)]

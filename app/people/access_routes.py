@@ -12,7 +12,7 @@ from app.error_answers import answer
 from app.errors import status_of
 from app.pages import render
 from app.people import accounts, managing, reset_links, service
-from app.people.access import Anyone, SiteAdmin, site_admin
+from app.people.access import Anyone, SiteAdmin, projects_of, site_admin
 from app.people.account_routes import BrowserAccount
 from app.people.devices import device_of
 from app.people.errors import ResetLinkWithdrawn, WeakPassword
@@ -167,6 +167,7 @@ def _page(request: Request, session: Session, managed: Account, *, link: str | N
         roles=accounts.roles_of(session, managed),
         sessions=accounts.open_sessions(session, managed),
         keys=accounts.keys_of(session, managed),
+        projects=projects_of(session, request.state.account, request.state.reach),
         identities=accounts.identities_of(session, managed),
         device_of=device_of,
         now=clock(session),

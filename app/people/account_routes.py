@@ -12,9 +12,9 @@ from app import security
 from app.db import SessionDep, clock
 from app.pages import render
 from app.people import accounts, service, sessions
-from app.people.access import CurrentAccount, projects_of
+from app.people.access import CurrentAccount, CurrentReach, access_to, projects_of
 from app.people.devices import device_of
-from app.people.errors import InvalidPerson, NotSignedIn, WeakPassword
+from app.people.errors import InvalidPerson, NotSignedIn, ProjectNotFound, WeakPassword
 from app.people.models import Account, KeyScope
 from app.people.passwords import token_hash
 from app.people.schemas import MeOut, ProjectOut
@@ -35,9 +35,9 @@ BrowserAccount = Annotated[Account, Depends(browser_account)]
 
 
 @api.get("/me")
-def me(session: SessionDep, account: CurrentAccount) -> MeOut:
+def me(session: SessionDep, account: CurrentAccount, reach: CurrentReach) -> MeOut:
     """Who the key or session belongs to, and their projects."""
-    projects = [ProjectOut(slug=project.slug, name=project.name) for project in projects_of(session, account)]
+    projects = [ProjectOut(slug=project.slug, name=project.name) for project in projects_of(session, account, reach)]
     return MeOut(email=account.email, name=account.name, is_site_admin=account.is_site_admin, projects=projects)
 
 
@@ -74,13 +74,15 @@ def create_key(
     account: BrowserAccount,
     name: Annotated[str, Form()],
     scope: Annotated[KeyScope, Form()] = KeyScope.READ,
+    project: Annotated[str, Form()] = "",
     days: Annotated[Literal["30", "90", "365", "never"], Form()] = "90",
 ) -> Response:
-    """Make a key; the page shows it once."""
+    """Make a key; the page shows it once.  project: the short name of the only one that it reaches, or nothing."""
     expires_at = None if days == "never" else clock(session) + timedelta(days=int(days))
     try:
-        secret = service.create_key(session, account, name, scope=scope, expires_at=expires_at)
-    except InvalidPerson as error:
+        only = access_to(session, account, project).project if project else None
+        secret = service.create_key(session, account, name, scope=scope, project=only, expires_at=expires_at)
+    except (InvalidPerson, ProjectNotFound) as error:
         return _page(request, session, account, key_problem=str(error))
     return _page(request, session, account, new_key=secret)
 
@@ -126,6 +128,7 @@ def _page(
         "people/account.html",
         status_code=422 if key_problem or password_problem else 200,
         keys=accounts.keys_of(session, account),
+        projects=projects_of(session, account, request.state.reach),
         sessions=accounts.open_sessions(session, account),
         identities=accounts.identities_of(session, account),
         device_of=device_of,

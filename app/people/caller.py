@@ -6,17 +6,26 @@ gets a session in no other way, and with it comes who asks and what the time is,
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
-from sqlalchemy import ColumnElement, Executable, bindparam
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import ColumnElement, Executable, bindparam, or_
 from sqlalchemy.orm import Session
 
-from app.db import CLOCK, LoopSessionFactory, connect_for_one_statement, constant, table_of
+from app.db import (
+    CLOCK,
+    LoopSessionFactory,
+    SessionFactory,
+    connect_for_one_statement,
+    constant,
+    table_of,
+    wait_for_turn,
+)
 from app.people.access import (
     Access,
     Credential,
@@ -27,15 +36,17 @@ from app.people.access import (
     holders_of_keys,
     holders_of_sessions,
     make_labeler,
+    reach_of,
     refusal_of,
-    scope_for,
     within,
 )
 from app.people.errors import NotSignedIn
 from app.people.models import Account, APIKey, KeyScope, Labeler, Membership
+from app.people.owners import Owner
 from app.projects.models import Project
 
-Statement = Callable[[ColumnElement[int], ColumnElement[datetime]], Executable]
+Statement = Callable[[ColumnElement[bool], ColumnElement[datetime]], Executable]
+MOST_MET = 20_000  # 3 MB; whoever is not among them is looked up once more
 ACTS = "POST"  # whatever comes this way changes something
 
 
@@ -43,7 +54,7 @@ class SignedIn(NamedTuple):
     """An open transaction of someone who is signed in, and the database's time."""
 
     session: Session
-    account_id: int
+    owner: Owner
     now: datetime
 
 
@@ -56,22 +67,49 @@ class AtWork(NamedTuple):
     now: datetime
 
 
+class Met:
+    """The credentials that were good in this process before, those used last. What it says gives nobody a right."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[bytes, None] = {}  # in the order in which they were used
+
+    def __contains__(self, credential: Credential) -> bool:
+        return credential.token_hash in self._hashes
+
+    def add(self, credential: Credential) -> None:
+        """It was good just now."""
+        self._hashes.pop(credential.token_hash, None)
+        self._hashes[credential.token_hash] = None
+        if len(self._hashes) > MOST_MET:
+            del self._hashes[next(iter(self._hashes))]
+
+    def forget(self, credential: Credential) -> None:
+        """It has ended."""
+        self._hashes.pop(credential.token_hash, None)
+
+
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent a request, before anything was looked up."""
+    """Whoever sent a request with a credential that was good once."""
 
     credential: Credential
+    met: Met
 
     def at_once(self, statement: Statement, **bound: Any) -> Any:
         """Run one statement that is a transaction of its own and looks the caller's account up by itself.
 
-        statement: made from the account's id and the time, in SQL; asked for each time, so it had better be kept.
+        statement: made from whether a row of Labeler is the caller's and from the time, in SQL; asked for each time,
+        so it had better be kept.
         It does not mark the credential as seen: leases and submits do.
         Returns the one value that it answers with. None: it found nothing to do, perhaps because nobody is signed in.
         """
         with connect_for_one_statement() as connection:
-            query = statement(_account_id(is_key=self.credential.is_key), CLOCK)
+            query = statement(_is_theirs(is_key=self.credential.is_key), CLOCK)
             return connection.scalar(query, {"token_hash": self.credential.token_hash, **bound})
+
+    def _refusal(self) -> NotSignedIn:
+        self.met.forget(self.credential)
+        return refusal_of(self.credential)
 
     @contextmanager
     def signed_in(self) -> Iterator[SignedIn]:
@@ -79,9 +117,8 @@ class Caller:
         with LoopSessionFactory.begin() as session:
             row = find_holder(session, self.credential, _who(CLOCK, is_key=True), _who(CLOCK, is_key=False))
             if row is None:
-                raise refusal_of(self.credential)
-            scope_for(row.scope, ACTS)
-            yield SignedIn(session, row.account_id, row.now)
+                raise self._refusal()
+            yield SignedIn(session, Owner(row.account_id, reach_of(row, ACTS).project_id), row.now)
 
     @contextmanager
     def at_work(self, slug: str) -> Iterator[AtWork]:
@@ -90,17 +127,33 @@ class Caller:
             of_key, of_session = _who_in_project(CLOCK, is_key=True), _who_in_project(CLOCK, is_key=False)
             row = find_holder(session, self.credential, of_key, of_session, slug=slug)
             if row is None:
-                raise refusal_of(self.credential)
-            access = within(scope_for(row.scope, ACTS), access_of(row.Account, slug, row.Project, row.Membership))
+                raise self._refusal()
+            access = within(reach_of(row, ACTS), access_of(row.Account, slug, row.Project, row.Membership))
             yield AtWork(session, access, row.Labeler or make_labeler(session, access), row.now)
 
 
 async def identify(request: Request) -> Caller:
-    """Who this request says it comes from.  Raises NotSignedIn when it says nothing."""
+    """Who this request says it comes from.  Raises NotSignedIn when it says nothing, or what was never good.
+
+    Whoever this process has not met is looked up among the pages first, in their turn: strangers with made-up keys, and
+    with made-up sessions, take no connection of those that serve labelers.
+    """
     credential = credential_of(request)
     if credential is None:
         raise NotSignedIn
-    return Caller(credential)
+    met: Met = request.app.state.met
+    if credential not in met:
+        async with asynccontextmanager(wait_for_turn)():
+            await run_in_threadpool(_look_up, credential)
+    met.add(credential)
+    return Caller(credential, met)
+
+
+def _look_up(credential: Credential) -> None:
+    """Raises NotSignedIn."""
+    with SessionFactory.begin() as session:
+        if find_holder(session, credential, _who(CLOCK, is_key=True), _who(CLOCK, is_key=False)) is None:
+            raise refusal_of(credential)
 
 
 CallerDep = Annotated[Caller, Depends(identify)]
@@ -111,11 +164,13 @@ def _holders(*what: Any, is_key: bool) -> Query:
 
 
 @lru_cache(maxsize=2)
-def _account_id(*, is_key: bool) -> ColumnElement[int]:
-    holders = _holders(table_of(Account).c.id, is_key=is_key)
+def _is_theirs(*, is_key: bool) -> ColumnElement[bool]:
+    account, key, labeler = map(table_of, (Account, APIKey, Labeler))
+    holders = _holders(account.c.id, is_key=is_key).with_only_columns(account.c.id)
     if is_key:  # who may only read is found by the statement that says so (Caller.signed_in)
-        holders = holders.where(table_of(APIKey).c.scope != constant(KeyScope.READ))
-    return holders.with_only_columns(table_of(Account).c.id).scalar_subquery()
+        holders = holders.where(key.c.scope != constant(KeyScope.READ)).correlate(labeler)
+        holders = holders.where(or_(key.c.project_id.is_(None), key.c.project_id == labeler.c.project_id))
+    return labeler.c.account_id == holders.scalar_subquery()
 
 
 @lru_cache(maxsize=2)

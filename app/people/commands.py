@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from app.db import clock
 from app.people import invitations, reset_links, service
+from app.people.access import access_to
 from app.people.errors import PersonNotFound, ProjectNotFound
 from app.people.models import KeyScope, Role
 from app.projects.models import Project
@@ -70,6 +71,9 @@ def create(
     scope: Annotated[
         KeyScope, typer.Option(help="read: change nothing; label: do what a labeler may; all: what the account may.")
     ] = KeyScope.READ,
+    project: Annotated[
+        str | None, typer.Option("--project", "-p", help="Short name of the only project that it reaches.")
+    ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="It expires after so many; never if left out.")] = None,
 ) -> None:
     """Print a new API key; it cannot be shown again."""
@@ -78,5 +82,6 @@ def create(
         if account is None:
             raise PersonNotFound(f"There is no account for {email}: invite them first with `podium user invite`.")
         expires_at = clock(session) + timedelta(days=days) if days else None
-        secret = service.create_key(session, account, name, scope=scope, expires_at=expires_at)
+        only = access_to(session, account, project).project if project else None
+        secret = service.create_key(session, account, name, scope=scope, project=only, expires_at=expires_at)
     say(secret)

@@ -92,6 +92,18 @@ class ScopeTooNarrow(PeopleError):
         )
 
 
+class KeyOfOneProject(PeopleError):
+    """The key was made for one project, and this belongs to none or to all."""
+
+    code = "scope_too_narrow"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This key is for one project, and this is no part of it, and nothing was changed: make one for all your"
+            " projects on your account page."
+        )
+
+
 class MembershipPaused(PeopleError):
     """The member is paused in this project."""
 

@@ -8,7 +8,7 @@ from sqlalchemy import exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.labeling.models import DECLINED, Lease, Ranking, Slate, SlateKind, SlateState
-from app.people.access import projects_of
+from app.people.access import Reach, projects_of
 from app.people.models import Account, Labeler, Membership, Role
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Guidelines, Project
@@ -58,14 +58,14 @@ class Glance:
         return self.active_s_today / self.num_mine_today if self.active_s_today else None
 
 
-def projects_at_a_glance(session: Session, account: Account, *, now: datetime) -> list[Glance]:
+def projects_at_a_glance(session: Session, account: Account, reach: Reach, *, now: datetime) -> list[Glance]:
     """The account's projects, those that need a person first."""
     roles = {
         membership.project_id: membership
         for membership in session.scalars(select(Membership).where(Membership.account_id == account.id))
     }
     glances = {}
-    for project in projects_of(session, account):
+    for project in projects_of(session, account, reach):
         membership = roles.get(project.id)
         role = Role.ADMIN if account.is_site_admin or membership is None else membership.role
         is_paused = membership is not None and membership.paused_at is not None and not account.is_site_admin

@@ -5,13 +5,14 @@ from fastapi.responses import Response
 
 from app.db import SessionDep, clock
 from app.pages import render
-from app.people.access import CurrentAccount
+from app.people.access import CurrentAccount, CurrentReach
 from app.people.home import projects_at_a_glance
 
 router = APIRouter()
 
 
 @router.get("/")
-def home(request: Request, session: SessionDep, account: CurrentAccount) -> Response:
+def home(request: Request, session: SessionDep, account: CurrentAccount, reach: CurrentReach) -> Response:
     """My projects, and what waits for me in each."""
-    return render(request, "people/home.html", projects=projects_at_a_glance(session, account, now=clock(session)))
+    projects = projects_at_a_glance(session, account, reach, now=clock(session))
+    return render(request, "people/home.html", projects=projects)

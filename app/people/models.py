@@ -175,6 +175,7 @@ class APIKey(Base):
     name: Mapped[str]
     prefix: Mapped[str]  # the first letters, so that a person can tell keys apart
     scope: Mapped[KeyScope] = mapped_column(one_of(KeyScope, "scope"), server_default=text("'all'"))
+    project_id: Mapped[int | None] = mapped_column(ForeignKey("project.id"))  # the only one it reaches; null: each
     secret_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.people.errors import EmailTaken, InvalidPerson, PersonNotFound
 from app.people.models import Account, APIKey, AuditEvent, KeyScope
 from app.people.passwords import check_password, hash_password, new_token, token_hash
+from app.projects.models import Project
 
 LONGEST_NAME, LONGEST_EMAIL = 100, 254
 EMAIL = re.compile(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+")
@@ -84,11 +85,13 @@ def create_key(
     name: str,
     *,
     scope: KeyScope = KeyScope.ALL,
+    project: Project | None = None,
     expires_at: datetime | None = None,
 ) -> str:
     """Make a key for a program and return it; only its hash is stored, so it is shown this once.
 
-    scope: how much of what the account may do it may do.  expires_at: None, and it goes on until it is revoked.
+    scope: how much of what the account may do it may do.  project: the only one that it reaches; None: each of the
+    account's.  expires_at: None, and it goes on until it is revoked.
     Raises InvalidPerson.
     """
     secret = KEY_PREFIX + new_token()
@@ -97,12 +100,14 @@ def create_key(
         name=normal_name(name),
         prefix=secret[: len(KEY_PREFIX) + 6],
         scope=scope,
+        project_id=project.id if project else None,
         secret_hash=token_hash(secret),
         expires_at=expires_at,
     )
     session.add(key)
     session.flush()
-    audit(session, account.id, "key.create", f"key:{key.id}", name=key.name, scope=scope.value)
+    limits: dict[str, Any] = {"scope": scope.value} | ({"project": project.slug} if project else {})
+    audit(session, account.id, "key.create", f"key:{key.id}", name=key.name, **limits)
     return secret
 
 

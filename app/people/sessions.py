@@ -42,7 +42,11 @@ def place_of(address: str) -> str:
         ip = ip_address(address)
     except ValueError:
         return address  # a Unix socket, a test client
-    return str(ip_network(f"{ip}/64", strict=False)) if ip.version == 6 else str(ip)
+    if ip.version == 4:
+        return str(ip)
+    if ip.ipv4_mapped is not None:  # as a listener on :: writes them: one /64 would be all of IPv4
+        return str(ip.ipv4_mapped)
+    return str(ip_network(f"{ip}/64", strict=False))
 
 
 def _take_turns(session: Session, email: str, place: str) -> None:

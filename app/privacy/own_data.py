@@ -109,6 +109,12 @@ def _account(session: Session, account: Account) -> dict[str, Any]:
         .join(Project, Project.id == Guidelines.project_id)
         .where(GuidelinesAcceptance.account_id == account.id)
     )
+    keys = session.execute(
+        select(APIKey.name, APIKey.scope, Project.slug.label("project"), APIKey.created_at, APIKey.last_used_at)
+        .select_from(APIKey)
+        .outerjoin(Project, Project.id == APIKey.project_id)
+        .where(APIKey.account_id == account.id)
+    )
     return {
         "name": account.name,
         "email": account.email,
@@ -116,7 +122,7 @@ def _account(session: Session, account: Account) -> dict[str, Any]:
         "sessions": all_of(
             SignInSession, SignInSession.created_at, SignInSession.last_seen_at, SignInSession.user_agent
         ),
-        "keys": all_of(APIKey, APIKey.name, APIKey.scope, APIKey.created_at, APIKey.last_used_at),
+        "keys": [dict(row._mapping) for row in keys],
         "single_sign_on": all_of(SignOnIdentity, SignOnIdentity.issuer, SignOnIdentity.subject, SignOnIdentity.email),
         "guidelines_accepted": [dict(row._mapping) for row in accepted],
         "decisions": all_of(

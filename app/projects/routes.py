@@ -8,7 +8,15 @@ from app.db import SessionDep, clock
 from app.notifications.alarms import alarms_beside_needs
 from app.notifications.kinds import MEANINGS
 from app.pages import render
-from app.people.access import Access, CurrentAccount, ResearcherAccess, access_to, projects_of
+from app.people.access import (
+    Access,
+    CurrentAccount,
+    CurrentReach,
+    ResearcherAccess,
+    access_to,
+    projects_of,
+    within,
+)
 from app.people.models import Role
 from app.policies.service import current_version
 from app.projects import settings_routes
@@ -64,11 +72,10 @@ router.include_router(settings_routes.router)
 
 
 @api.get("")
-def my_projects(account: CurrentAccount, session: SessionDep) -> list[ProjectOut]:
+def my_projects(account: CurrentAccount, reach: CurrentReach, session: SessionDep) -> list[ProjectOut]:
     """The projects of whoever asks, with their role."""
-    return [
-        project_out(session, access_to(session, account, project.slug)) for project in projects_of(session, account)
-    ]
+    found = projects_of(session, account, reach)
+    return [project_out(session, within(reach, access_to(session, account, project.slug))) for project in found]
 
 
 @api.get("/{slug}")

@@ -69,7 +69,7 @@ def evaluate(access: ResearcherAccess, session: SessionDep, wanted: EvaluationIn
         snapshot_id=wanted.snapshot_id,
         splits=wanted.splits,
         includes_learned=wanted.includes_learned,
-        account=access.account,
+        by=access,
         now=clock(session),
     )
     return EvaluationOut.of(service.find_evaluation(session, access.project, evaluation.id))

@@ -88,7 +88,7 @@ def evaluate(
             snapshot_id=frozen.id,
             splits=split or DEFAULT_SPLITS,
             includes_learned=include_learned,
-            account=None,
+            by=None,
             now=db.clock(session),
         )
         id, choice, slug = evaluation.id, service.choice_of(session, evaluation), found.slug

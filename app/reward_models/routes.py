@@ -87,7 +87,7 @@ def request_evaluation(
             snapshot_id=form.snapshot_id,
             splits=form.splits,
             includes_learned=form.includes_learned,
-            account=access.account,
+            by=access,
             now=clock(session),
         )
     except (BadEvaluation, ModelFromElsewhere, SnapshotRedacted) as error:

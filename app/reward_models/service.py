@@ -12,6 +12,7 @@ from app.datasets.models import Snapshot, SnapshotRanking
 from app.datasets.snapshots import find_snapshot
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.labeling.models import Ranking, Slate
+from app.people.access import Access
 from app.people.models import Account
 from app.people.service import audit
 from app.policies.models import RewardModelVersion
@@ -113,17 +114,17 @@ def request_evaluation(
     snapshot_id: int,
     splits: Sequence[Split] = DEFAULT_SPLITS,
     includes_learned: bool = False,
-    account: Account | None,
+    by: Access | None,
     now: datetime,
 ) -> RewardEvaluation:
     """Queue an evaluation; a trainer is woken when the caller commits.
 
     model: the number of a reward model of the project, or else a folder of the trainer's machine or a hub's name.
     Those are for site admins and the command line: a trainer opens whatever is named there.
-    includes_learned: prompts too that the model learned from.  account: None on the command line.
+    includes_learned: prompts too that the model learned from.  by: None on the command line.
     Raises BadEvaluation, ModelFromElsewhere, RewardModelNotFound, SnapshotNotFound, SnapshotRedacted.
     """
-    model = checked_model(model, account)
+    model = checked_model(model, by)
     if not splits:
         raise BadEvaluation("Choose at least one split: validation and test are those that no model was fitted to.")
     snapshot = whole_snapshot(session, project, snapshot_id)
@@ -135,7 +136,7 @@ def request_evaluation(
         snapshot_id=snapshot.id,
         splits=[split.value for split in Split if split in splits],
         includes_learned=includes_learned,
-        requested_by=None if account is None else account.id,
+        requested_by=None if by is None else by.account.id,
         created_at=now,
     )
     choice = count_choice(session, evaluation)
@@ -151,14 +152,14 @@ def request_evaluation(
     return evaluation
 
 
-def checked_model(model: str, account: Account | None) -> str:
+def checked_model(model: str, by: Access | None) -> str:
     """What names the model, if whoever asks may name it.  Raises BadEvaluation, ModelFromElsewhere."""
     model = model.strip()
     if not model or len(model) > LONGEST_CHECKPOINT:
         raise BadEvaluation(
             f"Name a reward model: its number, a folder or a hub's name of {LONGEST_CHECKPOINT} letters."
         )
-    if account is not None and not (model.isdecimal() or account.is_site_admin):
+    if by is not None and not (model.isdecimal() or by.runs_installation):
         raise ModelFromElsewhere
     return model
 

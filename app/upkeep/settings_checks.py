@@ -39,6 +39,10 @@ def _unknown(environment: Mapping[str, str]) -> Iterator[Finding]:
             close = difflib.get_close_matches(name, known, n=1, cutoff=CLOSE)
             advice = f"did you mean {close[0]}? " if close else ""
             yield warning("unknown_setting", f"{name} is set and nothing reads it", f"{advice}correct or remove it")
+    if "FORWARDED_ALLOW_IPS" in environment:  # Uvicorn's own variable, which we read before there was ours
+        yield warning(
+            "unknown_setting", "FORWARDED_ALLOW_IPS is set and nothing reads it", "set PODIUM_PROXIES instead"
+        )
 
 
 def _addresses(settings: Settings) -> Iterator[Finding]:
@@ -47,8 +51,11 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
         if settings.host in EVERYWHERE:
             advice = "set PODIUM_PUBLIC_URL to the address that people type"
             yield warning("public_url", "the web process answers everyone, and links lead to 127.0.0.1", advice)
+        if "proxies" in settings.model_fields_set:
+            what = "PODIUM_PROXIES is set, and no proxy is believed: there is no PODIUM_PUBLIC_URL"
+            yield warning("proxies", what, "set PODIUM_PUBLIC_URL to the address that people type")
         if settings.oidc_issuer:
-            advice = "set PODIUM_PUBLIC_URL, and name its /sign-on/callback to the provider"
+            advice = "set PODIUM_PUBLIC_URL, and name its /sign-in/sso/return to the provider"
             yield fault("public_url", "single sign-on has no address to come back to", advice)
         return
     parts = urlsplit(url)

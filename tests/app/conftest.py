@@ -86,12 +86,17 @@ def app(engine: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def project(session: Session) -> Project:
+    """The one that all are members of."""
+    return make_project(session, "everyday", "Everyday requests", "# What we look for\n\nHelpful and honest.")
+
+
+def make_project(session: Session, slug: str, name: str, guidelines: str) -> Project:
     """A project with its first policy and guidelines."""
-    project = Project(slug="everyday", name="Everyday requests", flags=list(DEFAULT_FLAGS))
+    project = Project(slug=slug, name=name, flags=list(DEFAULT_FLAGS))
     session.add(project)
     session.flush()
     make_version(session, project, is_sft=True)
-    session.add(Guidelines(project_id=project.id, version=1, markdown="# What we look for\n\nHelpful and honest."))
+    session.add(Guidelines(project_id=project.id, version=1, markdown=guidelines))
     session.commit()
     return project
 

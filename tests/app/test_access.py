@@ -20,13 +20,13 @@ from starlette.routing import Mount, Route
 from app.db import Base, clock
 from app.errors import PodiumError
 from app.people import service
-from app.people.access import AT_LEAST, anyone, signed_in, site_admin, starts_work, whole_account
+from app.people.access import AT_LEAST, anyone, key_reach, own_work, site_admin, starts_work, whole_account
 from app.people.access_routes import managed_account
 from app.people.account_routes import browser_account
 from app.people.caller import identify
 from app.people.models import APIKey, KeyScope, Membership, Role
 from app.projects.models import Project
-from tests.app.conftest import Person
+from tests.app.conftest import Person, make_project
 from tests.app.conftest import routes as shared_routes
 
 UUID = "00000000-0000-4000-8000-000000000000"
@@ -34,7 +34,7 @@ Rules = dict[tuple[str, str], str]  # method, path -> the heading that it stands
 
 ANYONE = "Anyone"
 SIGNED_IN = "Whoever is signed in"
-WHOLE = "Whoever is signed in, but no key for labeling"
+WHOLE = "Whoever is signed in, but no key for labeling or of one project"
 BROWSER = "Whoever is signed in, in a browser"
 OWNER = "Whoever it belongs to"
 LABELER = "Labelers of the project"
@@ -64,6 +64,9 @@ LETS_IN = {
     },
     "reading key of a researcher": {ANYONE, *OF_AN_ACCOUNT, LABELER, RESEARCHER},  # and nothing that changes something
     "labeling key of a site admin": {ANYONE, SIGNED_IN, OWNER, LABELER, WORK},
+    # Of a site admin, who may do everything: only what the key was made for keeps it in.
+    "key of this project": {ANYONE, SIGNED_IN, OWNER, LABELER, WORK, RESEARCHER, NAMES, ADMIN},
+    "key of another project": {ANYONE, SIGNED_IN, OWNER},
 }
 REFUSALS = {
     "not_signed_in",
@@ -76,10 +79,10 @@ REFUSALS = {
 # What the rules stand for in the code.
 DECLARED = {
     ANYONE: {anyone},
-    SIGNED_IN: {signed_in},
+    SIGNED_IN: {key_reach},  # they list projects: what a key is for is all that it is told of
     WHOLE: {whole_account},
     BROWSER: {browser_account},
-    OWNER: {signed_in, identify},
+    OWNER: {own_work, identify},
     LABELER: {AT_LEAST[Role.LABELER], identify},
     WORK: {starts_work},
     RESEARCHER: {AT_LEAST[Role.RESEARCHER]},
@@ -184,8 +187,8 @@ def callers(
 ) -> Callable[[str], Caller]:
     """Makes a caller: who sends the request, and what it carries."""
 
-    def key(account: Any, scope: KeyScope = KeyScope.ALL) -> tuple[APIKey, Caller]:
-        secret = service.create_key(session, session.merge(account), "walk", scope=scope)
+    def key(account: Any, scope: KeyScope = KeyScope.ALL, only: Project | None = None) -> tuple[APIKey, Caller]:
+        secret = service.create_key(session, session.merge(account), "walk", scope=scope, project=only)
         session.flush()
         return session.scalars(select(APIKey)).one(), (Person(telling), {"authorization": f"Bearer {secret}"})
 
@@ -217,6 +220,11 @@ def callers(
                 _, made = key(person("Rosa Researcher", project, Role.RESEARCHER).account, KeyScope.READ)
             case "labeling key of a site admin":
                 _, made = key(person("Sita Site", is_site_admin=True).account, KeyScope.LABEL)
+            case "key of this project":
+                _, made = key(person("Sita Site", is_site_admin=True).account, only=project)
+            case "key of another project":
+                other = make_project(session, "other", "Another", "Be kind.")
+                _, made = key(person("Sita Site", is_site_admin=True).account, only=other)
             case _:
                 raise AssertionError(name)
         session.commit()

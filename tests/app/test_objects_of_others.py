@@ -20,7 +20,7 @@ from app.people.models import Account, Invitation, Membership, Role
 from app.policies import try_outs
 from app.policies.models import RewardModelVersion
 from app.policies.service import current_version
-from app.projects.models import Guidelines, Project
+from app.projects.models import Project
 from app.prompts.models import Split
 from app.quality.entry_models import ReferenceRanking
 from app.reward_models import scoring
@@ -28,9 +28,9 @@ from app.reward_models.models import RewardEvaluation
 from app.rounds import model_requests
 from app.rounds.models import ModelRequestKind
 from app.rounds.service import start_round
-from tests.app.conftest import Person
+from tests.app.conftest import Person, make_project
 from tests.app.labeling.conftest import MakeSlate, ids, make_slate, submit, take  # noqa: F401
-from tests.app.loop import HOUR, make_labeler, make_prompts, make_version, make_what_a_round_needs, rank, run_stage
+from tests.app.loop import HOUR, make_labeler, make_prompts, make_what_a_round_needs, rank, run_stage
 from tests.app.loop import make_slate as make_slate_of
 from tests.app.test_access import rules
 
@@ -150,14 +150,10 @@ Both = tuple[Ids, Ids]
 @pytest.fixture
 def both(session: Session, project: Project, person: Callable[..., Person]) -> Both:
     """What the caller's project holds, and what another one does."""
-    theirs = Project(slug="theirs", name="Secret plans")
-    session.add(theirs)
-    session.flush()
+    theirs = make_project(session, "theirs", "Secret plans", "Secret guidelines")
     tom, tara = (person(name, at, Role.LABELER).account for name, at in (("Tom", theirs), ("Tara", project)))
     assert tom is not None
     assert tara is not None
-    make_version(session, theirs, is_sft=True)
-    session.add(Guidelines(project_id=theirs.id, version=1, markdown="Secret guidelines"))
     return fill_project(session, project, tara), fill_project(session, theirs, tom)
 
 

@@ -79,7 +79,7 @@ def snapshot(session: Session, project: Project) -> Snapshot:
 
 def evaluate(session: Session, project: Project, snapshot: Snapshot, model: object, **how: Any) -> RewardEvaluation:
     evaluation = service.request_evaluation(
-        session, project, model=str(model), snapshot_id=snapshot.id, account=None, now=clock(session), **how
+        session, project, model=str(model), snapshot_id=snapshot.id, by=None, now=clock(session), **how
     )
     session.commit()
     return evaluation

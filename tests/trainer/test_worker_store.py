@@ -329,7 +329,7 @@ def test_an_evaluation_goes_on_on_another_machine_and_its_scores_are_read_on_a_t
         model="1",
         snapshot_id=fresh(session, round).snapshot_id or 0,
         splits=(Split.VALIDATION,),
-        account=None,
+        by=None,
         now=clock(session),
     )
     session.commit()

@@ -13,6 +13,7 @@ from app.labeling.service import Judgement, submit_ranking
 from app.labeling.task_models import Writing, WritingTask
 from app.people.access import access_to, labeler_of
 from app.people.models import Account, Labeler
+from app.people.owners import Owner
 from app.policies.models import PolicyVersion
 from app.policies.service import current_version
 from app.projects.models import Project
@@ -65,8 +66,9 @@ class People:
                 raise StoryWentAstray("There is no prompt left to answer; nothing was kept.")
             prompt = self.prompt_of(writing)
             answer = WritingContent(answer=Writer(1.0, rambling=0).write(self.rng, shown_text(prompt.messages)))
+            owner = Owner(account_id, labeler.project_id)
             demonstrations.submit(
-                self.scene.session, account_id, writing.id, uuid4(), answer, count_tokens=None, now=self.scene.now
+                self.scene.session, owner, writing.id, uuid4(), answer, count_tokens=None, now=self.scene.now
             )
         self.scene.told.num_demonstrations += num
 
@@ -100,7 +102,8 @@ class People:
             lease = self.scene.session.get_one(Lease, held[0])
             slate = self.scene.session.get_one(Slate, lease.slate_id)
             judgement = self.judgement(slate, self.judges[account_id])
-            submit_ranking(self.scene.session, account_id, lease.id, uuid4(), judgement, now=self.scene.now)
+            owner = Owner(account_id, labeler.project_id)
+            submit_ranking(self.scene.session, owner, lease.id, uuid4(), judgement, now=self.scene.now)
             self.scene.session.expire(slate, ["state", "free_from", "done_at"])
             self.scene.told.num_rankings += slate.kind is SlateKind.TRAINING
             return slate

@@ -18,6 +18,7 @@ from app.labeling import leases, service
 from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, Slate, SlateKind, SlateState
 from app.labeling.service import Judgement
 from app.people.models import Account, Labeler, Membership, Role
+from app.people.owners import Owner
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState
 from tests.app.conftest import Person, accept_guidelines
@@ -370,7 +371,7 @@ def test_fifty_clients_at_once_give_every_slate_exactly_its_rankings_from_differ
                         mine.execute(expired.bindparams(now=now, id=lease_id))
                         continue  # gone for lunch: comes back late, or never
                     judgement = Judgement(ranks={key: rank for rank, key in enumerate(order, start=1)})
-                    service.submit_ranking(mine, account_id, lease_id, uuid4(), judgement, now=now)
+                    service.submit_ranking(mine, Owner(account_id, None), lease_id, uuid4(), judgement, now=now)
                     num_submitted += 1
         return num_submitted
 

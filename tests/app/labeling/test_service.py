@@ -26,6 +26,7 @@ from app.labeling.models import (
     Strength,
 )
 from app.labeling.service import dense
+from app.people.owners import Owner
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState
 from tests.app.conftest import Person
@@ -223,7 +224,9 @@ def test_a_draft_on_its_way_does_not_outlive_the_submit(
         assert labeler.account is not None
         judgement = service.Judgement({UUID(completion): rank for completion, rank in in_order(lease).items()})
         now = db.clock(submitting)
-        service.submit_ranking(submitting, labeler.account.id, UUID(lease["id"]), uuid4(), judgement, now=now)
+        service.submit_ranking(
+            submitting, Owner(labeler.account.id, None), UUID(lease["id"]), uuid4(), judgement, now=now
+        )
         saving = tab.submit(save, labeler, lease, 1, note="two")
         wait_until_blocked(session)
         submitting.commit()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.app.conftest import Person
+from tests.app.conftest import Person, make_project
 
 
 @pytest.fixture
@@ -40,6 +40,16 @@ def test_a_key_from_the_terminal_opens_the_api(podium, app, labeler):
     headers = {"authorization": f"Bearer {printed.stdout.strip()}"}
     assert Person(app).get("/api/v1/me", headers=headers).json()["email"] == labeler.account.email
     assert podium("key", "create", "nobody@example.org").returncode == 1
+
+
+def test_a_key_from_the_terminal_may_be_for_one_project(podium, app, labeler, site_admin, session):
+    make_project(session, "other", "Another", "Be kind.")
+    key = podium("key", "create", site_admin.account.email, "--project", "other").stdout.strip()
+    listed = Person(app).get("/api/v1/projects", headers={"authorization": f"Bearer {key}"}).json()
+    assert [each["slug"] for each in listed] == ["other"]
+    refused = podium("key", "create", labeler.account.email, "--project", "other")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("podium: There is no project other, or")
 
 
 def test_a_reset_link_from_the_terminal_lets_a_locked_out_admin_in(podium, visitor, admin):

@@ -4,15 +4,15 @@ import re
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Lease
 from app.labeling.task_models import Writing
 from app.people import service
-from app.people.models import APIKey, AuditEvent, KeyScope, Labeler
+from app.people.models import APIKey, AuditEvent, KeyScope, Labeler, Membership
 from app.projects.models import Project
-from tests.app.conftest import Person
+from tests.app.conftest import Person, make_project
 from tests.app.labeling.conftest import MakeSlate, in_order, make_slate  # noqa: F401
 
 API = "/api/v1/projects/everyday"
@@ -35,6 +35,37 @@ def test_a_key_made_on_the_page_reads_unless_more_is_chosen(app: FastAPI, admin:
     events = session.scalars(select(AuditEvent).where(AuditEvent.action == "key.create").order_by(AuditEvent.id))
     assert [event.detail["scope"] for event in events] == ["read", "label", "all"]
     assert admin.post("/account/keys", data={"name": "k", "scope": "root"}).status_code == 422
+
+
+def test_a_key_made_on_the_page_is_for_the_project_that_was_chosen(
+    admin: Person, site_admin: Person, project: Project, session: Session
+) -> None:
+    other = make_project(session, "other", "Another project", "Be kind.")
+    assert "Another project" not in admin.get("/account").text
+    page = admin.post("/account/keys", data={"name": "export", "project": "everyday"})
+    assert re.search(r"<td>Everyday requests</td>", page.text)
+    made = session.scalars(select(APIKey)).one()
+    event = session.scalars(select(AuditEvent).where(AuditEvent.action == "key.create")).one()
+    assert (made.project_id, event.detail["project"]) == (project.id, "everyday")
+    for slug in ("other", "nowhere"):  # one answer for both
+        refused = admin.post("/account/keys", data={"name": "k", "project": slug})
+        assert (refused.status_code, f"There is no project {slug}, or" in refused.text) == (422, True)
+    assert admin.get("/account/data/export").json()["account"]["keys"][0]["project"] == "everyday"
+    made.project_id = other.id  # as if they had left it since
+    session.commit()
+    pages = [admin.get("/account").text, site_admin.get(f"/people/{made.account_id}").text]
+    assert ["a project you are not in" in pages[0], "<td>Another project</td>" in pages[1]] == [True, True]
+
+
+def test_a_key_of_a_project_is_of_no_use_when_its_account_leaves_it(
+    app: FastAPI, labeler: Person, project: Project, session: Session
+) -> None:
+    key = service.create_key(session, session.merge(labeler.account), "script", scope=KeyScope.ALL, project=project)
+    session.execute(delete(Membership))
+    session.commit()
+    headers = {"authorization": f"Bearer {key}"}
+    assert Person(app).get("/api/v1/projects", headers=headers).json() == []
+    assert Person(app).post(f"{API}/leases", json={"wanted": 1}, headers=headers).status_code == 404
 
 
 def test_only_the_hash_of_a_key_is_stored(admin: Person, session: Session) -> None:

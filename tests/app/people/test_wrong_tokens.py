@@ -11,12 +11,17 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.main import create_app
-from app.people import reset_links, service, wrong_tokens
+from app.people import caller, reset_links, service, wrong_tokens
+from app.people.access import Credential
+from app.people.caller import identify
 from app.people.errors import TooManyWrongTokens
-from app.people.models import Invitation, PasswordReset, SignInAttempt, WrongToken, WrongTokenKind
+from app.people.models import APIKey, Invitation, PasswordReset, SignInAttempt, WrongToken, WrongTokenKind
 from app.people.sessions import ATTEMPTS_WINDOW, MOST_ATTEMPTS_BY_PAIR
+from app.projects.models import Project
 from app.settings import Settings
 from tests.app.conftest import PASSWORD, Person
+from tests.app.test_access import UUID as NOBODYS
+from tests.app.test_access import dependencies, routes
 
 MOST_KEYS, MOST_LINKS = (wrong_tokens.MOST_BY_PLACE[kind] for kind in (WrongTokenKind.KEY, WrongTokenKind.LINK))
 
@@ -133,6 +138,65 @@ def test_wrong_keys_take_no_connection_from_those_who_submit(
     monkeypatch.setitem(db.LoopSessionFactory.kw, "bind", None)
     assert try_key(visitor, "podium_wrong").status_code == 401
     assert session.scalar(select(func.count(WrongToken.id))) == 1
+
+
+LABELERS_OWN = {  # what labelers' pages ask many times a slate
+    "/api/v1/projects/everyday/leases": {"wanted": 1},
+    "/api/v1/projects/everyday/leases/screens": {"since": "2026-01-01T00:00:00Z"},
+    f"/api/v1/leases/{NOBODYS}/renewal": None,
+    f"/api/v1/leases/{NOBODYS}/draft": {"revision": 0, "content": {}},
+    f"/api/v1/leases/{NOBODYS}/ranking": {"ranking_id": NOBODYS, "ranks": {}},
+}
+
+
+def ask(person: Person, path: str, **options: Any) -> Any:
+    return person.request("PUT" if path.endswith("/draft") else "POST", path, json=LABELERS_OWN[path], **options)
+
+
+def test_these_are_all_that_run_in_the_event_loop() -> None:
+    in_the_loop = {
+        path for (_, path), dependant in routes().items() if dependant and identify in dependencies(dependant)
+    }
+    asked = {path.replace("everyday", "{slug}").replace(NOBODYS, "{lease_id}") for path in LABELERS_OWN}
+    assert in_the_loop == asked
+
+
+@pytest.mark.parametrize("path", LABELERS_OWN)
+@pytest.mark.parametrize("shown", ["key", "session"])
+def test_a_made_up_credential_takes_no_connection_of_the_labelers_on_their_own_routes(
+    app: FastAPI, session: Session, monkeypatch: pytest.MonkeyPatch, path: str, shown: str
+) -> None:
+    monkeypatch.setitem(db.LoopSessionFactory.kw, "bind", None)
+    headers = {"authorization": "Bearer podium_wrong"} if shown == "key" else {}
+    stranger = Person(app, token=None if shown == "key" else "made up")
+    assert [ask(stranger, path, headers=headers).status_code for _ in range(2)] == [401, 401]
+    assert session.scalar(select(func.count(WrongToken.id))) == (2 if shown == "key" else 0)
+
+
+def test_a_credential_that_was_good_waits_for_no_page_and_is_refused_when_it_ends(
+    visitor: Person, labeler: Person, project: Project, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"authorization": f"Bearer {service.create_key(session, session.merge(labeler.account), 'script')}"}
+    session.commit()
+    path = "/api/v1/projects/everyday/leases"
+    assert ask(visitor, path, headers=headers).status_code == 200
+    with monkeypatch.context() as without_pages:
+        without_pages.setitem(db.SessionFactory.kw, "bind", None)
+        assert ask(visitor, path, headers=headers).status_code == 200
+    session.execute(update(APIKey).values(revoked_at=db.clock(session)))
+    session.commit()
+    assert ask(visitor, path, headers=headers).status_code == 401
+    with monkeypatch.context() as without_the_loop:
+        without_the_loop.setitem(db.LoopSessionFactory.kw, "bind", None)
+        assert ask(visitor, path, headers=headers).status_code == 401
+
+
+def test_only_so_many_credentials_are_kept_in_mind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller, "MOST_MET", 2)
+    met, keys = caller.Met(), [Credential(bytes([number]), is_key=True) for number in range(3)]
+    for number in (0, 1, 0, 2):  # the first is used again
+        met.add(keys[number])
+    assert [key in met for key in keys] == [True, False, True]
 
 
 @pytest.mark.parametrize("end", ["accepted", "revoked", "expired"])

@@ -11,6 +11,7 @@ from app.db import SessionFactory, clock
 from app.labeling import service
 from app.labeling.models import Draft, Lease, LeaseEnd, Ranking, Slate, SlateKind, SlateState
 from app.people.models import Account
+from app.people.owners import Owner
 from app.privacy import erasing
 from app.privacy.findings import subject_of_account
 from app.privacy.models import Extent
@@ -97,7 +98,9 @@ def test_a_ranking_that_was_on_its_way_first_is_taken_back_with_the_text(
         judgement = service.Judgement(ranks=dict.fromkeys(session.get_one(Lease, UUID(lease["id"])).order_shown, 1))
         session.rollback()
         id = uuid4()
-        service.submit_ranking(holding, other_labeler.account.id, UUID(lease["id"]), id, judgement, now=clock(holding))
+        service.submit_ranking(
+            holding, Owner(other_labeler.account.id, None), UUID(lease["id"]), id, judgement, now=clock(holding)
+        )
         holding.commit()
         assert erasure.result(timeout=30).status_code == 303
     session.expire_all()

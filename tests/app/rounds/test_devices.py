@@ -53,7 +53,7 @@ def test_an_evaluation_that_was_called_off_while_it_waited_does_not_stand_in_a_s
 ) -> None:
     snapshot = create_snapshot(session, loop, name="All", account=None, now=clock(session))
     evaluation = request_evaluation(
-        session, loop, model="a/b", snapshot_id=snapshot.id, splits=tuple(Split), account=None, now=clock(session)
+        session, loop, model="a/b", snapshot_id=snapshot.id, splits=tuple(Split), by=None, now=clock(session)
     )
     claim = claims.claim_evaluation(session, owner="trainer", duration=MINUTE, now=clock(session))
     assert claim is not None

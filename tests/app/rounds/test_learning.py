@@ -15,6 +15,7 @@ from app.labeling.models import Demonstration
 from app.labeling.task_errors import DemonstrationInUse
 from app.labeling.task_models import Writing, WritingEnd, WritingTask
 from app.people.models import Account, Labeler
+from app.people.owners import Owner
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.rounds.errors import NoDemonstrations
@@ -87,7 +88,7 @@ def test_a_round_learns_from_what_stood_when_it_started(session: Session, projec
     write(session, project, writer, "Considered.")
     write(session, project, writer, "Watched.", Split.VALIDATION)
     write(session, project, writer, "For judging alone.", Split.TEST)
-    demonstrations.retract(session, writer.id, taken_back, db.clock(session))
+    demonstrations.retract(session, Owner(writer.id, None), taken_back, db.clock(session))
     start(session, project.id, "sft")
     session.commit()
     write(session, project, writer, "Too late.")
@@ -109,7 +110,7 @@ def test_a_round_waits_for_a_taking_back_that_is_under_way(
     write(session, project, writer, "Considered.")
     write(session, project, writer, "Watched.", Split.VALIDATION)
     project_id = project.id
-    demonstrations.retract(session, writer.id, taken_back, db.clock(session))
+    demonstrations.retract(session, Owner(writer.id, None), taken_back, db.clock(session))
 
     def work() -> None:
         with db.SessionFactory.begin() as starting:
@@ -129,7 +130,7 @@ def test_a_round_whose_last_demonstration_is_taken_back_at_that_moment_does_not_
     write(session, project, writer, "Considered.")
     taken_back = write(session, project, writer, "Watched.", Split.VALIDATION)
     project_id = project.id
-    demonstrations.retract(session, writer.id, taken_back, db.clock(session))
+    demonstrations.retract(session, Owner(writer.id, None), taken_back, db.clock(session))
     refusals: list[str] = []
 
     def work() -> None:
@@ -160,7 +161,7 @@ def test_a_taking_back_waits_for_a_round_that_starts_and_is_refused(
     def work() -> None:
         try:
             with db.SessionFactory.begin() as retracting:
-                demonstrations.retract(retracting, writer_id, submission_id, db.clock(retracting))
+                demonstrations.retract(retracting, Owner(writer_id, None), submission_id, db.clock(retracting))
         except DemonstrationInUse as error:
             refusals.append(str(error))
 

@@ -48,6 +48,7 @@ def severities(findings: list[Finding]) -> dict[str, Severity]:
         ({"public_url": "http://podium.example.org"}, "public_url", WARNING),
         ({"public_url": "podium.example.org"}, "public_url", FAULT),
         ({"host": "0.0.0.0"}, "public_url", WARNING),
+        ({"proxies": "172.18.0.1"}, "proxies", WARNING),
         ({"web_workers": 10_000}, "web_workers", NOTE),
         ({"threads": 10_000}, "threads", WARNING),
         ({"pretraining_text": Path("/nowhere.txt")}, "pretraining_text", WARNING),
@@ -70,6 +71,11 @@ def test_a_variable_that_nothing_reads_is_named_with_the_one_that_was_meant() ->
     (finding,) = check_settings(Settings(), {"PODIUM_POOLSIZE": "20", "PODIUM_POOL_SIZE": "20", "DATABASE_URL": "x"})
     assert (finding.check, "PODIUM_POOLSIZE" in finding.what) == ("unknown_setting", True)
     assert "did you mean PODIUM_POOL_SIZE?" in finding.advice
+
+
+def test_the_variable_of_the_web_server_that_is_read_no_more_is_named_with_ours() -> None:
+    (finding,) = check_settings(Settings(), {"FORWARDED_ALLOW_IPS": "172.18.0.1"})
+    assert "PODIUM_PROXIES" in finding.advice
 
 
 def test_every_variable_of_the_manual_is_known() -> None:
