@@ -37,6 +37,8 @@ from trainer.round_folder import RoundFolder, write_json
 from trainer.settings import STARTER
 from trainer.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("warm_recipes")
+
 REWARD = "projects/tiny/rounds/0001/reward"
 LONGER = {**QUICK, "reward": {**QUICK["reward"], "num_epochs": 6, "patience": 1000, "checkpoint_every_steps": 1}}
 
