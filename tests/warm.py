@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 RECIPES = ("evaluate", "grpo", "ppo", "rejection", "reward", "score", "sft")
 IMPORTED_BEFORE = (
     *(f"trainer.recipes.{recipe}" for recipe in RECIPES),
+    "trainer.launch",
     "accelerate",
     "peft",
     "pyarrow.parquet",
@@ -200,8 +201,9 @@ def become(request: dict[str, Any]) -> None:
 
 def leave(status: int) -> None:
     """At once: taking all that was imported apart would cost a second, in memory that is shared until then."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError):  # the program has closed it
+            stream.flush()
     os._exit(status)
 
 
