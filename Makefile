@@ -14,8 +14,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 run: $(INSTALLED)
 	$(BIN)/podium up
 
+# Tests start a hundred processes: where bytecode is not kept, each of them would compile all our modules again.
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(INSTALLED_TEST)
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
@@ -19,7 +20,7 @@ from sqlalchemy.orm import Session
 from app import db, security
 from app.datasets import import_runs
 from app.main import create_app
-from app.people import caller, service, sessions
+from app.people import caller, passwords, service, sessions
 from app.people.models import Account, Membership, Role
 from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
 from app.quality.entry_models import GuidelinesAcceptance
@@ -27,8 +28,10 @@ from app.rounds import events
 from app.settings import Settings
 from tests.app.loop import make_version
 
+STRONG_HASHER = passwords._hasher
+passwords._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)  # argon2 is slow on purpose
 PASSWORD = "correct horse battery"
-PASSWORD_HASH = service.hash_password(PASSWORD)  # argon2 is slow on purpose: once is enough
+PASSWORD_HASH = service.hash_password(PASSWORD)
 
 
 class Person(TestClient):

@@ -3,11 +3,14 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests import warm
 from tests.trainer.tiny import save_tiny_policy, save_tiny_reward_model, write_tiny_rankings, write_tiny_stage
+from trainer import recipe_process
 from trainer.round_folder import RoundFolder
 from trainer.settings import Value
 
@@ -70,3 +73,10 @@ def reward_folder(write_stage: Callable[..., RoundFolder]) -> Callable[..., Roun
         return folder
 
     return make
+
+
+@pytest.fixture
+def warm_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipes that a worker within this process starts begin warm."""
+    begun_warm = SimpleNamespace(Popen=warm.Program, PIPE=warm.PIPE, STDOUT=warm.STDOUT)
+    monkeypatch.setattr(recipe_process, "subprocess", begun_warm)

@@ -7,10 +7,11 @@ runs the recipe and sends this process SIGKILL when FUNCTION (package.module.nam
 import importlib
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def run_until_killed(module: str, recipe: str, folder: Path, function: str, call: int) -> None:
     """Start the recipe on the folder in a process of its own, and see it die at that call."""
     arguments = [sys.executable, "-m", "tests.trainer.killing", module, recipe, str(folder), function, str(call)]
-    finished = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
+    finished = warm.run(arguments, folder.parent, cwd=ROOT)
     assert finished.returncode == -signal.SIGKILL, finished.stderr
 
 

@@ -8,7 +8,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,10 +18,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from app.simulation.gold import gold_utility
+from tests import warm
 from trainer.decoding import LocalEngine, SampleRequest
 from trainer.models import Policy, load_policy
 from trainer.prompting import decode_completion, encode_completion, encode_prompt
-from trainer.recipe_process import Tail
+from trainer.recipe_process import Tail, command
 from trainer.round_folder import DemonstrationRow, PromptRow, RankingRow, RoundFolder, Stage, read_result
 from trainer.settings import Value, recipe_config
 from trainer.starter import HELD_OUT_TEXT_PATH, POLICY_PATH
@@ -60,7 +60,7 @@ def write_stage(path: Path, recipe: str, models: dict[str, str], settings: dict[
 
 def run(folder: RoundFolder) -> float:
     """Run the folder's recipe to its end as a program; its peak memory in MB."""
-    arguments = [sys.executable, "-m", f"trainer.recipes.{folder.read_stage().recipe}", str(folder.path)]
+    arguments = command(folder.read_stage().recipe, folder)
     peak, pause, errors = 0.0, threading.Event(), folder.path / "stderr"
     with errors.open("w") as stderr:
         process = subprocess.Popen(arguments, cwd=ROOT, stderr=stderr)
@@ -75,12 +75,13 @@ def run(folder: RoundFolder) -> float:
 
 def run_until_killed(folder: RoundFolder, step: int) -> None:
     """Kill -9 the recipe once it has measured this step."""
-    process = subprocess.Popen([sys.executable, "-m", "trainer.recipes.ppo", str(folder.path)], cwd=ROOT)
+    with (folder.path / "stderr").open("w") as printed:
+        process = warm.Program(command("ppo", folder), stdout=printed, cwd=ROOT)
     tail, pause = Tail(folder.path / "metrics.jsonl"), threading.Event()
     while not any(row["step"] >= step for row in tail.read()):
         assert process.poll() is None
         pause.wait(0.02)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
 
 
@@ -167,7 +168,8 @@ def test_sft_reward_model_and_ppo_killed_and_resumed_on_the_cpu(
     peaks.append(run(undisturbed))
     run_until_killed(killed, step=2)
     assert not killed.is_finished
-    run(killed)
+    resumed = warm.run(command("ppo", killed), tmp_path, cwd=ROOT)  # that it starts cold too is seen above
+    assert resumed.returncode == 0, resumed.stderr
 
     ours, theirs = (load_file(folder.result / "model.safetensors") for folder in (killed, undisturbed))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -48,6 +48,8 @@ from trainer.round_folder import RoundFolder, read_table
 from trainer.stage_runs import StageRunner
 from trainer.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("warm_recipes")
+
 NOTE = "call me at home"
 LEARNING = {
     "reward": {**QUICK["reward"], "learning_rate": 1e-2},

@@ -19,6 +19,8 @@ from tests.app.upkeep.installations import Installation, empty_installation
 from tests.trainer.test_worker import events, fresh, make_loop, start
 from trainer.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("warm_recipes")
+
 
 @pytest.fixture
 def elsewhere(engine: Engine, tmp_path: Path) -> Iterator[Installation]:

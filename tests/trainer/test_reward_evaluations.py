@@ -36,6 +36,8 @@ from trainer import reward_evaluations
 from trainer.recipe_process import RecipeProcess
 from trainer.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("warm_recipes")
+
 MINUTE = timedelta(minutes=1)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import warm
 from tests.policy_server import policy_server
 from tests.trainer.tiny import save_tiny_reward_model, write_tiny_prompts, write_tiny_rankings, write_tiny_stage
 from tests.trainer.together import MAIN, ROOT, run_stage, run_together
@@ -90,9 +91,10 @@ def make(tmp_path_factory, llama_folder):
 
 
 def run(folder: RoundFolder) -> subprocess.CompletedProcess[str]:
+    """By the launcher, which begins warm; what it starts does not."""
     recipe = folder.read_stage().recipe
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1"}
-    return subprocess.run(command(recipe, folder), cwd=ROOT, env=environment, capture_output=True, text=True)
+    return warm.run(command(recipe, folder), folder.path.parent, cwd=ROOT, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,8 @@ from trainer.stage_runs import StageRunner
 from trainer.stage_tables import write_data
 from trainer.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("warm_recipes")
+
 QUICK = {
     "reward": {"num_epochs": 1, "num_normalisation_completions": 8, "max_completion_tokens": 4, "batch_size": 4},
     "ppo": {

@@ -38,6 +38,8 @@ from trainer.settings import STARTER
 from trainer.stage_runs import StageRunner
 from trainer.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("warm_recipes")
+
 REWARD = "projects/tiny/rounds/0001/reward"
 LONGER = {**QUICK, "reward": {**QUICK["reward"], "num_epochs": 6, "patience": 1000, "checkpoint_every_steps": 1}}
 

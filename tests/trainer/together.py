@@ -1,6 +1,6 @@
 """What two processes do together in tests, all in one go: starting them takes longer than a tiny stage does.
 
-    python -m torch.distributed.run --nproc-per-node=2 -m tests.trainer.together FOLDER ...
+    RANK=0 WORLD_SIZE=2 … python -m tests.trainer.together FOLDER ...
 
 A folder with a stage.json is run; into one of a policy go the gradients that two processes with divided weights get,
 and what each holds of the best parameters after a resume. Ends with 1 after the first stage that fails.
@@ -9,8 +9,11 @@ and what each holds of the best parameters after a resume. Ends with 1 after the
 import importlib
 import os
 import random
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tests import warm
 from tests.trainer.tiny import some_completion, some_prompt
 from trainer import team
 from trainer.checkpoints import model_tensors
@@ -45,12 +49,32 @@ MAIN = {
 MAX_NORM = 1.0  # far below that of the gradients
 
 
-def run_together(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a module in two processes."""
-    launcher = ["torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1"}
-    command = [sys.executable, "-m", *launcher, "-m", module, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def run_together(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a module in two processes, told of each other as by torchrun. Both end with the first that fails."""
+    command = [sys.executable, "-m", module, *arguments]
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as meeting:
+        meeting.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        meeting.bind(("127.0.0.1", 0))  # held and not listened at: the first process does, and nobody else is given it
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.getsockname()[1])}
+        with (Path(folder) / "printed").open("w+") as printed:
+            programs = [
+                warm.Program(command, stdout=printed, cwd=ROOT, env={**os.environ, **place, **names})
+                for names in map(names_of, range(2))
+            ]
+            pause = threading.Event()
+            while None in (statuses := [program.poll() for program in programs]):
+                if any(statuses):
+                    for program in programs:
+                        program.kill()
+                pause.wait(0.02)
+            printed.seek(0)
+            status = next(filter(None, statuses), 0)
+            return subprocess.CompletedProcess(command, status, stdout="", stderr=printed.read())
+
+
+def names_of(number: int) -> dict[str, str]:
+    """Which of the two a process is."""
+    return {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 
 
 def run_stage(folder: RoundFolder) -> int:

@@ -4,13 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from argon2 import Type
 from sqlalchemy import func, select, text, update
 
 from app import db
 from app.people import passwords, service, sessions
 from app.people.errors import TooManyAttempts, WeakPassword
 from app.people.models import Account, SignInAttempt, SignInSession
-from tests.app.conftest import PASSWORD, Person
+from tests.app.conftest import PASSWORD, STRONG_HASHER, Person
 
 
 @pytest.fixture
@@ -65,6 +66,13 @@ def test_passwords_are_stored_as_argon2id(session):
     assert account.password_hash.startswith("$argon2id$")
     assert passwords.is_password(account.password_hash, "a few words together")
     assert not passwords.is_password(account.password_hash, "another few words")
+
+
+def test_a_hash_costs_what_rfc_9106_asks_for():
+    """Tests hash with less (tests/app/conftest.py)."""
+    assert STRONG_HASHER.type is Type.ID
+    assert STRONG_HASHER.memory_cost >= 64 * 1024  # KiB
+    assert STRONG_HASHER.time_cost >= 3
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 1025, "aaaaaaaaaaaaaa", "long.enough@example.org"])
