@@ -19,6 +19,7 @@ from app.labeling.models import CompletionSource, Slate, SlateState
 from app.labeling.queue import SlateClaim
 from app.labeling.task_models import ConversationTurn, Writing, WritingTask
 from app.people.models import Labeler
+from app.people.owners import Owner
 from app.policies.models import PolicyState, RewardModelVersion
 from app.policies.service import InspectedPolicy, current_version, promote
 from app.projects.models import Project
@@ -353,8 +354,7 @@ def ask_in_conversation(session: Session, project: Project) -> ConversationTurn:
     )
     session.add(writing)
     session.flush()
-    turn = conversations.ask(
-        session, account.id, writing.id, uuid4(), "good w1", count_tokens=None, now=now, rng=Random(4)
-    )
+    owner = Owner(account.id, project.id)
+    turn = conversations.ask(session, owner, writing.id, uuid4(), "good w1", count_tokens=None, now=now, rng=Random(4))
     session.commit()
     return turn

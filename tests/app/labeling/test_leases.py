@@ -402,7 +402,7 @@ def test_retries_of_one_submit_at_the_same_moment_store_one_ranking(
         start.wait(60)
         with sessions.begin() as mine:
             receipt = service.submit_ranking(
-                mine, account_id, UUID(lease["id"]), ranking_id, judgement, now=database_clock(mine)
+                mine, Owner(account_id, None), UUID(lease["id"]), ranking_id, judgement, now=database_clock(mine)
             )
             return receipt.is_retry
 
