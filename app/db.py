@@ -168,14 +168,17 @@ def plan_once(session: Session) -> None:
 
 
 def _notice_the_dead(engine: Engine) -> None:
-    """Ask a connection that rested for a while whether it is alive. Asking each time would cost every request."""
+    """Ask a connection that rested for a while whether it is alive. Asking each time would cost every request.
+
+    One that was just made is not asked: where it is dead already its statement says so, as an unreachable database.
+    """
 
     def rest(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info["rests_since"] = monotonic()
 
     def wake(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
-        rested_s = monotonic() - record.info.get("rests_since", -inf)
-        if rested_s > TRUSTED_S and not _is_alive(engine, connection):
+        rests_since = record.info.get("rests_since", inf)
+        if monotonic() - rests_since > TRUSTED_S and not _is_alive(engine, connection):
             raise DisconnectionError
 
     event.listen(engine, "checkin", rest)

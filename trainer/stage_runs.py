@@ -231,6 +231,9 @@ class StageRunner:
     def _run_recipe(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder, copies: StageCopies) -> bool:
         """Run the recipe to its end, through kills; whether there is a result. All other ends are written down."""
         num_kills = 0
+        if folder.is_finished:  # under a claim that was lost: not all that it measured need have been relayed
+            metrics, samples = tails_of(folder)
+            self._relay(claim, metrics.read(), Positions().number(samples.read()))
         while not folder.is_finished:
             ids = f"round={inputs.round_number} stage={claim.stage_id} attempt={claim.attempt}"
             recipe = RecipeProcess(inputs.recipe.value, folder, ids=ids)
@@ -258,7 +261,7 @@ class StageRunner:
 
     def _follow(self, claim: StageClaim, recipe: RecipeProcess, folder: RoundFolder, copies: StageCopies) -> int:
         """Relay what the recipe measures until it ends; its exit status. Raises ClaimLost, having killed it."""
-        metrics, samples = Tail(folder.path / "metrics.jsonl"), Tail(folder.path / "samples.jsonl")
+        metrics, samples = tails_of(folder)
         positions = Positions()
         asked_at: float | None = None
         waited = 0.0
@@ -327,6 +330,11 @@ class StageRunner:
                 is_told = True
             self.hands.wakeups.wait(RETRY_S)
         return True
+
+
+def tails_of(folder: RoundFolder) -> tuple[Tail, Tail]:
+    """Where a recipe writes what it measures, and what the policy writes meanwhile; both from their start."""
+    return Tail(folder.path / "metrics.jsonl"), Tail(folder.path / "samples.jsonl")
 
 
 def missing_parent(error: MissingParent) -> dict[str, Any]:

@@ -33,7 +33,11 @@ class Outcome:
 
 
 def inject(world: World, kinds: Iterable[str], *, first: int = 0) -> Iterator[Outcome]:
-    """One outcome for each kind, in order. first: the number of the first fault, where a run goes on."""
+    """One outcome for each kind, in order. first: the number of the first fault, where a run goes on.
+
+    What stays wrong (an acknowledged ranking that is lost) is told of the first fault after which it was seen.
+    """
+    told: set[str] = set()
     for number, kind in enumerate(kinds, start=first):
         rng = Random(f"{world.seed}/{number}/{kind}")
         try:
@@ -45,7 +49,8 @@ def inject(world: World, kinds: Iterable[str], *, first: int = 0) -> Iterator[Ou
         problems = [f"recovered: after {PATIENCE_S:.0f} s there is still no {what}" for what in missing]
         if world.is_postgres_running():
             problems += violations(gather(world))
-        yield Outcome(number, world.seed, kind, recovered_s, problems)
+        yield Outcome(number, world.seed, kind, recovered_s, [each for each in problems if each not in told])
+        told.update(problems)
 
 
 def recover(world: World) -> tuple[float | None, list[str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from app.db import TRAINER_CHANNEL, SessionFactory, clock
@@ -206,6 +206,30 @@ def test_what_a_recipe_measures_is_relayed_whole(
     assert stored == expected != {}
     samples = folder_of(settings, stage).samples().read()
     assert len(session.scalars(select(StageSample)).all()) == len(samples)
+
+
+def test_what_a_recipe_measured_while_its_claim_was_lost_is_relayed_by_the_next(
+    session: Session, worker: Worker, settings: Settings, loop: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer stood still while its recipe went on to the end: whoever takes over finds a whole result."""
+    round = start(session, loop, "reward")
+
+    def stand_still(self: stage_runs.StageRunner, claim: claims.StageClaim, phase: Phase, story: str) -> None:
+        if phase == Phase.STORING:
+            raise claims.ClaimLost(claim)
+
+    with monkeypatch.context() as one_that_stands_still:
+        one_that_stands_still.setattr(stage_runs.StageRunner, "_relay", lambda *_: None)
+        one_that_stands_still.setattr(stage_runs.StageRunner, "_enter", stand_still)
+        worker.step()
+    session.execute(update(Stage).values(deadline=clock(session)))
+    session.commit()
+    assert session.scalars(select(Metric)).all() == []
+    assert worker.step()
+    stage = fresh(session, round).stages[0]
+    assert (stage.state, stage.attempt) == (StageState.SUCCEEDED, 2)
+    written = [set(row) - {"step", "at"} for row in folder_of(settings, stage).metrics().read()]
+    assert len(session.scalars(select(Metric)).all()) == sum(map(len, written)) > 0
 
 
 def test_a_recipe_that_fails_for_a_named_reason_fails_its_round_with_it(
