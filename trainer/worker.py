@@ -86,7 +86,7 @@ class Worker:
     def run(self) -> None:
         """Until told to stop. Survives a database that goes away and comes back."""
         self.heart.start()
-        log.info("%s waits for stages, device=%s", self.owner, self.device)
+        log.info("%s waits for stages, device=%s", self.owner, self.hands.device)
         try:
             while not self.stopping.is_set():
                 self._look_at_rules()
