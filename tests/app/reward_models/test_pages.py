@@ -60,7 +60,7 @@ def evaluate(person: Person, snapshot: Snapshot, model: str | int, **how: Any) -
     session = object_session(snapshot)
     if isinstance(model, str) and session is not None:
         project = session.get_one(Project, snapshot.project_id)
-        how |= {"snapshot_id": snapshot.id, "account": None, "now": clock(session)}
+        how |= {"snapshot_id": snapshot.id, "by": None, "now": clock(session)}
         made = service.request_evaluation(session, project, model=model, **how)
         session.commit()
         return made.id
