@@ -9,7 +9,7 @@ from tests.docs.commands import SHELL, Command, commands, mentioned
 from tests.docs.pages import blocks
 
 COMMANDS = commands()
-LANGUAGES = {*SHELL, "http", "python", "json", "html", "ini", "yaml", "toml", "sql", "text", "promql", ""}
+LANGUAGES = {*SHELL, "http", "python", "json", "html", "ini", "yaml", "toml", "sql", "text", "promql", "nginx", ""}
 
 
 def test_a_block_of_code_says_a_language_that_these_tests_know() -> None:

@@ -280,12 +280,12 @@ def test_a_cancelled_round_stops_its_recipe_at_a_checkpoint(
 def test_a_worker_that_is_stopped_puts_its_stage_back(
     session: Session, worker: Worker, settings: Settings, loop: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "trainer.worker")
+    caplog.set_level(logging.INFO, "trainer")
     round = start(session, loop, "reward", settings=ENDLESS)
     when_it_works(settings, round, "reward", worker.stop)
     worker.step()
     stage = fresh(session, round).stages[0]
-    assert f"stage={stage.id} attempt=1 put back: it goes on from its last checkpoint" in caplog.messages
+    assert f"stage={stage.id} attempt=1 put back: it goes on from its checkpoint" in caplog.messages
     assert (stage.state, stage.owner, stage.attempt) == (StageState.QUEUED, None, 1)
     with pytest.raises(ProcessLookupError):
         os.kill(recipe_pid(), 0)
