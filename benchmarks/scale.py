@@ -202,7 +202,8 @@ def watch(engine: Engine, statements: list[tuple[str, float]]) -> None:
         context.begun_at = time.perf_counter()
 
     def end(_: Any, __: Any, statement: str, ___: Any, context: Any, ____: bool) -> None:
-        statements.append((statement, time.perf_counter() - context.begun_at))
+        now = time.perf_counter()
+        statements.append((statement, now - getattr(context, "begun_at", now)))  # it may have begun before we watched
 
     event.listen(engine, "before_cursor_execute", begin)
     event.listen(engine, "after_cursor_execute", end)
