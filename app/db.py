@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache, partial
@@ -36,12 +36,12 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 TRUSTED_S = 1.0  # so long after its last use a connection is taken to be alive
-IDLE_S = (
-    300  # so long a process may stand still in a transaction: then the server ends it, and frees what it has locked
-)
+# So long a process may stand still in a transaction: then the server ends it, and frees what it has locked.
+IDLE_S = 300
+UNPOOLED = 100  # turns where each request makes a connection of its own
 
 
 class Base(DeclarativeBase):
@@ -216,19 +216,30 @@ def driver_url(url: str) -> str:
     return f"postgresql+psycopg://{rest}"
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[sessionmaker[Session], asyncio.Semaphore]] = (
+    WeakKeyDictionary()
+)
+
+
+@asynccontextmanager
+async def turn(factory: sessionmaker[Session]) -> AsyncIterator[None]:
+    """Let no more requests in than the factory has connections; the others wait here, and who came first goes first.
+
+    Waiting inside the pool they would hold all the threads, while those with a connection waited for a thread to go on;
+    and the loop's pool has whoever asks next take a connection that was given back for one who waits: under load some
+    would wait until they time out.
+    """
+    turns = _turns.setdefault(asyncio.get_running_loop(), {})
+    if factory not in turns:
+        pool = factory.kw["bind"].pool
+        turns[factory] = asyncio.Semaphore(pool.size() if isinstance(pool, QueuePool) else UNPOOLED)
+    async with turns[factory]:
+        yield
 
 
 async def wait_for_turn() -> AsyncIterator[None]:
-    """Let no more requests in than there are connections; the others wait here, and hold no thread.
-
-    Waiting inside the pool they would hold all the threads, while those with a connection waited for a thread to go on.
-    """
-    loop = asyncio.get_running_loop()
-    if (turns := _turns.get(loop)) is None:
-        num_connections: int = SessionFactory.kw["bind"].pool.size()
-        turns = _turns[loop] = asyncio.Semaphore(num_connections)
-    async with turns:
+    """The turn of a request that asks for a session below."""
+    async with turn(SessionFactory):
         yield
 
 

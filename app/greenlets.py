@@ -10,6 +10,8 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy.util import greenlet_spawn
 
+from app.db import LoopSessionFactory, turn
+
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
@@ -19,7 +21,8 @@ def without_a_thread(endpoint: Callable[Given, Answer]) -> Callable[Given, Await
 
     @functools.wraps(endpoint)
     async def run(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
-        answer: Answer = await greenlet_spawn(functools.partial(endpoint, *args, **kwargs))
+        async with turn(LoopSessionFactory):
+            answer: Answer = await greenlet_spawn(functools.partial(endpoint, *args, **kwargs))
         return answer
 
     return run

@@ -16,6 +16,7 @@ SHELLS = {
     "trainer.slate_filling",
     "trainer.request_answers",
     "trainer.version_models",
+    "trainer.claim_runs",
     "trainer.stage_runs",
     "trainer.stage_folder",
     "trainer.stage_tables",

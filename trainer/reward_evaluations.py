@@ -9,16 +9,15 @@ import os
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.artifact_errors import ArtifactError, StoreUnreachable
-from app.artifacts import Wait
+from app.artifact_errors import ArtifactError
 from app.datasets.models import SnapshotRanking
 from app.datasets.reading import ranking_rows
-from app.db import SessionFactory, clock
+from app.db import clock
 from app.errors import PodiumError
 from app.monitoring.failures import last_lines_of
 from app.reward_models import claims, reports
@@ -27,12 +26,12 @@ from app.reward_models.tables import scored_rankings
 from app.rounds import devices
 from app.rounds.stage_copies import StageCopies
 from app.settings import Settings
+from trainer.claim_runs import ClaimRunner, Ended, Look
 from trainer.database_away import Stopping
 from trainer.encoders import PairEncoder, load_pair_tokenizer
 from trainer.errors import StageError
-from trainer.hands import Hands
 from trainer.models import load_tokenizer
-from trainer.recipe_process import EXIT_LOCKED, RecipeProcess, Tail, explain, is_worth_another_try
+from trainer.recipe_process import Tail
 from trainer.reward_checkpoint import RewardModelFacts, describe_reward_model
 from trainer.round_folder import MANIFEST, RankingRow, RoundFolder, Stage, file_sha256, read_result, read_table
 from trainer.score_table import SCORES_FILE
@@ -42,19 +41,6 @@ from trainer.stage_tables import encoded_rankings
 from trainer.versions import code_version, library_versions
 
 log = logging.getLogger(__name__)
-
-FOLLOW_S = 0.3  # between two looks at what the recipe wrote
-RETRY_S = 1.0
-STORE_RETRY_S = 5.0
-STORE_PATIENCE_S = 600.0  # how long the artifact store may be away before an evaluation fails
-STOP_TIMEOUT_S = 60.0  # the recipe stops at the border of a batch
-MAX_KILLS = 3  # by signals, within one claim
-
-Answer = TypeVar("Answer")
-
-
-class Ended(Exception):
-    """The evaluation was cancelled or put back: there is nothing more to do about it."""
 
 
 class ModelOfAProject(StageError):
@@ -69,14 +55,28 @@ class ModelOfAProject(StageError):
         )
 
 
-class EvaluationRunner:
+class EvaluationRunner(ClaimRunner[EvaluationClaim]):
     """Runs evaluations for a worker, whose heartbeat renews what it holds."""
 
-    def __init__(self, hands: Hands) -> None:
-        self.hands = hands
-        self._transact = hands.transact
-        self.claim: EvaluationClaim | None = None
-        self.is_cancelled = self.is_lost = False
+    lost = EvaluationClaimLost
+
+    def _renew(self, session: Session, claim: EvaluationClaim, now: datetime) -> bool:
+        return claims.renew(session, claim, duration=self.hands.claim_duration, now=now)
+
+    def _put_back(self, session: Session, claim: EvaluationClaim) -> None:
+        claims.release(session, claim)
+
+    def _cancel(self, session: Session, claim: EvaluationClaim, now: datetime) -> None:
+        claims.end_cancelled(session, claim, now=now)
+
+    def _write_failure(self, session: Session, claim: EvaluationClaim, error: dict[str, Any], now: datetime) -> None:
+        claims.fail(session, claim, error, now=now)
+
+    def _hold(self, session: Session, gpu: str, claim: EvaluationClaim, now: datetime) -> bool:
+        hands = self.hands
+        return devices.hold_for_evaluation(
+            session, gpu, hands.owner, claim.evaluation_id, duration=hands.claim_duration, now=now
+        )
 
     def step(self) -> bool:
         """Run one evaluation, if one waits; whether one did."""
@@ -89,9 +89,9 @@ class EvaluationRunner:
         )
         if claim is None:
             return False
-        log.info("evaluation=%s attempt=%s claimed", claim.evaluation_id, claim.attempt)
+        log.info("%s claimed", claim)
         hands.heart.doing = f"evaluation {claim.evaluation_id} of a reward model"
-        self.claim = claim
+        self.claim, self.recipe = claim, "score"
         try:
             self._run(claim)
         except Ended:
@@ -102,26 +102,6 @@ class EvaluationRunner:
             self.claim = None
             self.hands.release_device()
         return True
-
-    def give_back(self) -> None:
-        """Release what is claimed, from another thread, in the middle of it."""
-        claim = self.claim
-        if claim is not None:
-            with SessionFactory.begin() as session:
-                claims.release(session, claim)
-            log.warning("evaluation=%s attempt=%s is given back", claim.evaluation_id, claim.attempt)
-
-    def renew(self, session: Session, now: datetime) -> None:
-        """Part of each heartbeat, in its thread."""
-        claim = self.claim
-        if claim is None:
-            return
-        try:
-            self.is_cancelled = claims.renew(session, claim, duration=self.hands.claim_duration, now=now)
-        except EvaluationClaimLost:
-            self.is_lost = self.claim is claim
-            return
-        self.hands.keep_device(session, now)
 
     def _run(self, claim: EvaluationClaim) -> None:
         """To its end, whatever that is: nothing that goes wrong takes the worker with it.
@@ -140,7 +120,7 @@ class EvaluationRunner:
             copies.send_inputs()
             self._wait_for_device(claim)
             with copies:
-                self._run_recipe(claim, folder)
+                self._run_to_result(claim, folder, copies, ids=str(claim), looks=lambda: self._reporting(claim, folder))
             self.hands.release_device()
             read_result(folder.result)
             copies.send_result()
@@ -154,7 +134,7 @@ class EvaluationRunner:
         except (Ended, EvaluationClaimLost, Stopping):
             raise
         except Exception as error:  # what cannot be run must not take the worker with it, again and again
-            log.exception("evaluation=%s attempt=%s cannot be run; it is failed", claim.evaluation_id, claim.attempt)
+            log.exception("%s cannot be run; it is failed", claim)
             self._fail(claim, unforeseen(error))
 
     def _complete(self, claim: EvaluationClaim, inputs: EvaluationInputs, folder: RoundFolder) -> None:
@@ -168,13 +148,7 @@ class EvaluationRunner:
             claims.complete(session, claim, report, manifest_sha256, now=clock(session))
 
         self._transact(register)
-        log.info("evaluation=%s attempt=%s succeeded", claim.evaluation_id, claim.attempt)
-
-    def _fail(self, claim: EvaluationClaim, error: dict[str, Any]) -> None:
-        log.error("evaluation=%s attempt=%s failed: %s", claim.evaluation_id, claim.attempt, error["message"])
-        self._transact(lambda session: claims.fail(session, claim, error, now=clock(session)))
-
-    # The folder
+        log.info("%s succeeded", claim)
 
     def _write_folder(self, inputs: EvaluationInputs, folder: RoundFolder) -> None:
         """What the recipe reads, stage.json last: a folder that has it is whole, whoever wrote it.
@@ -212,105 +186,19 @@ class EvaluationRunner:
             )
         )
 
-    # The recipe
+    def _reporting(self, claim: EvaluationClaim, folder: RoundFolder) -> Look:
+        """What says at each look how far the recipe is."""
+        tail = Tail(folder.path / "metrics.jsonl")
 
-    def _run_recipe(self, claim: EvaluationClaim, folder: RoundFolder) -> None:
-        """To its result, through kills. Raises Ended, EvaluationClaimLost, RecipeFailed."""
-        num_kills = 0
-        while not folder.is_finished:
-            ids = f"evaluation={claim.evaluation_id} attempt={claim.attempt}"
-            recipe = RecipeProcess("score", folder, ids=ids)
-            try:
-                status = self._follow(claim, recipe, folder.path / "metrics.jsonl")
-            finally:
-                recipe.kill()
-                recipe.close()
-            if status == 0:
-                continue
-            self._end_if_asked(claim)
-            if status == EXIT_LOCKED:  # the recipe of an earlier attempt is still on its way out
-                self.hands.stopping.wait(RETRY_S)
-                continue
-            num_kills += 1
-            if not is_worth_another_try(status) or num_kills > MAX_KILLS:
-                self._fail(claim, explain(status, folder, recipe.last_lines()))
-                raise Ended
-
-    def _follow(self, claim: EvaluationClaim, recipe: RecipeProcess, metrics: Path) -> int:
-        """Say how far it is until it ends; its exit status. Raises EvaluationClaimLost, having killed it."""
-        tail, waited, asked_at = Tail(metrics), 0.0, None
-        while True:
-            status = recipe.poll()  # before reading: what it wrote last is read after its end
-            if rows := tail.read():
-                self._transact(lambda session, last=rows[-1]: claims.report_progress(  # type: ignore[misc]
-                    session, claim, num_scored=last["num_scored"], num_slates=last["num_slates"]
-                ))  # fmt: skip
-            if self.is_lost:
-                recipe.kill()
-                raise EvaluationClaimLost(claim)
-            if status is not None:
-                return status
-            if self._is_to_end and asked_at is None:
-                recipe.ask_to_stop()
-                asked_at = waited
-            if asked_at is not None and waited - asked_at > STOP_TIMEOUT_S:
-                recipe.kill()
-            if self.hands.wakeups.wait(FOLLOW_S):
-                self._look_at_claim()
-            waited += FOLLOW_S
-
-    # The claim, the device and the store
-
-    @property
-    def _is_to_end(self) -> bool:
-        return self.is_cancelled or self.hands.stopping.is_set()
-
-    def _look_at_claim(self) -> None:
-        """Somebody called: it may be to cancel."""
-        self._transact(lambda session: self.renew(session, clock(session)))
-
-    def _end_if_asked(self, claim: EvaluationClaim) -> None:
-        """Raises Ended where it was cancelled, or is put back as the worker stops."""
-        if self.is_cancelled:
-            self._transact(lambda session: claims.end_cancelled(session, claim, now=clock(session)))
-        elif self.hands.stopping.is_set():
-            self._transact(lambda session: claims.release(session, claim))
-        else:
-            return
-        raise Ended
-
-    def _wait_for_device(self, claim: EvaluationClaim) -> None:
-        """Hold the GPU, once whoever has it lets go. Raises Ended, EvaluationClaimLost."""
-        hands = self.hands
-        while hands.gpu is not None:
-            gpu = hands.gpu
-
-            def hold(session: Session, gpu: str = gpu) -> bool:
-                return devices.hold_for_evaluation(
-                    session, gpu, hands.owner, claim.evaluation_id, duration=hands.claim_duration, now=clock(session)
+        def look() -> None:
+            rows = tail.read()
+            if rows:
+                num_scored, num_slates = rows[-1]["num_scored"], rows[-1]["num_slates"]
+                self._transact(
+                    lambda session: claims.report_progress(session, claim, num_scored=num_scored, num_slates=num_slates)
                 )
 
-            if self._transact(hold):
-                return
-            if self.is_lost:
-                raise EvaluationClaimLost(claim)
-            self._end_if_asked(claim)
-            hands.wakeups.wait(RETRY_S)
-
-    def _waiting_for_store(self, claim: EvaluationClaim) -> Wait:
-        """What is done while the store is away: it is tried again until somebody has had enough."""
-        num_tries = 0
-
-        def wait(problem: StoreUnreachable) -> None:
-            nonlocal num_tries
-            num_tries += 1
-            if self.is_lost:
-                raise EvaluationClaimLost(claim)
-            if self._is_to_end or num_tries * STORE_RETRY_S > STORE_PATIENCE_S:
-                raise problem
-            self.hands.stopping.wait(STORE_RETRY_S)
-
-        return wait
+        return look
 
 
 def begin_anew(folder: RoundFolder) -> None:

@@ -1,12 +1,9 @@
 """Stages of rounds, run by a trainer one at a time: the folder is written, the recipe run, the result registered.
 
-One of the modules here that touch the database. A recipe is a process of its own, and its crash is an event to
-report. The claim (attempt, owner, deadline) is committed before work starts; a worker that is killed leaves a recipe
-that dies by its pipe, and another worker goes on from the last checkpoint.
+One of the modules here that touch the database. How the claim is held and the recipe followed: trainer.claim_runs.
 """
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable
@@ -15,9 +12,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.artifact_errors import ArtifactError, StoreUnreachable
-from app.artifacts import Wait
-from app.db import SessionFactory, clock
+from app.artifact_errors import ArtifactError
+from app.db import clock
 from app.errors import PodiumError
 from app.monitoring import trainer_metrics
 from app.monitoring.failures import last_lines_of
@@ -27,57 +23,49 @@ from app.rounds.claims import ClaimLost, StageClaim
 from app.rounds.inputs import MissingParent, StageInputs, record_versions, stage_inputs
 from app.rounds.models import Phase
 from app.rounds.stage_copies import StageCopies
+from trainer.claim_runs import ClaimRunner, Ended, Look, saved_step, where_it_goes_on
 from trainer.database_away import Stopping
 from trainer.errors import StageError
 from trainer.hands import Hands
-from trainer.recipe_process import EXIT_LOCKED, Positions, RecipeProcess, Tail, explain, is_worth_another_try
+from trainer.recipe_process import Positions, Tail
 from trainer.round_folder import RoundFolder
 from trainer.stage_folder import read_stage_result, stage_file, take_over
 from trainer.stage_tables import write_data
 
 log = logging.getLogger(__name__)
 
-FOLLOW_S = 0.3  # between two looks at what a recipe wrote
-RETRY_S = 1.0  # while another has the device, or the folder
-STORE_RETRY_S = 5.0
-STORE_BACK_S = 60.0  # without trouble for so long, the store had been back
-STORE_PATIENCE_S = 600.0  # how long the artifact store may be away before a stage fails; its work is kept
-STOP_TIMEOUT_S = 100.0  # a recipe saves at the border of a step
-MAX_KILLS = 3  # by signals, within one claim; after that the stage fails and says so
 
-STOPPED = "The trainer was stopped; the stage goes on from its last checkpoint."
-
-
-class StageRunner:
+class StageRunner(ClaimRunner[StageClaim]):
     """Runs stages for a worker, whose heartbeat renews what it holds."""
+
+    lost = ClaimLost
 
     def __init__(self, hands: Hands, meanwhile: Callable[[], None]) -> None:
         """meanwhile: what the worker does every now and then while a recipe runs."""
-        self.hands = hands
-        self._transact, self._meanwhile = hands.transact, meanwhile
-        self.claim: StageClaim | None = None
-        self.recipe = self.outcome = ""  # of the claim: for the metrics
-        self.is_cancelled = self.is_lost = False
+        super().__init__(hands)
+        self._meanwhile = meanwhile
+        self.folder: RoundFolder | None = None  # of the claim, once it is known
 
-    def renew(self, session: Session, now: datetime) -> None:
-        """Part of each heartbeat, in its thread."""
-        claim = self.claim
-        if claim is None:
-            return
-        try:
-            self.is_cancelled = claims.renew_stage(session, claim, duration=self.hands.claim_duration, now=now)
-        except ClaimLost:
-            self.is_lost = self.claim is claim  # it may have been completed a moment ago
-            return
-        self.hands.keep_device(session, now)
+    def _renew(self, session: Session, claim: StageClaim, now: datetime) -> bool:
+        return claims.renew_stage(session, claim, duration=self.hands.claim_duration, now=now)
 
-    def give_back(self) -> None:
-        """Release what is claimed, from another thread, in the middle of it."""
-        claim = self.claim
-        if claim is not None:
-            with SessionFactory.begin() as session:
-                claims.release_stage(session, claim, STOPPED)
-            log.warning("stage=%s attempt=%s is given back", claim.stage_id, claim.attempt)
+    def _put_back(self, session: Session, claim: StageClaim) -> None:
+        folder = self.folder
+        goes_on = f"; {where_it_goes_on(folder)}" if folder is not None else ""
+        claims.release_stage(session, claim, f"The trainer was stopped{goes_on}.")
+
+    def _cancel(self, session: Session, claim: StageClaim, now: datetime) -> None:
+        claims.cancel_stage(session, claim, now=now)
+
+    def _write_failure(self, session: Session, claim: StageClaim, error: dict[str, Any], now: datetime) -> None:
+        claims.fail_stage(session, claim, error, now=now)
+
+    def _hold(self, session: Session, gpu: str, claim: StageClaim, now: datetime) -> bool:
+        hands = self.hands
+        return devices.hold_for_stage(session, gpu, hands.owner, claim.stage_id, duration=hands.claim_duration, now=now)
+
+    def _tell(self, claim: StageClaim, story: str, phase: Phase | None = None) -> None:
+        self._transact(lambda session: claims.report(session, claim, story, phase))
 
     def step(self) -> bool:
         """Run one stage, if one waits; whether one did."""
@@ -85,13 +73,16 @@ class StageRunner:
         claim = self._transact(self._claim)
         if claim is None:
             return False
+        self.folder = None
         self.claim, self.recipe, self.outcome = claim, "unknown", "lost"
         begun_at = time.monotonic()
         trainer_metrics.IS_BUSY.set(1)
         with about(stage=claim.stage_id, attempt=claim.attempt):
-            log.info("stage=%s attempt=%s claimed", claim.stage_id, claim.attempt)
+            log.info("%s claimed", claim)
             try:
                 self._run_stage(claim)
+            except Ended:
+                pass
             except ClaimLost as lost:
                 log.warning("%s; going on with what is next", lost)
             finally:
@@ -108,32 +99,37 @@ class StageRunner:
         return claims.claim_stage(session, owner=self.hands.owner, duration=self.hands.claim_duration, now=now)
 
     def _run_stage(self, claim: StageClaim) -> None:
+        """To its end, whatever that is: nothing that goes wrong takes the worker with it.
+
+        Raises Ended, ClaimLost, Stopping.
+        """
         try:
             inputs = self._transact(lambda session: stage_inputs(session, self.hands.settings, claim))
             self.hands.heart.doing = f"round {inputs.round_number}, stage {inputs.recipe.value}"
             self.recipe = inputs.recipe.value
             say_about(project=inputs.project_id, round=inputs.round_number, recipe=self.recipe)
-            folder = RoundFolder(self.hands.settings.artifacts / inputs.folder)
+            folder = self.folder = RoundFolder(self.hands.settings.artifacts / inputs.folder)
             copies = StageCopies(self.hands.store, inputs.folder, claim.attempt, wait=self._waiting_for_store(claim))
             copies.fetch_models(inputs.results)
             copies.bring(seed=inputs.seed, snapshot_sha256=inputs.snapshot_sha256)
             self._write_folder(claim, inputs, folder)
             copies.send_inputs()
-            if not self._wait_for_device(claim):
-                return
-            self._enter(claim, Phase.COMPUTING, "The recipe starts.")
+            self._wait_for_device(claim)
+            step = saved_step(folder)
+            begins = "starts" if step is None else f"goes on after step {step}"
+            self._tell(claim, f"The recipe {begins}.", Phase.COMPUTING)
             with copies:
-                if not self._run_recipe(claim, inputs, folder, copies):
-                    return
-            self._enter(claim, Phase.STORING, "The recipe has ended; its result is checked and stored.")
+                self._run_recipe(claim, inputs, folder, copies)
+            self._tell(claim, "The recipe has ended; its result is checked and stored.", Phase.STORING)
             stored = read_stage_result(inputs.recipe, folder)
             copies.send_result()
             result = self._transact(lambda session: results.with_report(session, claim, stored))
         except StageError as error:
             self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
             return
-        except ArtifactError as error:
-            self._end_without_store(claim, error)
+        except ArtifactError as error:  # what the store has is needed, or the result cannot be left there
+            self._end_if_asked(claim)
+            self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
             return
         except MissingParent as error:
             self._fail(claim, missing_parent(error))
@@ -141,64 +137,15 @@ class StageRunner:
         except PodiumError as error:  # of a version whose weights are gone, in words
             self._fail(claim, refused(error))
             return
-        except (ClaimLost, Stopping):
+        except (Ended, ClaimLost, Stopping):
             raise
         except Exception as error:  # a stage that cannot be run must not take the worker with it, again and again
-            log.exception("stage=%s attempt=%s cannot be run; it is failed", claim.stage_id, claim.attempt)
+            log.exception("%s cannot be run; it is failed", claim)
             self._fail(claim, unforeseen(error))
             return
         self._transact(lambda session: results.complete_stage(session, claim, result, now=clock(session)))
         self.outcome = "succeeded"
-        log.info("stage=%s attempt=%s succeeded", claim.stage_id, claim.attempt)
-
-    def _fail(self, claim: StageClaim, error: dict[str, Any]) -> None:
-        log.error("stage=%s attempt=%s failed: %s", claim.stage_id, claim.attempt, error["message"])
-        self._transact(lambda session: claims.fail_stage(session, claim, error, now=clock(session)))
-        self.outcome = "failed"
-
-    def _has_ended_as_asked(self, claim: StageClaim) -> bool:
-        """Whether somebody asked for the end: it was cancelled, or is put back as the worker stops."""
-        if self.is_cancelled:
-            self._transact(lambda session: claims.cancel_stage(session, claim, now=clock(session)))
-            self.outcome = "cancelled"
-            log.info("stage=%s attempt=%s cancelled", claim.stage_id, claim.attempt)
-        elif self.hands.stopping.is_set():
-            self._transact(lambda session: claims.release_stage(session, claim, STOPPED))
-            self.outcome = "put_back"
-            log.info("stage=%s attempt=%s put back: it goes on from its checkpoint", claim.stage_id, claim.attempt)
-        else:
-            return False
-        return True
-
-    def _enter(self, claim: StageClaim, phase: Phase, story: str) -> None:
-        self._transact(lambda session: claims.report(session, claim, story, phase))
-
-    # The store
-
-    def _waiting_for_store(self, claim: StageClaim) -> Wait:
-        """What a stage does while the store is away: says so, and tries again until somebody has had enough."""
-        away_since = last_told = -math.inf
-
-        def wait(problem: StoreUnreachable) -> None:
-            nonlocal away_since, last_told
-            now = time.monotonic()
-            if now - last_told > STORE_BACK_S:
-                away_since = now
-                story = f"{problem.message}; trying again."
-                self._transact(lambda session: claims.report(session, claim, story))
-            last_told = now
-            if self.is_lost:
-                raise ClaimLost(claim)
-            if self.is_cancelled or self.hands.stopping.is_set() or now - away_since > STORE_PATIENCE_S:
-                raise problem
-            self.hands.stopping.wait(STORE_RETRY_S)
-
-        return wait
-
-    def _end_without_store(self, claim: StageClaim, error: ArtifactError) -> None:
-        """The stage cannot go on without what the store has, or cannot leave its result there."""
-        if not self._has_ended_as_asked(claim):
-            self._fail(claim, {"code": error.code, "message": error.message, "advice": error.advice, "last_lines": ""})
+        log.info("%s succeeded", claim)
 
     # The folder
 
@@ -206,7 +153,7 @@ class StageRunner:
         """Write the recipe's inputs, stage.json last. A folder that has it is whole: an earlier attempt wrote it."""
         if (folder.path / "stage.json").exists():
             if story := take_over(folder, inputs, device=self.hands.device):
-                self._transact(lambda session: claims.report(session, claim, story))
+                self._tell(claim, story)
             return
         folder.path.mkdir(parents=True, exist_ok=True)
         inputs_at, notes = self._transact(
@@ -230,63 +177,25 @@ class StageRunner:
 
     # The recipe
 
-    def _run_recipe(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder, copies: StageCopies) -> bool:
-        """Run the recipe to its end, through kills; whether there is a result. All other ends are written down."""
-        num_kills = 0
+    def _run_recipe(self, claim: StageClaim, inputs: StageInputs, folder: RoundFolder, copies: StageCopies) -> None:
+        """Run the recipe to its end, relaying what it measures. Raises Ended, ClaimLost."""
         if folder.is_finished:  # under a claim that was lost: not all that it measured need have been relayed
-            metrics, samples = tails_of(folder)
-            self._relay(claim, metrics.read(), Positions().number(samples.read()))
-        while not folder.is_finished:
-            ids = f"round={inputs.round_number} stage={claim.stage_id} attempt={claim.attempt}"
-            recipe = RecipeProcess(inputs.recipe.value, folder, ids=ids)
-            try:
-                status = self._follow(claim, recipe, folder, copies)
-            finally:
-                recipe.kill()  # nothing that goes wrong here leaves a recipe behind
-                recipe.close()
-            if status == 0:
-                continue
-            copies.catch_up()  # before the claim is let go: whoever takes it goes on from here
-            if self._has_ended_as_asked(claim):
-                return False
-            if status == EXIT_LOCKED:  # the recipe of an earlier attempt is still on its way out
-                self.hands.stopping.wait(RETRY_S)
-                continue
-            num_kills += 1
-            if not is_worth_another_try(status) or num_kills > MAX_KILLS:
-                self._fail(claim, explain(status, folder, recipe.last_lines()))
-                return False
-            trainer_metrics.KILLS.labels(self.recipe).inc()
-            story = f"The recipe was killed ({status}); it goes on from its last checkpoint."
-            self._transact(lambda session, story=story: claims.report(session, claim, story))  # type: ignore[misc]
-        return True
+            self._relaying(claim, folder)()
+        ids = f"round={inputs.round_number} {claim}"
+        self._run_to_result(claim, folder, copies, ids=ids, looks=lambda: self._relaying(claim, folder))
 
-    def _follow(self, claim: StageClaim, recipe: RecipeProcess, folder: RoundFolder, copies: StageCopies) -> int:
-        """Relay what the recipe measures until it ends; its exit status. Raises ClaimLost, having killed it."""
-        metrics, samples = tails_of(folder)
+    def _relaying(self, claim: StageClaim, folder: RoundFolder) -> Look:
+        """What relays at each look what is new of the measures and of what the policy writes, both from their start."""
+        metrics, samples = Tail(folder.path / "metrics.jsonl"), Tail(folder.path / "samples.jsonl")
         positions = Positions()
-        asked_at: float | None = None
-        waited = 0.0
-        while True:
-            status = recipe.poll()  # before reading: what it wrote last is read after its end
+
+        def look() -> None:
             new_metrics, new_samples = metrics.read(), positions.number(samples.read())
             if new_metrics or new_samples:
                 self._relay(claim, new_metrics, new_samples)
-            copies.look()
-            if self.is_lost:
-                recipe.kill()
-                raise ClaimLost(claim)
-            if status is not None:
-                return status
-            if (self.hands.stopping.is_set() or self.is_cancelled) and asked_at is None:
-                recipe.ask_to_stop()
-                asked_at = waited
-            if asked_at is not None and waited - asked_at > STOP_TIMEOUT_S:
-                recipe.kill()
-            if self.hands.wakeups.wait(FOLLOW_S):
-                self._look_at_claim()
             self._meanwhile()
-            waited += FOLLOW_S
+
+        return look
 
     def _relay(self, claim: StageClaim, metrics: list[dict[str, Any]], samples: list[dict[str, Any]]) -> None:
         def store(session: Session) -> None:
@@ -296,47 +205,6 @@ class StageRunner:
         self._transact(store)
         trainer_metrics.STEPS.labels(self.recipe).inc(len(metrics))
         trainer_metrics.SAMPLES.labels(self.recipe).inc(len(samples))
-
-    # The claim
-
-    def _look_at_claim(self) -> None:
-        """Somebody called: it may be to cancel."""
-        self._transact(lambda session: self.renew(session, clock(session)))
-
-    def _wait_for_device(self, claim: StageClaim) -> bool:
-        """Hold the GPU, once whoever has it lets go; False if the wait was ended."""
-        is_told = False
-        while self.hands.gpu is not None:
-            gpu = self.hands.gpu
-
-            def hold(session: Session, gpu: str = gpu) -> bool:
-                return devices.hold_for_stage(
-                    session,
-                    gpu,
-                    self.hands.owner,
-                    claim.stage_id,
-                    duration=self.hands.claim_duration,
-                    now=clock(session),
-                )
-
-            if self._transact(hold):
-                return True
-            if self.is_lost:
-                raise ClaimLost(claim)
-            if self._has_ended_as_asked(claim):
-                return False
-            if not is_told:
-                self._transact(
-                    lambda session: claims.report(session, claim, "Waits for the GPU.", Phase.WAITING_FOR_DEVICE)
-                )
-                is_told = True
-            self.hands.wakeups.wait(RETRY_S)
-        return True
-
-
-def tails_of(folder: RoundFolder) -> tuple[Tail, Tail]:
-    """Where a recipe writes what it measures, and what the policy writes meanwhile; both from their start."""
-    return Tail(folder.path / "metrics.jsonl"), Tail(folder.path / "samples.jsonl")
 
 
 def missing_parent(error: MissingParent) -> dict[str, Any]:

@@ -29,13 +29,14 @@ from app.rounds.heart import BEAT_S, Heart, new_owner
 from app.settings import Settings, get_settings
 from app.terminal import CannotStart
 from app.wakeups import Wakeups
+from trainer.claim_runs import STOP_TIMEOUT_S
 from trainer.database_away import Stopping
 from trainer.devices import available_device, memory_gb
 from trainer.errors import StageError
 from trainer.hands import Hands
 from trainer.long_running import RETRY_S, only_if_away, run_until_told
 from trainer.reward_evaluations import EvaluationRunner
-from trainer.stage_runs import STOP_TIMEOUT_S, StageRunner
+from trainer.stage_runs import StageRunner
 
 log = logging.getLogger("trainer.worker")  # also where it is run as __main__
 

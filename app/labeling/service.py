@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -33,7 +33,7 @@ from app.labeling.models import (
     SlateState,
     Strength,
 )
-from app.labeling.slots import Place, count_slots, settle
+from app.labeling.slots import Place, Slots, count_slots, settle
 from app.people.models import Labeler
 from app.people.owners import Owner
 from app.projects.models import Project
@@ -95,13 +95,7 @@ def submit_ranking(
     _check(judgement, lease.order_shown)
     _check_safety(session, judgement, lease.order_shown, lease.project_id)
     slots = count_slots(session, lease.slate_id, lease.overlap, now).without_lease_of(lease.labeler_id)
-    slot = slots.free_for(lease.labeler_id, preferred=lease.slot)
-    if lease.labeler_id in slots.ranked.values():
-        slot = None  # they ranked it on a later lease: one person counts once
-    if is_lesson:
-        slot = None  # it says something about the labeler, and nothing about the completions
-    if lease.end is LeaseEnd.RETIRED:
-        slot = None  # a text of the slate was erased: nobody is to learn from what was ranked
+    slot = _slot_of(lease, slots)
     if slot is not None:
         slots = slots.with_ranking(slot, lease.labeler_id)
     place = Place(lease.state, lease.free_from, lease.done_at).settled(slots, now)
@@ -134,6 +128,17 @@ def submit_ranking(
         stored, project = session.get_one(Ranking, ranking_id), session.get_one(Project, lease.project_id)
         lesson = onboarding.answer(session, project, stored, now=now)
     return Receipt(ranking_id, slot is not None, now, is_retry=False, lesson=lesson)
+
+
+def _slot_of(lease: Row[Any], slots: Slots) -> int | None:
+    """The slot that the ranking takes; None for one that is kept and does not count. lease: of submissions.lock."""
+    if lease.labeler_id in slots.ranked.values():
+        return None  # they ranked it on a later lease: one person counts once
+    if lease.kind is SlateKind.ONBOARDING:
+        return None  # it says something about the labeler, and nothing about the completions
+    if lease.end is LeaseEnd.RETIRED:
+        return None  # a text of the slate was erased: nobody is to learn from what was ranked
+    return slots.free_for(lease.labeler_id, preferred=lease.slot)
 
 
 def retract(

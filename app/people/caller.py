@@ -6,7 +6,7 @@ gets a session in no other way, and with it comes who asks and what the time is,
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -24,7 +24,7 @@ from app.db import (
     connect_for_one_statement,
     constant,
     table_of,
-    wait_for_turn,
+    turn,
 )
 from app.people.access import (
     Access,
@@ -143,7 +143,7 @@ async def identify(request: Request) -> Caller:
         raise NotSignedIn
     met: Met = request.app.state.met
     if credential not in met:
-        async with asynccontextmanager(wait_for_turn)():
+        async with turn(SessionFactory):
             await run_in_threadpool(_look_up, credential)
     met.add(credential)
     return Caller(credential, met)

@@ -6,7 +6,6 @@ forgotten script in an office must not stop the others there.
 """
 
 import logging
-from contextlib import asynccontextmanager
 from datetime import datetime
 
 from fastapi import Depends, FastAPI, Request
@@ -16,7 +15,7 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
 from app import error_answers
-from app.db import SessionDep, SessionFactory, clock, wait_for_turn
+from app.db import SessionDep, SessionFactory, clock, turn
 from app.people.errors import TooManyWrongTokens, UnknownInvitation, UnknownKey, UnknownResetLink
 from app.people.models import WrongToken, WrongTokenKind
 from app.people.sessions import ATTEMPTS_WINDOW, place_of
@@ -74,7 +73,7 @@ async def _on_wrong_token(request: Request, error: Exception) -> Response:
     """The answer of the error itself, after the request's own transaction was rolled back."""
     kind = WrongTokenKind.KEY if isinstance(error, UnknownKey) else WrongTokenKind.LINK
     try:
-        async with asynccontextmanager(wait_for_turn)():  # among the pages: labelers' submits wait for no stranger
+        async with turn(SessionFactory):  # among the pages: labelers' submits wait for no stranger
             await run_in_threadpool(_write_down, kind, place(request))
     except TooManyWrongTokens as too_many:
         return error_answers.on_podium_error(request, too_many)

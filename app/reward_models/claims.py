@@ -40,6 +40,10 @@ class EvaluationClaim:
     attempt: int
     owner: str
 
+    def __str__(self) -> str:
+        """As logs name it."""
+        return f"evaluation={self.evaluation_id} attempt={self.attempt}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationInputs:

@@ -34,6 +34,10 @@ class StageClaim:
     attempt: int
     owner: str
 
+    def __str__(self) -> str:
+        """As logs name it."""
+        return f"stage={self.stage_id} attempt={self.attempt}"
+
 
 def claim_stage(session: Session, *, owner: str, duration: timedelta, now: datetime) -> StageClaim | None:
     """Claim the next stage that can run: a waiting one, or one whose worker went silent. The caller commits at once."""
@@ -59,7 +63,7 @@ def claim_stage(session: Session, *, owner: str, duration: timedelta, now: datet
     if stage is None:
         return None
     if stage.state == StageState.RUNNING:
-        tell(session, stage, f"{stage.owner} went silent; the stage goes on from its last checkpoint.")
+        tell(session, stage, f"{stage.owner} went silent; another trainer takes the stage over.")
     round = stage.round
     claiming.take(stage, owner=owner, duration=duration, now=now)
     stage.error, stage.finished_at = None, None

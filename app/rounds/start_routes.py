@@ -12,7 +12,9 @@ from app.db import SessionDep, clock
 from app.errors import PodiumError, status_of
 from app.pages import render
 from app.people.access import Access, AdminAccess
+from app.policies.models import PolicyVersion
 from app.policies.service import current_version, sft_policy_of
+from app.projects.models import Project
 from app.prompts.models import Split
 from app.rounds import service, views
 from app.rounds.addresses import SentForm, back_to
@@ -22,6 +24,8 @@ from app.rounds.estimates import Expectation, expectations
 from app.rounds.forms import overrides_of, stage_fields, texts_of
 from app.rounds.models import Recipe, Round
 from app.rounds.needs import has_demonstrations
+from app.rounds.views import LabelsSoFar
+from app.settings import Settings
 from trainer.settings import SMALL_MODEL_PARAMETERS, Preset
 
 router = APIRouter()
@@ -133,6 +137,7 @@ def start_page(
     sft_policy = sft_policy_of(session, current)
     preset = preset_of(sft_policy)
     problems = problems_of(error)
+    labels = views.labels_so_far(session, project)
     return render(
         request,
         "rounds/new.html",
@@ -146,15 +151,15 @@ def start_page(
         current=current,
         evaluation_comparisons=form.comparisons or str(project.evaluation_comparisons),
         active=service.active_round(session, project),
-        expected=expected_of(request, access, session, form),
-        labels=views.labels_so_far(session, project),
+        expected=expected_of(request.app.state.settings, session, project, sft_policy, form, labels),
+        labels=labels,
     )
 
 
-def expected_of(request: Request, access: Access, session: Session, form: StartForm) -> dict[Recipe, Expectation]:
+def expected_of(
+    settings: Settings, session: Session, project: Project, policy: PolicyVersion, form: StartForm, labels: LabelsSoFar
+) -> dict[Recipe, Expectation]:
     """What each chosen stage would take; a stage whose settings break a rule is left out."""
-    project = access.project
-    policy = sft_policy_of(session, current_version(session, project))
     preset = preset_of(policy)
     configurations: dict[Recipe, dict[str, Any]] = {}
     for recipe in (recipe for recipe in Recipe if recipe in form.chosen):
@@ -163,13 +168,5 @@ def expected_of(request: Request, access: Access, session: Session, form: StartF
             configurations |= configure(project, [recipe], preset, overrides)
         except BadRoundSetting:
             continue
-    found = expectations(
-        session,
-        request.app.state.settings,
-        project,
-        policy,
-        configurations,
-        views.labels_so_far(session, project),
-        clock(session),
-    )
+    found = expectations(session, settings, project, policy, configurations, labels, clock(session))
     return {each.recipe: each for each in found}

@@ -1,5 +1,6 @@
-"""What connections to the database do where it comes and goes."""
+"""What connections to the database do where it comes and goes, and who is served first."""
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
-from app import db
+from app import db, greenlets
 from app.settings import Settings
 from app.terminal import reach_migrated
 
@@ -74,3 +77,31 @@ def test_trainers_and_samplers_are_such_processes(engine: Engine, tmp_path: Path
     finally:
         made.dispose()
         db.SessionFactory.configure(bind=bound)
+
+
+def test_who_waits_for_a_connection_is_served_before_who_asks_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = []
+
+    async def three_and_one_who_waits() -> None:
+        pooled = create_async_engine(engine.url, pool_size=1, max_overflow=0)
+        factory = sessionmaker(bind=pooled.sync_engine)
+        monkeypatch.setattr(greenlets, "LoopSessionFactory", factory)
+
+        def work(who: str) -> None:
+            with factory.begin() as session:
+                session.execute(text("SELECT 1"))
+                served.append(who)
+
+        async def hurry() -> None:
+            for _ in range(3):
+                await greenlets.without_a_thread(work)("in a hurry")
+
+        try:
+            await asyncio.gather(hurry(), greenlets.without_a_thread(work)("patient"))
+        finally:
+            await pooled.dispose()
+
+    asyncio.run(three_and_one_who_waits())
+    assert served == ["in a hurry", "patient", "in a hurry", "in a hurry"]

@@ -98,10 +98,9 @@ def trained(session: Session, worker: Worker, llama_folder: Path) -> Project:
 def loop(session: Session, worker: Worker, llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Models that nobody trained are registered in their place: enough for what is written and said."""
 
-    def publish(self: StageRunner, claim: Any, inputs: Any, folder: RoundFolder, copies: Any) -> bool:
+    def publish(self: StageRunner, claim: Any, inputs: Any, folder: RoundFolder, copies: Any) -> None:
         save = save_tiny_reward_model if inputs.recipe == Recipe.REWARD else copy_policy
         folder.publish_result(lambda path: save(llama_folder, path), {"figures": {"score": 1.0}, "score_std": 0.8})
-        return True
 
     monkeypatch.setattr(StageRunner, "_run_recipe", publish)
     return run_a_round(session, worker, llama_folder)
@@ -269,9 +268,8 @@ def run_here(folder: RoundFolder) -> None:
 def grown(session: Session, worker: Worker, llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """SFT, reward model and PPO have really run, each on what the one before it made."""
 
-    def run(self: StageRunner, claim: Any, inputs: Any, folder: RoundFolder, copies: Any) -> bool:
+    def run(self: StageRunner, claim: Any, inputs: Any, folder: RoundFolder, copies: Any) -> None:
         run_here(folder)
-        return True
 
     monkeypatch.setattr(StageRunner, "_run_recipe", run)
     project = make_loop(session, llama_folder, num_rankings=4)

@@ -32,7 +32,7 @@ from app.wakeups import Wakeups
 from tests.app.loop import make_labeler, make_prompts, make_slate, rank
 from tests.trainer.test_worker import make_loop, start
 from tests.trainer.tiny import WORDS, save_tiny_reward_model
-from trainer import reward_evaluations
+from trainer import claim_runs, reward_evaluations
 from trainer.recipe_process import RecipeProcess
 from trainer.worker import Worker
 
@@ -276,7 +276,7 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
             os.kill(process.pid, signal.SIGKILL)
         return process
 
-    monkeypatch.setattr(reward_evaluations, "RecipeProcess", killed_once)
+    monkeypatch.setattr(claim_runs, "RecipeProcess", killed_once)
     assert worker.step()
     evaluation = again(session, evaluation)
     assert (evaluation.state, len(runs)) == (StageState.SUCCEEDED, 2), evaluation.error

@@ -119,3 +119,5 @@ def test_a_trainer_that_is_stuck_gives_its_stage_back_all_the_same(
     assert trainer.wait(20) == 0, (tmp_path / "process.log").read_text()
     stage = session.scalars(select(Stage)).one()
     assert (stage.state, stage.owner) == (StageState.QUEUED, None)
+    told = session.scalars(select(StageEvent.text).order_by(StageEvent.id.desc())).first()
+    assert told == "The trainer was stopped; it begins again, as it had no checkpoint yet."

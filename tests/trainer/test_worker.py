@@ -42,9 +42,10 @@ from app.rounds.service import cancel_round, start_round
 from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.app.loop import evaluation_slates, make_labeler, make_prompts, make_slate, rank
-from trainer import stage_runs
+from trainer import claim_runs
 from trainer.models import load_policy, load_tokenizer, tokenizer_hash
 from trainer.prompting import encode_completion, encode_prompt
+from trainer.recipe_process import RecipeProcess
 from trainer.round_folder import RoundFolder
 from trainer.stage_folder import OtherSettings
 from trainer.stage_runs import StageRunner
@@ -218,13 +219,13 @@ def test_what_a_recipe_measured_while_its_claim_was_lost_is_relayed_by_the_next(
     """A trainer stood still while its recipe went on to the end: whoever takes over finds a whole result."""
     round = start(session, loop, "reward")
 
-    def stand_still(self: StageRunner, claim: claims.StageClaim, phase: Phase, story: str) -> None:
+    def stand_still(self: StageRunner, claim: claims.StageClaim, story: str, phase: Phase | None = None) -> None:
         if phase == Phase.STORING:
             raise claims.ClaimLost(claim)
 
     with monkeypatch.context() as one_that_stands_still:
         one_that_stands_still.setattr(StageRunner, "_relay", lambda *_: None)
-        one_that_stands_still.setattr(StageRunner, "_enter", stand_still)
+        one_that_stands_still.setattr(StageRunner, "_tell", stand_still)
         worker.step()
     session.execute(update(Stage).values(deadline=clock(session)))
     session.commit()
@@ -285,7 +286,7 @@ def test_a_worker_that_is_stopped_puts_its_stage_back(
     when_it_works(settings, round, "reward", worker.stop)
     worker.step()
     stage = fresh(session, round).stages[0]
-    assert f"stage={stage.id} attempt=1 put back: it goes on from its checkpoint" in caplog.messages
+    assert f"stage={stage.id} attempt=1 put back" in caplog.messages
     assert (stage.state, stage.owner, stage.attempt) == (StageState.QUEUED, None, 1)
     with pytest.raises(ProcessLookupError):
         os.kill(recipe_pid(), 0)
@@ -301,12 +302,12 @@ RUNNING: list[int] = []
 
 @pytest.fixture(autouse=True)
 def _remember_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Remembered(stage_runs.RecipeProcess):
+    class Remembered(RecipeProcess):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             RUNNING.append(self.pid)
 
-    monkeypatch.setattr(stage_runs, "RecipeProcess", Remembered)
+    monkeypatch.setattr(claim_runs, "RecipeProcess", Remembered)
 
 
 # The folder's data

@@ -31,8 +31,9 @@ from app.settings import Settings
 from app.wakeups import Wakeups
 from tests.object_store import ObjectStore
 from tests.trainer.test_worker import QUICK, events, fresh, make_loop, start, when_it_works
-from trainer import stage_runs
+from trainer import claim_runs, stage_runs
 from trainer.checkpoints import Checkpoints
+from trainer.claim_runs import Ended
 from trainer.round_folder import RoundFolder, write_json
 from trainer.settings import STARTER
 from trainer.stage_runs import StageRunner
@@ -84,11 +85,10 @@ def die(*arguments: object, **named: object) -> None:
 
 def make_a_result(
     self: StageRunner, claim: object, inputs: StageInputs, folder: RoundFolder, copies: StageCopies
-) -> bool:
+) -> None:
     """In the place of the recipe, where it does not matter what was learned."""
     if not folder.is_finished:
         folder.publish_result(lambda path: write_json(path / "weights.json", {"w": 1}), {"figures": {"score_std": 1.0}})
-    return True
 
 
 def test_a_stage_stopped_on_one_machine_goes_on_at_another_from_its_last_checkpoint_to_the_same_bits(
@@ -147,9 +147,9 @@ def test_a_stage_finds_the_models_that_another_machine_made(
 
     def look_at_models(
         self: StageRunner, claim: object, inputs: StageInputs, folder: RoundFolder, copies: StageCopies
-    ) -> bool:
+    ) -> None:
         found.append(Path(folder.read_stage().models["reward_model"]))
-        return False
+        raise Ended
 
     first, second = machine("first"), machine("second")
     start(session, loop, "reward", "ppo")
@@ -174,7 +174,7 @@ def test_a_result_that_was_left_in_the_store_is_registered_and_not_made_again(
     stage = fresh(session, round).stages[0]
     claims.release_stage(session, StageClaim(stage_id=stage.id, attempt=stage.attempt, owner=first.owner), "died")
     session.commit()
-    monkeypatch.setattr(stage_runs, "RecipeProcess", die)
+    monkeypatch.setattr(claim_runs, "RecipeProcess", die)
     second.step()
     assert fresh(session, round).state == RoundState.SUCCEEDED, round.stages[0].error
 
@@ -188,9 +188,9 @@ def test_a_store_that_is_away_is_waited_for_and_said_so(
 ) -> None:
     worker = machine("first")
 
-    def finish_with_the_store_away(*arguments: Any) -> bool:
+    def finish_with_the_store_away(*arguments: Any) -> None:
         object_store.go_away()
-        return make_a_result(*arguments)
+        make_a_result(*arguments)
 
     def come_back_after_a_while(timeout_s: float) -> bool:
         object_store.come_back()
@@ -214,13 +214,13 @@ def test_a_store_that_stays_away_fails_the_stage_by_name_and_resume_sends_what_w
 ) -> None:
     worker = machine("first")
 
-    def finish_with_the_store_away(*arguments: Any) -> bool:
+    def finish_with_the_store_away(*arguments: Any) -> None:
         object_store.go_away()
-        return make_a_result(*arguments)
+        make_a_result(*arguments)
 
     monkeypatch.setattr(StageRunner, "_run_recipe", finish_with_the_store_away)
-    monkeypatch.setattr(stage_runs, "STORE_PATIENCE_S", 0.0)
-    monkeypatch.setattr(stage_runs, "STORE_RETRY_S", 0.0)
+    monkeypatch.setattr(claim_runs, "STORE_PATIENCE_S", 0.0)
+    monkeypatch.setattr(claim_runs, "STORE_RETRY_S", 0.0)
     round = start(session, loop, "reward")
     try:
         worker.step()
@@ -230,7 +230,7 @@ def test_a_store_that_stays_away_fails_the_stage_by_name_and_resume_sends_what_w
     assert error is not None
     assert (error["code"], "resume the round" in error["advice"]) == ("store_unreachable", True)
     monkeypatch.undo()
-    monkeypatch.setattr(stage_runs, "RecipeProcess", die)  # nothing is run again
+    monkeypatch.setattr(claim_runs, "RecipeProcess", die)  # nothing is run again
     resume_round(session, round, account=None, now=clock(session))
     session.commit()
     worker.step()

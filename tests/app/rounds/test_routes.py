@@ -211,7 +211,7 @@ def test_a_round_whose_trainer_went_silent_says_what_happens_and_what_to_do(admi
         results.record_metrics(session, claim, [{"step": 9, "at": 0, "loss": 0.1}])
     session.rollback()
     page = admin.get(f"{ROUNDS}/1/live").text
-    assert "trainer went silent; the stage goes on from its last checkpoint." in page
+    assert "trainer went silent; another trainer takes the stage over." in page
     assert "has not been heard of" not in page
 
 
