@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     SmallInteger,
+    String,
     UniqueConstraint,
     Uuid,
     func,
@@ -155,6 +156,9 @@ class Slate(Base):
         Index(
             "uq_slate_repeat", "repeats_id", "for_labeler_id", unique=True, postgresql_where=sql("kind = 'repeat'")
         ),  # nobody meets a slate a third time
+        Index(  # whether a slate has become a known one
+            "ix_slate_known", "repeats_id", postgresql_where=sql("kind IN ('gold', 'onboarding')")
+        ),
         Index(
             "ix_slate_for_labeler",
             "for_labeler_id",
@@ -199,9 +203,22 @@ class Completion(Base):
             name="sampled_ones_have_provenance",
         ),
         CheckConstraint("finish_reason IN ('stop', 'length')", name="finish_reason"),
-        Index("ix_completion_version_slate", "policy_version_id", "slate_id"),  # which slates a version wrote
         Index("ix_completion_demonstration", "demonstration_id", postgresql_where=sql("demonstration_id IS NOT NULL")),
     )
+
+
+class SlateVersion(Base):
+    """A version that wrote completions of a slate. A trigger writes it: who writes completions need not know.
+
+    It says again what the completions say, in the order in which a version's slates are looked at.
+    """
+
+    __tablename__ = "slate_version"
+
+    policy_version_id: Mapped[int] = mapped_column(ForeignKey("policy_version.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(24), primary_key=True)  # the slate's, as is its created_at
+    created_at: Mapped[datetime] = mapped_column(primary_key=True)
+    slate_id: Mapped[UUID] = mapped_column(ForeignKey("slate.id"), primary_key=True)
 
 
 class Lease(Base):
@@ -297,7 +314,9 @@ class Ranking(Base):
         CheckConstraint("active_s >= 0", name="active_time"),
         CheckConstraint("idle_s >= 0", name="idle_time"),
         Index("ix_ranking_project_submitted", "project_id", "submitted_at"),
-        Index("ix_ranking_labeler_submitted", "labeler_id", "submitted_at"),
+        Index(  # with all that is told of a labeler's work
+            "ix_ranking_labeler_submitted", "labeler_id", "submitted_at", postgresql_include=["retracted_at"]
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""The newest slates of some states and kinds, from the end of an index, however many there are."""
+"""The newest slates of some states and kinds, or of a version, from the end of an index, however many there are."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, column, select, true, values
 
-from app.labeling.models import Slate, SlateKind, SlateState
+from app.labeling.models import Slate, SlateKind, SlateState, SlateVersion
 
 
 def newest_of_each(
@@ -28,5 +28,21 @@ def newest_of_each(
         select(end.c.id)
         .select_from(stretches.join(end, true()))
         .order_by(end.c.created_at.desc(), end.c.id.desc())
+        .limit(limit)
+    )
+
+
+def newest_of_version(page: Select[UUID, datetime], kinds: Iterable[SlateKind], *, limit: int) -> Select[UUID]:
+    """The same of the slates that a version wrote: each kind has its own stretch of the key of SlateVersion.
+
+    page: of one stretch. It selects SlateVersion.slate_id and SlateVersion.created_at of one version, joined to Slate
+    for whatever else is asked of them, newest first and `limit` at most.
+    """
+    stretches = values(column("kind", SlateVersion.kind.type), name="stretch").data([(kind.value,) for kind in kinds])
+    end = page.where(SlateVersion.kind == stretches.c.kind).lateral("newest")
+    return (
+        select(end.c.slate_id)
+        .select_from(stretches.join(end, true()))
+        .order_by(end.c.created_at.desc(), end.c.slate_id.desc())
         .limit(limit)
     )

@@ -38,8 +38,8 @@ def members_of(session: Session, project: Project, *, now: datetime) -> list[Mem
     work = (
         select(
             Labeler.account_id,
-            func.count(Ranking.id).filter(stands).label("num_rankings"),
-            func.count(Ranking.id).filter(stands & (Ranking.submitted_at > now - A_WEEK)).label("num_last_week"),
+            func.count().filter(stands).label("num_rankings"),
+            func.count().filter(stands & (Ranking.submitted_at > now - A_WEEK)).label("num_last_week"),
             func.max(Ranking.submitted_at).filter(stands).label("last_ranking_at"),
         )
         .join(Ranking, Ranking.labeler_id == Labeler.id)

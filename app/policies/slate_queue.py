@@ -11,11 +11,11 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
 from app.db import constant
-from app.labeling.models import Completion, Lease, Ranking, Slate, SlateKind, SlateState
-from app.labeling.stretches import newest_of_each
+from app.labeling.models import Completion, Lease, Ranking, Slate, SlateKind, SlateState, SlateVersion
+from app.labeling.stretches import newest_of_each, newest_of_version
 from app.people.models import Account, Labeler
 from app.policies.models import PolicyVersion
 from app.policies.slates import is_blind
@@ -158,32 +158,39 @@ def slate_lines(session: Session, project: Project, wanted: SlateFilter) -> tupl
 def newest(session: Session, project: Project, wanted: SlateFilter) -> Select[UUID]:
     """The ids of a page and of one slate more."""
     if wanted.version is not None:
-        return newest_by_version(session, project, wanted)
-    page = before(select(Slate.id, Slate.created_at), wanted).where(Slate.project_id == project.id)
+        return newest_by_version(project, wanted)
+    page = before(select(Slate.id, Slate.created_at), wanted, Slate.created_at, Slate.id)
+    page = page.where(Slate.project_id == project.id)
     return newest_of_each(page, wanted.states, wanted.kinds, limit=A_PAGE + 1)
 
 
-def newest_by_version(session: Session, project: Project, wanted: SlateFilter) -> Select[UUID]:
-    """The same of those that a version wrote; costs what the version has written, all of it."""
+def newest_by_version(project: Project, wanted: SlateFilter) -> Select[UUID]:
+    """The same of those that a version wrote."""
+    by = SlateVersion
     version_id = select(PolicyVersion.id).where(
         PolicyVersion.project_id == project.id, PolicyVersion.number == wanted.version
     )
-    written = select(Completion.slate_id).where(Completion.policy_version_id == version_id.scalar_subquery())
-    return before(select(Slate.id), wanted).where(
-        Slate.id.in_(written),
-        Slate.project_id == project.id,
-        Slate.state.in_(wanted.states),
-        Slate.kind.in_(wanted.kinds),
+    page = (
+        select(by.slate_id, by.created_at)
+        .join(Slate, Slate.id == by.slate_id)
+        .where(by.policy_version_id == version_id.scalar_subquery(), Slate.state.in_(wanted.states))
     )
+    page = before(page, wanted, by.created_at, by.slate_id)
+    return newest_of_version(page, wanted.kinds, limit=A_PAGE + 1)
 
 
-def before(query: Select[*Columns], wanted: SlateFilter) -> Select[*Columns]:
-    place = tuple_(Slate.created_at, Slate.id)
-    query = query.order_by(Slate.created_at.desc(), Slate.id.desc()).limit(A_PAGE + 1)
+def before(
+    query: Select[*Columns],
+    wanted: SlateFilter,
+    created_at: InstrumentedAttribute[datetime],
+    slate_id: InstrumentedAttribute[UUID],
+) -> Select[*Columns]:
+    """The newest of them, on from where another page ended. created_at, slate_id: the query's columns of a slate."""
+    query = query.order_by(created_at.desc(), slate_id.desc()).limit(A_PAGE + 1)
     if wanted.before is None:
         return query
     last = select(Slate.created_at, Slate.id).where(Slate.id == wanted.before)
-    return query.where(place < last.scalar_subquery())
+    return query.where(tuple_(created_at, slate_id) < last.scalar_subquery())
 
 
 def num_rankings(session: Session, slate_ids: Collection[UUID]) -> dict[UUID, int]:

@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.db import SessionDep, clock
 from app.labeling.models import SlateKind, SlateState
@@ -18,8 +18,8 @@ router = APIRouter(prefix="/projects/{slug}")
 api = APIRouter(prefix="/projects/{slug}", tags=["policies"])
 
 
-def wanted_slates(state: str = "", kind: str = "", version: str = "", before: str = "") -> SlateFilter:
-    """The filter in the address. What it does not know narrows nothing: an old link still shows a list."""
+def wanted_on_page(state: str = "", kind: str = "", version: str = "", before: str = "") -> SlateFilter:
+    """The filter in the address of the page. What it does not know narrows nothing: an old link still shows a list."""
     return SlateFilter(
         state=SlateState(state) if state in set(SlateState) else None,
         kind=SlateKind(kind) if kind in set(SlateKind) else None,
@@ -35,11 +35,23 @@ def slate_id(text: str) -> UUID | None:
         return None
 
 
-WantedSlates = Annotated[SlateFilter, Depends(wanted_slates)]
+def wanted_by_program(
+    state: SlateState | None = None,
+    kind: SlateKind | None = None,
+    version: Annotated[int | None, Query(ge=1, lt=10**9)] = None,
+    before: UUID | None = None,
+) -> SlateFilter:
+    """The same where a mistake must not go unseen: a program would take all slates for those that it asked for."""
+    return SlateFilter(state=state, kind=kind, version=version, before=before)
 
 
 @router.get("/slates")
-def slates_page(request: Request, access: ResearcherAccess, session: SessionDep, wanted: WantedSlates) -> Response:
+def slates_page(
+    request: Request,
+    access: ResearcherAccess,
+    session: SessionDep,
+    wanted: Annotated[SlateFilter, Depends(wanted_on_page)],
+) -> Response:
     """The queue as it stands, who holds what, and every slate."""
     lines, has_more = slate_queue.slate_lines(session, access.project, wanted)
     held, num_held = slate_queue.held_slates(session, access.project, clock(session))
@@ -60,7 +72,9 @@ def slates_page(request: Request, access: ResearcherAccess, session: SessionDep,
 
 
 @api.get("/slates")
-def slates_out(access: ResearcherAccess, session: SessionDep, wanted: WantedSlates) -> SlatesOut:
+def slates_out(
+    access: ResearcherAccess, session: SessionDep, wanted: Annotated[SlateFilter, Depends(wanted_by_program)]
+) -> SlatesOut:
     """Slates, the newest first, narrowed by state, kind and the number of a policy version that wrote them.
 
     By version only those that people are done with are found: until then nobody is told who wrote what.

@@ -12,8 +12,9 @@ from app import migrate
 from app.db import clock
 from app.labeling.models import SlateKind, Strength
 from app.labeling.task_models import ConversationTurn, Writing, WritingTask
+from app.policies.models import PolicyState
 from app.prompts.models import Split
-from tests.app.loop import make_labeler, make_project, make_prompts, make_slate, rank
+from tests.app.loop import make_labeler, make_project, make_prompts, make_slate, make_version, rank
 
 
 def test_migrations_make_what_the_models_say(engine: Engine) -> None:
@@ -23,6 +24,32 @@ def test_migrations_make_what_the_models_say(engine: Engine) -> None:
 def test_a_migrated_database_is_current_and_migrating_again_changes_nothing(engine: Engine) -> None:
     migrate.upgrade(engine)
     assert migrate.is_current(engine)
+
+
+def test_who_wrote_a_slate_is_known_of_old_ones_and_of_new_ones(engine: Engine, session: Session) -> None:
+    project = make_project(session)
+    second = make_version(session, project, 2, PolicyState.CANDIDATE)
+    prompts = make_prompts(session, project, Split.TRAIN, 3)
+    slates = [make_slate(session, prompt, version=second) for prompt in prompts[:2]]
+    slates.append(make_slate(session, prompts[2]))
+    slates[0].completions[0].policy_version_id = slates[2].completions[0].policy_version_id
+    session.commit()
+    written = {
+        (completion.policy_version_id, slate.kind.value, slate.created_at, slate.id)
+        for slate in slates
+        for completion in slate.completions
+    }
+    rows = "SELECT policy_version_id, kind, created_at, slate_id FROM slate_version"
+    with engine.connect() as connection, connection.begin() as transaction:
+        config = migrate._config(connection)
+        command.downgrade(config, "0027")
+        command.upgrade(config, "head")
+        assert set(map(tuple, connection.execute(text(rows)).all())) == written
+        transaction.rollback()
+    new = make_slate(session, prompts[0], version=second)
+    session.commit()
+    added = set(map(tuple, session.execute(text(f"{rows} WHERE slate_id = :id"), {"id": new.id}).all()))
+    assert added == {(second.id, "training", new.created_at, new.id)}
 
 
 def test_picks_that_a_conversation_knew_of_become_the_rankings_own(engine: Engine, session: Session) -> None:

@@ -301,12 +301,12 @@ def test_what_another_model_scored_under_the_name_before_a_kill_is_forgotten(
     class Died(BaseException):
         """As a kill: nothing is tidied up."""
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **named: Any) -> None:
         (folder / "scored.jsonl").write_text((json.dumps({"scores": [4.0, 3.0, 2.0, 1.0]}) + "\n") * 2)
         raise Died
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker.evaluations, "_run_recipe", die)
+        patched.setattr(worker.evaluations, "_run_to_result", die)
         with pytest.raises(Died):
             worker.step()
     model = AutoModelForSequenceClassification.from_pretrained(reward_model)

@@ -12,6 +12,7 @@ from app.labeling.models import Completion, Lease, LeaseEnd, Slate, SlateKind, S
 from app.people.access import access_to, labeler_of
 from app.policies import slate_queue
 from app.policies.models import PolicyState
+from app.policies.service import current_version
 from app.policies.slate_queue import SlateFilter
 from app.projects.models import Project
 from app.prompts.models import Split
@@ -187,9 +188,14 @@ def test_the_page_leads_to_older_slates_and_keeps_its_filter(
 @pytest.mark.parametrize(
     "query", ["state=gone", "kind=soup", "version=x", "before=x", "before=7d9c0a53-0b1e-4c55-9a44-2f1f6f3f0c11"]
 )
-def test_an_old_or_wrong_address_is_no_error(researcher: Person, query: str) -> None:
+def test_an_old_or_wrong_address_of_the_page_is_no_error(researcher: Person, query: str) -> None:
     assert researcher.get(f"{ROOT}/slates?{query}").status_code == 200
-    assert researcher.get(f"{API}?{query}").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["state=gone", "kind=soup", "version=x", "version=0", "before=x"])
+def test_a_program_is_told_of_a_filter_that_is_none(researcher: Person, query: str) -> None:
+    answer = researcher.get(f"{API}?{query}")
+    assert (answer.status_code, query.partition("=")[0] in answer.json()["detail"]) == (422, True)
 
 
 NUM_SLATES = 20_000
@@ -197,7 +203,7 @@ NUM_SLATES = 20_000
 
 @pytest.fixture
 def many(session: Session, project: Project) -> None:
-    """Slates of a year, nearly all of them done, as the planner knows them."""
+    """Slates of a year, all done, all by one version, as the planner knows them."""
     (prompt,) = make_prompts(session, project, Split.TRAIN)
     numbers = func.generate_series(1, NUM_SLATES).column_valued("number")
     of_year = clock(session) - numbers * text("interval '1 minute'")
@@ -209,13 +215,22 @@ def many(session: Session, project: Project) -> None:
         "k": 4,
         "overlap": 1,
     }
-    completion = {"position": 0, "text": "Yes.", "source": "imported"}
+    completion = {
+        "position": 0,
+        "text": "Yes.",
+        "source": "policy",
+        "policy_version_id": current_version(session, project).id,
+        "seed": 1,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "finish_reason": "stop",
+    }
     rows = select(func.gen_random_uuid(), of_year, *map(literal, slate.values()))
     session.execute(insert(Slate).from_select(["id", "created_at", *slate], rows))
     rows = select(func.gen_random_uuid(), Slate.id, *map(literal, completion.values()))
     session.execute(insert(Completion).from_select(["id", "slate_id", *completion], rows))
     session.commit()
-    session.execute(text("ANALYZE slate, completion, prompt"))
+    session.execute(text("ANALYZE slate, completion, slate_version, prompt"))
 
 
 def rows_read(session: Session, query: object) -> int:
@@ -237,6 +252,11 @@ def test_a_page_reads_a_page_however_many_slates_there_are(session: Session, pro
         SlateFilter(state=SlateState.READY),
         SlateFilter(kind=SlateKind.TRAINING, before=middle),
         SlateFilter(state=SlateState.DONE, kind=SlateKind.TRAINING),
-        SlateFilter(version=1),
     ):
         assert rows_read(session, slate_queue.newest(session, project, wanted)) <= slate_queue.A_PAGE + 2
+    for wanted in (
+        SlateFilter(version=1),
+        SlateFilter(version=1, before=middle),
+        SlateFilter(version=1, kind=SlateKind.GOLD),
+    ):  # of each that the version wrote the slate is looked up, for its state
+        assert rows_read(session, slate_queue.newest(session, project, wanted)) <= 2 * (slate_queue.A_PAGE + 2)
