@@ -161,7 +161,7 @@ def test_an_error_of_one_process_ends_all_and_is_told_by_name(make):
     (folder.path / "data" / "prompts.parquet").unlink()
     finished = run(folder)
     assert finished.returncode != 0
-    assert explain(finished.returncode, folder, "")["code"] == "broken_round_folder"
+    assert explain(finished.returncode, folder, "")["code"] == "broken_round_folder", finished.stderr
 
 
 def test_a_folder_that_another_process_holds_is_told_as_when_alone(make):
