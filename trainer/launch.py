@@ -11,6 +11,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -30,13 +31,26 @@ def launch(num_processes: int, recipe: str, folder: str) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
+    error_before = error_written_at(folder)
     try:
         elastic_launch(config, sys.executable)("-m", f"trainer.recipes.{recipe}", folder)
     except ChildFailedError as error:
-        return cause_among([failure.exitcode for failure in error.failures.values()])
+        statuses = [failure.exitcode for failure in error.failures.values()]
+        if error_written_at(folder) not in (None, error_before):
+            # Whoever named the failure is not among those that ended: the others noticed that it was on its way out.
+            statuses.append(EXIT_NAMED)
+        return cause_among(statuses)
     except SignalException:
         return EXIT_TERMINATED
     return 0
+
+
+def error_written_at(folder: str) -> int | None:
+    """When a recipe last wrote why it failed, in nanoseconds; None where there is no such file."""
+    try:
+        return (Path(folder) / "error.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def cause_among(statuses: Sequence[int]) -> int:

@@ -10,16 +10,17 @@ from datetime import timedelta
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from tests import warm
 from tests.policy_server import policy_server
 from tests.trainer.tiny import save_tiny_reward_model, write_tiny_prompts, write_tiny_rankings, write_tiny_stage
 from tests.trainer.together import MAIN, ROOT, run_stage, run_together
-from trainer import team
+from trainer import launch, team
 from trainer.launch import cause_among
 from trainer.recipe_process import RecipeProcess, Tail, command, explain
 from trainer.recipes.grpo import run_grpo
-from trainer.recipes.program import EXIT_LOCKED, Interrupt, run_in_folder
+from trainer.recipes.program import EXIT_LOCKED, EXIT_NAMED, Interrupt, run_in_folder
 from trainer.recipes.sft import fine_tune
 from trainer.round_folder import RoundFolder
 
@@ -176,6 +177,20 @@ def test_a_folder_that_another_process_holds_is_told_as_when_alone(make):
 )
 def test_the_cause_among_processes_is_the_kill_or_the_named_failure(statuses, cause):
     assert cause_among(statuses) == cause
+
+
+def test_a_named_failure_is_told_though_whoever_named_it_ends_after_the_others(monkeypatch, tmp_path):
+    """A slow machine: the other noticed that its peer was going, and ended with a traceback before it was gone."""
+    names_it = iter([True, False])
+
+    def run(*command):
+        if next(names_it):
+            RoundFolder(tmp_path).write_error("broken_round_folder", "it is broken", "mend it")
+        raise ChildFailedError("ppo", {1: ProcessFailure(local_rank=1, pid=0, exitcode=1, error_file="")})
+
+    monkeypatch.setattr(launch, "elastic_launch", lambda *given: run)
+    assert launch.launch(2, "ppo", str(tmp_path)) == EXIT_NAMED
+    assert launch.launch(2, "ppo", str(tmp_path)) == 1  # what an earlier run wrote is not this one's
 
 
 def test_alone_nothing_is_shared_and_nothing_is_waited_for():
