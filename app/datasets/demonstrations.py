@@ -22,11 +22,10 @@ from app.prompts.models import Prompt, Split
 def freeze_demonstrations(session: Session, snapshot_id: int, conditions: Sequence[ColumnElement[bool]]) -> None:
     """Write down which demonstrations are selected and in which order.
 
-    conditions: on demonstrations, joined to their prompt and labeler.
+    conditions: on demonstrations, joined to their labeler.
     """
     chosen = (
         select(Demonstration.id, Demonstration.created_at, Labeler.pseudonym)
-        .join(Prompt, Prompt.id == Demonstration.prompt_id)
         .outerjoin(Labeler, Labeler.id == Demonstration.labeler_id)
         .where(*conditions)
         .order_by(Demonstration.id)  # who takes some back locks them in this order too, and nobody waits in a circle

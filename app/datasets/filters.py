@@ -14,7 +14,7 @@ from app.datasets.labeler_groups import LabelerGroup, labelers_in
 from app.labeling.models import FITTING_KINDS, AskedBy, Demonstration, Ranking, SlateKind, Strength
 from app.people.models import Labeler
 from app.projects.models import Project
-from app.prompts.models import Prompt, PromptKind, Split
+from app.prompts.models import PromptKind, Split
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -178,14 +178,15 @@ def _of_people(session: Session, project: Project, filter: SnapshotFilter) -> li
 
 
 def selected_demonstrations(session: Session, project: Project, filter: SnapshotFilter) -> list[ColumnElement[bool]]:
-    """The conditions on demonstrations, joined to their prompt and labeler."""
+    """The conditions on demonstrations, joined to their labeler."""
     conditions: list[ColumnElement[bool]] = [
-        Prompt.project_id == project.id,
-        Prompt.split.in_(filter.splits),
+        Demonstration.project_id == project.id,
         Demonstration.retracted_at.is_(None),
     ]
+    if set(filter.splits) != set(Split):
+        conditions.append(Demonstration.split.in_(filter.splits))
     if filter.prompt_kinds:
-        conditions.append(Prompt.kind.in_(filter.prompt_kinds))
+        conditions.append(Demonstration.prompt_kind.in_(filter.prompt_kinds))
     if filter.labelers:
         conditions.append(Labeler.pseudonym.in_(filter.labelers))
     if filter.labeler_groups:

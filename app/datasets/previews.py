@@ -23,7 +23,7 @@ from app.datasets.filters import Content, SnapshotFilter, check_filter, chosen_f
 from app.labeling.models import Demonstration, Ranking, Slate
 from app.people.models import Labeler
 from app.projects.models import Project
-from app.prompts.models import Prompt, Split
+from app.prompts.models import Split
 from app.statistics import Z_95
 
 MOST_COUNTED = 100_000
@@ -158,7 +158,6 @@ def _num_demonstrations(session: Session, project: Project, filter: SnapshotFilt
         return 0
     return session.scalars(
         select(func.count(Demonstration.id))
-        .join(Prompt, Prompt.id == Demonstration.prompt_id)
         .outerjoin(Labeler, Labeler.id == Demonstration.labeler_id)
         .where(*selected_demonstrations(session, project, filter))
     ).one()

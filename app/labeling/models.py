@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Double,
+    FetchedValue,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -27,7 +28,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.db import Base, one_of
 from app.people.models import Labeler
-from app.prompts.models import Prompt
+from app.prompts.models import Prompt, PromptKind, Split
 
 
 class SlateKind(StrEnum):
@@ -355,12 +356,22 @@ class Retraction(Base):
 
 
 class Demonstration(Base):
-    """A completion written by a person."""
+    """A completion written by a person.
+
+    A trigger says again what its prompt says of where it belongs, so that counting them reads no prompts: never null,
+    whatever the schema allows.
+    """
 
     __tablename__ = "demonstration"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompt.id"))
+    # The prompt's, and the next two as well.
+    project_id: Mapped[int] = mapped_column(nullable=True, server_default=FetchedValue())
+    split: Mapped[Split] = mapped_column(one_of(Split, "split"), nullable=True, server_default=FetchedValue())
+    prompt_kind: Mapped[PromptKind] = mapped_column(
+        one_of(PromptKind, "prompt_kind"), nullable=True, server_default=FetchedValue()
+    )
     labeler_id: Mapped[int | None] = mapped_column(ForeignKey("labeler.id"))
     text: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -377,6 +388,7 @@ class Demonstration(Base):
 
     __table_args__ = (
         Index("ix_demonstration_prompt", "prompt_id"),
+        Index("ix_demonstration_project", "project_id", "created_at", postgresql_where=sql("retracted_at IS NULL")),
         Index("ix_demonstration_labeler", "labeler_id", postgresql_where=sql("labeler_id IS NOT NULL")),
         Index("ix_demonstration_writing", "writing_id", postgresql_where=sql("writing_id IS NOT NULL")),
         CheckConstraint("(suggestion IS NULL) = (suggestion_policy_id IS NULL)", name="suggestion_says_whose"),

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, exists, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.db import EVENTS_CHANNEL, SAMPLER_CHANNEL, notify
 from app.labeling.asking import Asked, num_candidates
@@ -32,8 +32,8 @@ from app.labeling.tasks import asks_for_slates, next_slate
 from app.people.models import Membership
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Project
-from app.prompts.models import Prompt, Split, Use
-from app.prompts.service import serves
+from app.prompts.models import Prompt, Use
+from app.prompts.turns import take_least_recently_used
 
 PLANNED_KINDS = (SlateKind.TRAINING, SlateKind.PAIR)  # what is sampled ahead of the labelers
 
@@ -99,14 +99,12 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
     Prompts are taken least recently used first; prompts of the test split are never ranked for training. Another
     process that plans for the project at the same time leaves this one nothing to do.
     """
-    locked = session.scalar(
-        select(Project).where(Project.id == project.id).with_for_update(skip_locked=True, key_share=True)
-    )
-    if locked is None or project.paused_at is not None:
-        return 0
+    is_project = Project.id == project.id
     num_planned = session.scalar(
-        select(func.count()).select_from(Slate).where(Slate.project_id == project.id, _is_training())
+        select(Project.num_planned).where(is_project).with_for_update(skip_locked=True, key_share=True)
     )
+    if num_planned is None or project.paused_at is not None:
+        return 0
     num_fresh = session.scalar(
         select(func.count()).select_from(Slate).where(Slate.project_id == project.id, _is_training(), _is_fresh())
     )
@@ -115,7 +113,7 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
         return 0
     num_missing *= num_candidates(session, project)
     rng = random.Random(f"{project.seed}/{num_planned}")  # noqa: S311 - reproducible, not secret
-    prompts = _least_recently_used_prompts(session, project, num_missing, rng) if asks_for_slates(project) else []
+    prompts = _prompts_in_turn(session, project, num_missing, now) if asks_for_slates(project) else []
     shared = _shared_overlap(session, project)
     for prompt_id in prompts:
         kind, k = next_slate(project, rng)
@@ -133,6 +131,7 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
         )
     session.flush()
     if prompts:
+        session.execute(update(Project).where(is_project).values(num_planned=num_planned + len(prompts)))
         notify(session, SAMPLER_CHANNEL)
     return len(prompts)
 
@@ -310,32 +309,10 @@ def held(claim: SlateClaim) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _least_recently_used_prompts(session: Session, project: Project, count: int, rng: random.Random) -> list[int]:
-    """Ids of prompts that may be ranked and have no unseen slate; among equally unused ones, at random."""
-    used = aliased(Slate)
-    last_used = select(func.max(used.created_at)).where(used.prompt_id == Prompt.id, _kind_is_training(used))
+def _prompts_in_turn(session: Session, project: Project, count: int, now: datetime) -> list[int]:
+    """Ids of prompts that may be ranked and have no unseen slate."""
     waiting = exists().where(Slate.prompt_id == Prompt.id, _is_training(), _is_fresh())
-    rankable = (
-        Prompt.project_id == project.id,
-        Prompt.split.in_((Split.TRAIN, Split.VALIDATION)),
-        Prompt.set_aside_at.is_(None),
-        serves(project, Use.RANK),
-        ~waiting,
-    )
-    salt = str(rng.getrandbits(64))
-    shuffled = func.md5(func.concat(Prompt.id, "/", salt))
-    return list(
-        session.scalars(
-            select(Prompt.id)
-            .where(*rankable)
-            .order_by(last_used.scalar_subquery().asc().nulls_first(), shuffled)
-            .limit(count)
-        )
-    )
-
-
-def _kind_is_training(slate: type[Slate]) -> ColumnElement[bool]:
-    return slate.kind.in_(PLANNED_KINDS)
+    return take_least_recently_used(session, project, Use.RANK, count, ~waiting, now=now)
 
 
 def _to_sample(session: Session, slate: Slate, mixture: tuple[MixtureEntry, ...]) -> SlateToSample:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from app.labeling.models import Demonstration
@@ -13,8 +13,9 @@ from app.labeling.task_models import Writing, WritingEnd, WritingTask
 from app.people.models import Labeler
 from app.people.owners import Owner
 from app.projects.models import Project
-from app.prompts.models import Prompt, Split, Use
+from app.prompts.models import Prompt, Use
 from app.prompts.service import serves
+from app.prompts.turns import is_learned_from, one_at_random
 from app.quality import guidelines, onboarding
 from app.quality.entry_errors import GuidelinesNotAccepted
 
@@ -113,14 +114,10 @@ def _lock_entered(session: Session, labeler_id: int, project: Project) -> None:
 
 
 def _next_prompt(session: Session, labeler: Labeler, project: Project, now: datetime) -> int | None:
-    """A prompt for the labeler to answer; shuffled."""
-    return session.scalar(
-        select(Prompt.id)
-        .where(*_is_left_for(labeler, project, now))
-        .order_by(func.md5(func.concat(Prompt.id, "/", project.seed)))
-        .limit(1)
-        .with_for_update(of=Prompt, key_share=True, skip_locked=True)  # two people at once get two prompts
-    )
+    """A prompt for the labeler to answer."""
+    left = select(Prompt.id).where(*_is_left_for(labeler, project, now))
+    # Two people at once get two prompts.
+    return one_at_random(session, left.with_for_update(of=Prompt, key_share=True, skip_locked=True))
 
 
 def _is_left_for(labeler: Labeler, project: Project, now: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -135,9 +132,7 @@ def _is_left_for(labeler: Labeler, project: Project, now: datetime) -> tuple[Col
         Writing.prompt_id == Prompt.id, Writing.labeler_id == labeler.id, Writing.end == WritingEnd.SKIPPED
     )
     return (
-        Prompt.project_id == project.id,
-        Prompt.split != Split.TEST,  # nothing is fitted to those: an answer would be wasted
-        Prompt.set_aside_at.is_(None),
+        *is_learned_from(project),  # an answer to another would be wasted
         serves(project, Use.DEMONSTRATE),
         ~answered,
         ~in_work,

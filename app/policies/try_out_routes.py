@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import SessionDep, clock
@@ -17,7 +17,8 @@ from app.people.access import Access, ResearcherAccess
 from app.policies import service, try_outs
 from app.policies.errors import BadTryOut
 from app.policies.try_outs import LARGEST_SEED, MOST_COMPLETIONS, Question, TryOut
-from app.prompts.models import Prompt, Split
+from app.prompts.models import Prompt
+from app.prompts.turns import is_learned_from, one_at_random
 from app.rounds.events import live
 
 router = APIRouter(prefix="/projects/{slug}/policies/try-out")
@@ -133,12 +134,7 @@ def empty_form(session: Session, access: Access, left: int | None, right: int | 
 
 def drawn_prompt(session: Session, access: Access) -> list[dict[str, str]]:
     """A prompt of the project, at random; test prompts are kept for comparisons that are blind."""
-    messages = session.scalar(
-        select(Prompt.messages)
-        .where(Prompt.project_id == access.project.id, Prompt.split != Split.TEST, Prompt.set_aside_at.is_(None))
-        .order_by(func.random())
-        .limit(1)
-    )
+    messages = one_at_random(session, select(Prompt.messages).where(*is_learned_from(access.project)))
     return messages or [{"role": "user", "content": ""}]
 
 

@@ -38,7 +38,8 @@ class Project(Base):
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     paused_at: Mapped[datetime | None]  # no slates are sampled and none are leased
-    seed: Mapped[int] = mapped_column(server_default=text("0"))  # K, prompts and completions are drawn from it
+    seed: Mapped[int] = mapped_column(server_default=text("0"))  # K and completions are drawn from it
+    num_planned: Mapped[int] = mapped_column(server_default=text("0"))  # slates for its queue; the next draw's number
 
     min_k: Mapped[int] = mapped_column(server_default=text("4"))
     max_k: Mapped[int] = mapped_column(server_default=text("9"))

@@ -53,6 +53,7 @@ class Prompt(Base):
     import_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_import.id"))
     set_aside_at: Mapped[datetime | None]  # not sampled from any more
     set_aside_reason: Mapped[str | None]
+    last_taken_at: Mapped[datetime | None]  # for the queue of slates; null: never (app.prompts.turns)
 
     __table_args__ = (
         UniqueConstraint("project_id", "text_hash"),
@@ -64,6 +65,16 @@ class Prompt(Base):
             postgresql_where=text("set_aside_at IS NOT NULL"),
         ),
         Index("ix_prompt_group", "project_id", "group_key"),
+        Index(
+            "ix_prompt_turn",
+            *("project_id", "use", text("last_taken_at NULLS FIRST"), text("md5(id::text)")),
+            postgresql_where=text("split <> 'test' AND set_aside_at IS NULL"),
+        ),
+        Index(
+            "ix_prompt_shuffled",
+            *("project_id", text("md5(id::text)")),
+            postgresql_where=text("split <> 'test' AND set_aside_at IS NULL"),
+        ),
         CheckConstraint("jsonb_array_length(messages) > 0", name="has_messages"),
         CheckConstraint("(set_aside_at IS NULL) = (set_aside_reason IS NULL)", name="set_aside_says_why"),
     )

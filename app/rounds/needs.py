@@ -111,9 +111,8 @@ def has_demonstrations(session: Session, project: Project, split: Split) -> bool
         session.scalar(
             select(
                 exists().where(
-                    Prompt.project_id == project.id,
-                    Prompt.split == split,
-                    Demonstration.prompt_id == Prompt.id,
+                    Demonstration.project_id == project.id,
+                    Demonstration.split == split,
                     Demonstration.retracted_at.is_(None),
                 )
             )

@@ -16,7 +16,6 @@ from app.policies.length_control import EqualLength, equal_length_of
 from app.policies.models import PolicyVersion, RewardModelVersion
 from app.policies.sequential import Rule
 from app.projects.models import Project
-from app.prompts.models import Prompt
 from app.rounds.charts import Chart, Series, charts_of
 from app.rounds.heart import is_alive
 from app.rounds.models import (
@@ -378,10 +377,7 @@ def labels_so_far(session: Session, project: Project) -> LabelsSoFar:
         num_rankings=session.scalars(fitting_rankings(project)).one(),
         num_new_rankings=num_new_rankings(session, project),
         num_demonstrations=session.scalars(
-            select(func.count())
-            .select_from(Demonstration)
-            .join(Prompt, Prompt.id == Demonstration.prompt_id)
-            .where(Prompt.project_id == project.id, Demonstration.retracted_at.is_(None))
+            select(func.count()).where(Demonstration.project_id == project.id, Demonstration.retracted_at.is_(None))
         ).one(),
     )
 

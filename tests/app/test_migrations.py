@@ -1,5 +1,6 @@
 """The schema that migrations make is the schema that the models describe."""
 
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -9,11 +10,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import migrate
+from app.datasets.snapshots import create_snapshot
 from app.db import clock
-from app.labeling.models import SlateKind, Strength
+from app.labeling.models import Demonstration, SlateKind, Strength
 from app.labeling.task_models import ConversationTurn, Writing, WritingTask
 from app.policies.models import PolicyState
-from app.prompts.models import Split
+from app.prompts.models import PromptKind, Split
 from tests.app.loop import make_labeler, make_project, make_prompts, make_slate, make_version, rank
 
 
@@ -50,6 +52,36 @@ def test_who_wrote_a_slate_is_known_of_old_ones_and_of_new_ones(engine: Engine, 
     session.commit()
     added = set(map(tuple, session.execute(text(f"{rows} WHERE slate_id = :id"), {"id": new.id}).all()))
     assert added == {(second.id, "training", new.created_at, new.id)}
+
+
+def test_old_labels_say_where_they_belong_and_old_prompts_when_they_were_taken(
+    engine: Engine, session: Session
+) -> None:
+    """What is new in the schema is filled from what was there, frozen demonstrations and all."""
+    project = make_project(session)
+    prompts = [*make_prompts(session, project, Split.TRAIN, 3), *make_prompts(session, project, Split.VALIDATION)]
+    prompts[3].kind = PromptKind.PLAIN
+    session.add_all(Demonstration(prompt_id=prompt.id, text="Like this.") for prompt in prompts[2:])
+    slates = [make_slate(session, prompts[0]), make_slate(session, prompts[0]), make_slate(session, prompts[1])]
+    slates.append(make_slate(session, prompts[2], kind=SlateKind.CONVERSATION))
+    for slate, minutes in zip(slates, (5, 9, 2, 1), strict=True):
+        slate.created_at = clock(session) - timedelta(minutes=minutes)
+    session.commit()
+    create_snapshot(session, project, name="frozen", account=None, now=clock(session))
+    session.commit()
+    taken = [slates[0].created_at, slates[2].created_at, None, None]
+    with engine.connect() as connection, connection.begin() as transaction:
+        config = migrate._config(connection)
+        command.downgrade(config, "0028")
+        command.upgrade(config, "head")
+        placed = "SELECT prompt_id, project_id, split, prompt_kind FROM demonstration ORDER BY prompt_id"
+        assert connection.execute(text(placed)).all() == [
+            (prompts[2].id, project.id, "train", "imported"),
+            (prompts[3].id, project.id, "validation", "plain"),
+        ]
+        assert connection.scalars(text("SELECT last_taken_at FROM prompt ORDER BY id")).all() == taken
+        assert connection.scalars(text("SELECT num_planned FROM project")).all() == [3]
+        transaction.rollback()
 
 
 def test_picks_that_a_conversation_knew_of_become_the_rankings_own(engine: Engine, session: Session) -> None:

@@ -13,11 +13,14 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from app import db
-from app.labeling.models import Lease, LeaseEnd
+from app.db import clock
+from app.labeling.models import Demonstration, Lease, LeaseEnd
+from app.labeling.queue import plan_slates
 from app.people.service import audit
 from app.projects.models import Project
 from app.prompts.models import Split
 from tests.app.conftest import Person
+from tests.app.labeling.test_plans import plan
 from tests.app.loop import make_prompts, make_slate, rank
 from tests.emptying import forget_sizes
 
@@ -29,6 +32,7 @@ ROWS = {
     "ranking": 1_000_000,
     "ranking_item": 6_500_000,
     "ranking_facts": 1_000_000,
+    "demonstration": 20_000,
     "audit_event": 200_000,
 }
 READS_A_TABLE = re.compile(rf"Seq Scan on ({'|'.join(ROWS)})\b")
@@ -47,11 +51,12 @@ PAGES = [
     "/projects/everyday/quality/adjudication",
     "/projects/everyday/datasets/holds",
     "/projects/everyday/datasets/holds?ties=without&prompt_kinds=plain&without_flags=Hallucination",
+    "/projects/everyday/policies/try-out?draw=true",
     "/projects/everyday/audit",
     "/projects/everyday/reward-models",
     "/api/v1/projects/everyday/prompts",
 ]
-LABELERS_PAGES = ["/", "/projects/everyday/rank", "/projects/everyday/mine"]
+LABELERS_PAGES = ["/", "/projects/everyday/rank", "/projects/everyday/mine", "/projects/everyday/answer"]
 
 
 @pytest.fixture
@@ -74,6 +79,7 @@ def asked(session: Session) -> Iterator[list[tuple[str, Any]]]:
 @pytest.fixture
 def ranked(session: Session, project: Project) -> None:
     """A row in each of the tables: the planner knows that an empty one is empty, whatever it is told."""
+    project.task_weights = {"rank": 1, "answer": 1}
     for prompt in make_prompts(session, project, Split.TRAIN, 2):
         ranking = rank(session, make_slate(session, prompt), [1, 2, 3, 4])
     at = ranking.submitted_at
@@ -89,6 +95,7 @@ def ranked(session: Session, project: Project) -> None:
             end=LeaseEnd.EXPIRED,
         )
     )
+    session.add(Demonstration(prompt_id=prompt.id, text="Like this."))
     audit(session, None, "project.create", f"project:{project.slug}", project_id=project.id)
     session.commit()
 
@@ -133,6 +140,47 @@ def test_no_page_of_a_labeler_reads_a_large_table_from_end_to_end(
     labeler: Person, session: Session, ranked: None, asked: list[tuple[str, Any]]
 ) -> None:
     assert whole_tables_of(labeler, LABELERS_PAGES, session, asked) == {}
+
+
+def test_demonstrations_are_counted_without_their_prompts(
+    admin: Person, ranked: None, asked: list[tuple[str, Any]]
+) -> None:
+    for page in ("/projects/everyday", "/projects/everyday/rounds/new", "/projects/everyday/datasets/holds"):
+        asked.clear()
+        assert admin.get(page).status_code == 200
+        counts = [statement for statement, _ in asked if re.search(r"count\(.*FROM demonstration", statement, re.S)]
+        assert counts, page
+        assert not [statement for statement in counts if "prompt.id" in statement], page
+
+
+def test_a_prompt_to_answer_and_one_to_try_out_are_found_by_an_index(
+    admin: Person, labeler: Person, session: Session, ranked: None, asked: list[tuple[str, Any]]
+) -> None:
+    for person, page in ((labeler, "answer"), (admin, "policies/try-out?draw=true")):
+        asked.clear()
+        assert person.get(f"/projects/everyday/{page}").status_code == 200
+        searches = [each for each in asked if "md5" in each[0]]
+        assert searches
+        for found in plans(session, searches):
+            assert "Index Scan using ix_prompt_shuffled" in found
+            assert "Sort" not in found
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_the_queue_is_filled_without_looking_at_every_prompt(
+    project: Project, session: Session, ranked: None, asked: list[tuple[str, Any]], overlap: bool
+) -> None:
+    project.uses_overlap = overlap
+    session.commit()
+    asked.clear()
+    with db.SessionFactory.begin() as own:
+        assert plan_slates(own, own.get_one(Project, project.id), now=clock(own)) == 2
+    (line,) = [each for each in asked if "last_taken_at" in each[0]]
+    wanted = 3 if overlap else 1  # a line for each use
+    assert "\n".join(plans(session, [line])).count("Index Scan using ix_prompt_turn") == wanted
+    forget_sizes(session.connection())
+    session.commit()
+    assert plan(session, *line).count("Index Scan using ix_prompt_turn") == wanted  # whatever is bound
 
 
 def test_the_planner_believes_what_it_is_told(session: Session, ranked: None) -> None:

@@ -178,7 +178,12 @@ def test_the_same_project_seed_gives_the_same_completions(
     project = make_loop(session, llama_folder)
     sampler.step()
     first = {(slate.prompt_id, c.seed, c.text) for slate in slates(session, project) for c in slate.completions}
-    session.execute(text("TRUNCATE slate CASCADE"))
+    for statement in (
+        "TRUNCATE slate CASCADE",
+        "UPDATE project SET num_planned = 0",
+        "UPDATE prompt SET last_taken_at = NULL",
+    ):
+        session.execute(text(statement))
     session.commit()
     sampler.step()
     again = {(slate.prompt_id, c.seed, c.text) for slate in slates(session, project) for c in slate.completions}

@@ -92,6 +92,23 @@ def test_k_is_drawn_from_the_whole_range_of_the_project(session: Session) -> Non
     assert set(session.scalars(select(Slate.k))) == {5, 6, 7}
 
 
+def test_each_time_that_the_queue_is_filled_k_is_drawn_anew(session: Session) -> None:
+    project = make_project(session, queue_target=20)
+    make_prompts(session, project, Split.TRAIN, 40)
+    drawn = []
+    for _ in range(2):
+        plan(session, project)
+        planned = session.scalars(select(Slate).where(Slate.state == SlateState.SAMPLING).order_by(Slate.created_at))
+        slates = planned.all()
+        drawn.append(sorted(slate.k for slate in slates))
+        for slate in slates:
+            slate.state, slate.retired_at = SlateState.RETIRED, clock(session)
+        session.flush()
+    assert drawn[0] != drawn[1]
+    session.refresh(project)
+    assert project.num_planned == 40
+
+
 def test_two_samplers_that_plan_at_once_do_not_overshoot(session: Session, loop: Project) -> None:
     def plan_alone(_: int) -> int:
         with SessionFactory.begin() as own:

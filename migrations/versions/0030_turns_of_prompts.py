@@ -1,0 +1,37 @@
+"""When each prompt was taken for the queue last, and in which order they stand: the next is found in an index."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0030"
+down_revision = "0029"
+branch_labels = None
+depends_on = None
+
+FILL = """
+UPDATE project SET num_planned = planned.num
+FROM (SELECT project_id, count(*) AS num FROM slate WHERE kind IN ('training', 'pair') GROUP BY project_id) AS planned
+WHERE planned.project_id = project.id;
+
+UPDATE prompt SET last_taken_at = planned.at
+FROM (SELECT prompt_id, max(created_at) AS at FROM slate WHERE kind IN ('training', 'pair') GROUP BY prompt_id) AS planned
+WHERE planned.prompt_id = prompt.id;
+"""
+ARE_TAKEN = sa.text("split <> 'test' AND set_aside_at IS NULL")
+PLACE = sa.text("md5(id::text)")
+
+
+def upgrade() -> None:
+    op.add_column("project", sa.Column("num_planned", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
+    op.add_column("prompt", sa.Column("last_taken_at", sa.DateTime(timezone=True)))
+    op.execute(FILL)
+    by_turn = ["project_id", "use", sa.text("last_taken_at NULLS FIRST"), PLACE]
+    op.create_index("ix_prompt_turn", "prompt", by_turn, postgresql_where=ARE_TAKEN)
+    op.create_index("ix_prompt_shuffled", "prompt", ["project_id", PLACE], postgresql_where=ARE_TAKEN)
+
+
+def downgrade() -> None:
+    op.drop_index("ix_prompt_shuffled", "prompt")
+    op.drop_index("ix_prompt_turn", "prompt")
+    op.drop_column("prompt", "last_taken_at")
+    op.drop_column("project", "num_planned")
