@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trainer import team
 from trainer.errors import StageError
 from trainer.parts import divided_like, gathered
-from trainer.round_folder import disk_errors, sync
+from trainer.round_folder import checkpoint_name, disk_errors, saved_checkpoints, step_of, sync
 
 KEPT = 2
 
@@ -78,7 +78,7 @@ class Checkpoints:
         team.wait()
 
     def _write(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        final = self.folder / f"step-{step:08d}"
+        final = self.folder / checkpoint_name(step)
         aside = final.with_suffix(".tmp")
         try:
             with disk_errors(final):
@@ -105,13 +105,13 @@ class Checkpoints:
         if not saved:
             return None
         return Checkpoint(
-            step=int(saved[-1].name.removeprefix("step-")),
+            step=step_of(saved[-1]),
             tensors=load_file(saved[-1] / "tensors.safetensors"),
             state=json.loads((saved[-1] / "state.json").read_text(encoding="utf-8")),
         )
 
     def saved(self) -> list[Path]:
-        return sorted(self.folder.glob("step-????????"))
+        return saved_checkpoints(self.folder)
 
 
 def model_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from app.rounds.models import Phase
 from app.rounds.stage_copies import StageCopies
 from trainer.hands import Hands
 from trainer.recipe_process import EXIT_LOCKED, RecipeProcess, explain, is_worth_another_try
-from trainer.round_folder import RoundFolder
+from trainer.round_folder import RoundFolder, saved_checkpoints, step_of
 
 log = logging.getLogger(__name__)
 
@@ -226,5 +226,5 @@ def where_it_goes_on(folder: RoundFolder) -> str:
 
 def saved_step(folder: RoundFolder) -> int | None:
     """After which step the last checkpoint was written; None where there is none."""
-    names = [path.name for path in folder.checkpoints.glob("step-????????")]
-    return int(max(names).removeprefix("step-")) if names else None
+    saved = saved_checkpoints(folder.checkpoints)
+    return step_of(saved[-1]) if saved else None

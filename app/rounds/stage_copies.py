@@ -77,8 +77,8 @@ class StageCopies:
             self._store.fetch(f"{self._stage}/result", wait=self._wait)
             return
         found = self._checkpoints(self._store)
-        newest_here = max((path.name for path in (local / "checkpoints").glob("step-????????")), default="")
-        if found and found[-1][0] > newest_here:
+        here = self._saved(self._store)
+        if found and (not here or found[-1][0] > here[-1].name):
             self._fetch_checkpoint(self._store, local, *found[-1])
 
     def send_inputs(self) -> None:
@@ -163,13 +163,17 @@ class StageCopies:
         names = store.names(f"{self._stage}/checkpoints", wait=self._wait)
         return sorted((name.rpartition(".")[0], name.rpartition(".")[2]) for name in names)
 
+    def _saved(self, store: Store) -> list[Path]:
+        """The whole checkpoints on this machine, the newest last."""
+        return sorted((store.local / self._stage / "checkpoints").glob("step-????????"))
+
     def _join(self) -> None:
         if self._copying is not None:
             self._copying.result()
 
     def _newest(self, store: Store) -> Path | None:
         """The newest checkpoint here, if the store does not have it."""
-        saved = sorted((store.local / self._stage / "checkpoints").glob("step-????????"))
+        saved = self._saved(store)
         return saved[-1] if saved and saved[-1].name > self._copied else None
 
     def _copy(self, store: Store, checkpoint: Path) -> None:
