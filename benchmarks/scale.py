@@ -6,11 +6,11 @@
 
 Every GET address of pages and API is asked for, as the routes themselves name them, by an admin, a researcher and a
 labeler (the first of them who is let in), with ids that exist and with the choices that cost most; then a labeler
-ranks. Asked for in this process through the whole product: middleware, statements, templates. The first time is told
-beside the median of those after it, with the slowest statement and how many there were; where the answer is that a
-report is being made, the time begins when it has been. Files (exports) and streams (events) are left out: they are told
-by their rate. The folder (8 GB) is deleted afterwards. Prints tables, slowest first; --write puts them into
-results/scale.md.
+ranks, and a sampler looks what it is to sample. Asked for in this process through the whole product: middleware,
+statements, templates. The first time is told beside the median of those after it, with the slowest statement and how
+many there were; where the answer is that a report is being made, the time begins when it has been. Files (exports) and
+streams (events) are left out: they are told by their rate. The folder (8 GB) is deleted afterwards. Prints tables,
+slowest first; --write puts them into results/scale.md.
 """
 
 import argparse
@@ -36,9 +36,11 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from app import db, embedded_postgres, migrate, security
+from app.labeling.queue import plan_slates
 from app.main import create_app
 from app.people.models import Account, Membership, Role
 from app.people.sessions import open_session
+from app.projects.models import Project
 from app.settings import Settings
 from benchmarks import explorer, scale_data
 from benchmarks.scale_data import SLUG
@@ -48,6 +50,12 @@ BAR_MS = 300
 TIMES = 4
 LONGEST_REPORT_S = 600
 CYCLES = 50
+PLANNED = 20  # slates
+IS_FRESH = """
+SELECT count(*) FROM slate
+WHERE kind IN ('training', 'pair')
+    AND (state = 'sampling' OR state = 'ready' AND NOT EXISTS (SELECT FROM lease WHERE slate_id = slate.id))
+"""
 # What is written as it is read, to its end, however large; or never ends.
 FILES = re.compile(
     r"/(events|export|data|live/events|files)$|/(compare|pairs|strengths|comparisons|accuracies|counts|samples)\.csv$"
@@ -180,6 +188,8 @@ def walk(engine: Engine, url: str, folder: Path, only: re.Pattern[str]) -> tuple
             (asked.append(one) if one.status < 400 else left_out.append(f"{found}: answered {one.status}"))
         if only.search("cycle"):
             asked += ranked(people[-1], statements)
+        if only.search("queue"):
+            asked += planned(engine, statements)
     return asked, left_out
 
 
@@ -277,6 +287,25 @@ def timed(found: Asked, labeler: Person, path: str, body: Any, statements: list[
     found.statements = list(statements)
     assert response.status_code == found.status, response.text
     return response.json()
+
+
+def planned(engine: Engine, statements: list[tuple[str, float]]) -> list[Asked]:
+    """What a sampler asks at every look, and what it makes where slates are missing; undone each time."""
+    full, more = (Asked(f"queue, {what}", "sampler", status=200) for what in ("full", f"{PLANNED} slates planned"))
+    for _ in range(TIMES):
+        with Session(engine) as session:
+            project = session.get_one(Project, 1)
+            fresh = session.execute(text(IS_FRESH)).scalar_one()
+            for found, missing in ((full, 0), (more, PLANNED)):
+                project.queue_target = fresh + missing
+                session.flush()
+                statements.clear()
+                start = time.perf_counter()
+                assert plan_slates(session, project, now=db.clock(session)) == missing
+                found.seconds.append(time.perf_counter() - start)
+                found.statements = list(statements)
+            session.rollback()
+    return [full, more]
 
 
 def sizes(engine: Engine) -> dict[str, int]:

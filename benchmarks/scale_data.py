@@ -131,10 +131,14 @@ SELECT stage.id, 1, 'Step ' || n FROM stage, generate_series(1, 50) AS n;
 INSERT INTO stage_sample (stage_id, step, position, prompt, completion, score, kl)
 SELECT stage.id, step * 10, place, 'Question', 'Answer ' || step, 0.5, 2
 FROM stage, generate_series(1, {steps} / 10) AS step, generate_series(0, 7) AS place;
-INSERT INTO demonstration (id, prompt_id, labeler_id, text, created_at)
-SELECT gen_random_uuid(), 1 + mod(n * 17, {prompts}), 1 + mod(n, {labelers}), 'One would begin at the end.',
-       now() - interval '1 minute' * n
-FROM generate_series(1, {demonstrations}) AS n;
+INSERT INTO demonstration (id, prompt_id, project_id, split, prompt_kind, labeler_id, text, created_at)
+SELECT gen_random_uuid(), prompt.id, prompt.project_id, prompt.split, prompt.kind, 1 + mod(n, {labelers}),
+       'One would begin at the end.', now() - interval '1 minute' * n
+FROM generate_series(1, {demonstrations}) AS n JOIN prompt ON prompt.id = 1 + mod(n * 17, {prompts});
+UPDATE prompt SET last_taken_at = planned.at
+FROM (SELECT prompt_id, max(created_at) AS at FROM slate WHERE kind IN ('training', 'pair') GROUP BY 1) AS planned
+WHERE planned.prompt_id = prompt.id;
+UPDATE project SET num_planned = {slates};
 INSERT INTO audit_event (project_id, action, subject) VALUES (1, 'policy.promote', 'policy_version:10');
 INSERT INTO audit_event (at, account_id, project_id, action, subject)
 SELECT now() - interval '1 minute' * n, 1 + mod(n, {labelers}), 1, 'ranking.retract', 'ranking:' || n

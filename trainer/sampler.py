@@ -104,11 +104,11 @@ class Sampler:
 
     def plan(self) -> None:
         """Bring the queue of every active project up to its target."""
-        with SessionFactory.begin() as session:
+        with SessionFactory() as session:
             projects = session.scalars(select(Project).where(Project.paused_at.is_(None)).order_by(Project.id)).all()
-            now = clock(session)
             for project in projects:
-                queue.plan_slates(session, project, now=now)
+                queue.plan_slates(session, project, now=clock(session))
+                session.commit()  # nobody waits for the other projects too
 
     def _choose_device(self) -> None:
         """On the GPU while no stage wants it; a stage that does gets it once the queues are full."""

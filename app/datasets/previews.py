@@ -31,8 +31,14 @@ SURELY = 1.05  # an estimate so far above that is above it in truth too: three o
 A_WEEK, A_MONDAY = timedelta(days=7), datetime(2001, 1, 1, tzinfo=UTC)  # bins are ten times as fast as date_trunc
 DIGITS_OF_ESTIMATES = 3
 IN_SAMPLE = [RankingFacts.is_sampled == true()]  # not IS TRUE, which the sample's index does not know
-# What is chosen stays in memory while it is added up, and nothing is compiled for a query of a tenth of a second.
-QUICKLY = select(func.set_config("work_mem", "64MB", True), func.set_config("jit", "off", True))
+# What is chosen stays in memory while it is added up, nothing is compiled for a query of a tenth of a second, and a
+# core that is free helps to read: rows that pass from one process to another cost far less than the planner thinks.
+QUICKLY = select(
+    func.set_config("work_mem", "64MB", True),
+    func.set_config("jit", "off", True),
+    func.set_config("parallel_tuple_cost", "0.01", True),
+    func.set_config("parallel_setup_cost", "100", True),
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def _counted(
     chosen = (
         select(
             *(facts.ranking_id, facts.slate_id, facts.labeler_id, facts.kind, facts.split, facts.policy_versions),
-            *(facts.num_comparisons, facts.submitted_at),
+            *(facts.num_comparisons, facts.submitted_at, facts.is_shared),
         )
         .where(*conditions)
         .cte("chosen")
@@ -87,8 +93,9 @@ def _counted(
         select(_groups(chosen), _slates(chosen), _labelers(chosen), _newest(chosen, num_examples))
     ).one()
     kinds, splits, versions, weeks = Counter[str](), Counter[str](), Counter[int](), Counter[str]()
-    num_rankings = num_comparisons = 0
-    for kind, split, of_versions, week, num, comparisons in found.groups or ():
+    num_rankings = num_comparisons = num_alone = 0
+    for kind, split, of_versions, week, num, comparisons, alone in found.groups or ():
+        num_alone += alone
         num_rankings += num * scale
         num_comparisons += comparisons * scale
         kinds[kind] += num * scale
@@ -96,7 +103,7 @@ def _counted(
         weeks[datetime.fromisoformat(week).astimezone(UTC).date().isoformat()] += num * scale
         for version in of_versions:
             versions[version] += num * scale
-    num_slates, squares = found.slates
+    num_slates, squares = (num_alone + of_shared for of_shared in found.slates)
     counts = Preview(
         num_rankings=num_rankings,
         num_comparisons=num_comparisons,
@@ -113,20 +120,22 @@ def _counted(
 
 
 def _groups(chosen: CTE) -> Label[Any]:
-    """[[kind, split, policy versions, Monday, rankings, comparisons], …]: few, whatever the number of rankings."""
+    """[[kind, split, policy versions, Monday, rankings, comparisons, rankings that are their slate's only one], …].
+
+    These are few, whatever the number of rankings.
+    """
     week = func.date_bin(A_WEEK, chosen.c.submitted_at, A_MONDAY).label("week")
     by = chosen.c.kind, chosen.c.split, chosen.c.policy_versions, week
-    groups = (
-        select(*by, func.count().label("num"), func.sum(chosen.c.num_comparisons).label("comparisons"))
-        .group_by(*by)
-        .subquery()
-    )
+    comparisons = func.sum(chosen.c.num_comparisons).label("comparisons")
+    alone = func.count().filter(~chosen.c.is_shared).label("alone")
+    groups = select(*by, func.count().label("num"), comparisons, alone).group_by(*by).subquery()
     return select(func.json_agg(func.json_build_array(*groups.c))).scalar_subquery().label("groups")
 
 
 def _slates(chosen: CTE) -> Label[Any]:
-    """[slates, the sum of the squares of their rankings]."""
-    of_slate = select(func.count().label("num")).select_from(chosen).group_by(chosen.c.slate_id).subquery()
+    """[slates, the sum of the squares of their rankings], of slates that have several rankings: most have one."""
+    shared = select(func.count().label("num")).select_from(chosen).where(chosen.c.is_shared)
+    of_slate = shared.group_by(chosen.c.slate_id).subquery()
     squares = func.coalesce(func.sum(of_slate.c.num * of_slate.c.num), 0)
     return select(func.json_build_array(func.count(), squares)).select_from(of_slate).scalar_subquery().label("slates")
 

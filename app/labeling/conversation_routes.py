@@ -79,7 +79,7 @@ def converse_page(request: Request, access: WorkAccess, session: SessionDep) -> 
     refuse_when_paused(access)
     refuse_when_not_offered(access.project, WritingTask.CONVERSE)
     labeler, now = labeler_of(session, access), clock(session)
-    writing = open_writing(session, labeler, access.project, WritingTask.CONVERSE, now)
+    writing = open_writing(session, labeler, access.project, WritingTask.CONVERSE, now=now, rng=RNG)
     assert writing is not None  # only answers need a prompt
     return page(request, access, session, writing)
 

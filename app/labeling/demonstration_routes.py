@@ -101,7 +101,7 @@ def open_page(request: Request, access: Access, session: Session, task: WritingT
     refuse_when_paused(access)
     refuse_when_not_offered(access.project, task)
     labeler = labeler_of(session, access)
-    writing = writings.open_writing(session, labeler, access.project, task, clock(session))
+    writing = writings.open_writing(session, labeler, access.project, task, now=clock(session), rng=RNG)
     return page(request, access, session, task, writing, known_content(writing.content if writing else {}))
 
 
@@ -230,7 +230,7 @@ def open_writing(form: WritingRequest, access: LabelerAccess, session: SessionDe
     refuse_when_paused(access)
     refuse_when_not_offered(access.project, form.task)
     labeler = labeler_of(session, access)
-    writing = writings.open_writing(session, labeler, access.project, form.task, clock(session))
+    writing = writings.open_writing(session, labeler, access.project, form.task, now=clock(session), rng=RNG)
     if writing is None:
         return WritingsOut(writing=None)
     prompt = None if writing.prompt_id is None else session.get_one(Prompt, writing.prompt_id)

@@ -33,7 +33,7 @@ from app.people.models import Membership
 from app.policies.models import PolicyState, PolicyVersion
 from app.projects.models import Project
 from app.prompts.models import Prompt, Use
-from app.prompts.turns import take_least_recently_used
+from app.prompts.turns import least_recently_used
 
 PLANNED_KINDS = (SlateKind.TRAINING, SlateKind.PAIR)  # what is sampled ahead of the labelers
 
@@ -99,9 +99,8 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
     Prompts are taken least recently used first; prompts of the test split are never ranked for training. Another
     process that plans for the project at the same time leaves this one nothing to do.
     """
-    is_project = Project.id == project.id
     num_planned = session.scalar(
-        select(Project.num_planned).where(is_project).with_for_update(skip_locked=True, key_share=True)
+        select(Project.num_planned).where(Project.id == project.id).with_for_update(skip_locked=True, key_share=True)
     )
     if num_planned is None or project.paused_at is not None:
         return 0
@@ -113,7 +112,7 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
         return 0
     num_missing *= num_candidates(session, project)
     rng = random.Random(f"{project.seed}/{num_planned}")  # noqa: S311 - reproducible, not secret
-    prompts = _prompts_in_turn(session, project, num_missing, now) if asks_for_slates(project) else []
+    prompts = _prompts_in_turn(session, project, num_missing) if asks_for_slates(project) else []
     shared = _shared_overlap(session, project)
     for prompt_id in prompts:
         kind, k = next_slate(project, rng)
@@ -131,7 +130,6 @@ def plan_slates(session: Session, project: Project, *, now: datetime) -> int:
         )
     session.flush()
     if prompts:
-        session.execute(update(Project).where(is_project).values(num_planned=num_planned + len(prompts)))
         notify(session, SAMPLER_CHANNEL)
     return len(prompts)
 
@@ -309,10 +307,10 @@ def held(claim: SlateClaim) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _prompts_in_turn(session: Session, project: Project, count: int, now: datetime) -> list[int]:
+def _prompts_in_turn(session: Session, project: Project, count: int) -> list[int]:
     """Ids of prompts that may be ranked and have no unseen slate."""
     waiting = exists().where(Slate.prompt_id == Prompt.id, _is_training(), _is_fresh())
-    return take_least_recently_used(session, project, Use.RANK, count, ~waiting, now=now)
+    return least_recently_used(session, project, Use.RANK, count, ~waiting)
 
 
 def _to_sample(session: Session, slate: Slate, mixture: tuple[MixtureEntry, ...]) -> SlateToSample:

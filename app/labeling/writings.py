@@ -1,6 +1,7 @@
 """Pieces of writing: opened, kept as drafts, given back. What becomes of them lies in the modules that submit them."""
 
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +22,11 @@ from app.quality.entry_errors import GuidelinesNotAccepted
 
 
 def open_writing(
-    session: Session, labeler: Labeler, project: Project, task: WritingTask, now: datetime
+    session: Session, labeler: Labeler, project: Project, task: WritingTask, *, now: datetime, rng: Random
 ) -> Writing | None:
     """The labeler's open piece of this task, or a new one; None when there is no prompt left to answer.
+
+    rng: draws the prompt.
 
     Raises GuidelinesNotAccepted, OnboardingFirst.
     """
@@ -35,7 +38,7 @@ def open_writing(
         return writing
     prompt_id = None
     if task is WritingTask.ANSWER:
-        prompt_id = _next_prompt(session, labeler, project, now)
+        prompt_id = _next_prompt(session, labeler, project, now, rng)
         if prompt_id is None:
             return None
     writing = Writing(
@@ -113,11 +116,11 @@ def _lock_entered(session: Session, labeler_id: int, project: Project) -> None:
         raise OnboardingFirst(project.slug)
 
 
-def _next_prompt(session: Session, labeler: Labeler, project: Project, now: datetime) -> int | None:
+def _next_prompt(session: Session, labeler: Labeler, project: Project, now: datetime, rng: Random) -> int | None:
     """A prompt for the labeler to answer."""
     left = select(Prompt.id).where(*_is_left_for(labeler, project, now))
     # Two people at once get two prompts.
-    return one_at_random(session, left.with_for_update(of=Prompt, key_share=True, skip_locked=True))
+    return one_at_random(session, project, left.with_for_update(of=Prompt, key_share=True, skip_locked=True), rng)
 
 
 def _is_left_for(labeler: Labeler, project: Project, now: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -134,7 +134,9 @@ def empty_form(session: Session, access: Access, left: int | None, right: int | 
 
 def drawn_prompt(session: Session, access: Access) -> list[dict[str, str]]:
     """A prompt of the project, at random; test prompts are kept for comparisons that are blind."""
-    messages = one_at_random(session, select(Prompt.messages).where(*is_learned_from(access.project)))
+    messages = one_at_random(
+        session, access.project, select(Prompt.messages).where(*is_learned_from(access.project)), RNG
+    )
     return messages or [{"role": "user", "content": ""}]
 
 

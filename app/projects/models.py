@@ -39,7 +39,7 @@ class Project(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     paused_at: Mapped[datetime | None]  # no slates are sampled and none are leased
     seed: Mapped[int] = mapped_column(server_default=text("0"))  # K and completions are drawn from it
-    num_planned: Mapped[int] = mapped_column(server_default=text("0"))  # slates for its queue; the next draw's number
+    num_planned: Mapped[int] = mapped_column(server_default=text("0"))  # slates for its queue, as a trigger counts
 
     min_k: Mapped[int] = mapped_column(server_default=text("4"))
     max_k: Mapped[int] = mapped_column(server_default=text("9"))

@@ -53,7 +53,7 @@ class Prompt(Base):
     import_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_import.id"))
     set_aside_at: Mapped[datetime | None]  # not sampled from any more
     set_aside_reason: Mapped[str | None]
-    last_taken_at: Mapped[datetime | None]  # for the queue of slates; null: never (app.prompts.turns)
+    last_taken_at: Mapped[datetime | None]  # for the queue of slates, as a trigger notes; null: never
 
     __table_args__ = (
         UniqueConstraint("project_id", "text_hash"),

@@ -4,16 +4,18 @@ Each prompt has a place in a shuffled order that never changes, the hash of its 
 what is asked costs as much as what is passed over, however many prompts there are.
 """
 
-import secrets
 from datetime import datetime
+from random import Random
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Select, Text, cast, func, select, union_all, update
+from sqlalchemy import ColumnElement, Select, Text, cast, func, select, union_all
 from sqlalchemy.orm import Session
 
 from app.db import constant
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split, Use
+
+FAR = 1000  # prompts that are looked at from a random place on, before all are
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ def place() -> ColumnElement[str]:
 
 
 def is_learned_from(project: Project) -> tuple[ColumnElement[bool], ...]:
-    """The prompts that anybody may be asked about: not those of the test split, nor what was set aside."""
+    """The project's prompts that models may learn from: not those of the test split, nor what was set aside."""
     # Written as the indexes of turns say it: they hold no others.
     return (
         Prompt.project_id == project.id,
@@ -33,12 +35,13 @@ def is_learned_from(project: Project) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def take_least_recently_used(
-    session: Session, project: Project, use: Use, count: int, *conditions: ColumnElement[bool], now: datetime
+def least_recently_used(
+    session: Session, project: Project, use: Use, count: int, *conditions: ColumnElement[bool]
 ) -> list[int]:
-    """Ids of up to `count` prompts of this use that meet the conditions, and send them to the end of the line.
+    """Ids of up to `count` prompts of this use that meet the conditions: those that were never in the queue of slates
+    first, then those that were there longest ago; among equals the order is shuffled.
 
-    Those that were never taken come first; among equals the order is shuffled. The caller holds the project's lock.
+    Whoever makes slates for the queue sends their prompts to the end of the line (a trigger notes it).
     """
 
     def line(of_use: Use) -> Select[int, datetime | None, str]:
@@ -50,19 +53,17 @@ def take_least_recently_used(
     lines = [line(each).limit(count).subquery() for each in (Use if project.uses_overlap else (use,))]
     found = union_all(*(select(each) for each in lines)).subquery()
     in_turn = select(found.c.id).order_by(found.c.last_taken_at.asc().nulls_first(), found.c.place).limit(count)
-    ids = list(session.scalars(in_turn))
-    session.execute(update(Prompt).where(Prompt.id.in_(ids)).values(last_taken_at=now))
-    return ids
+    return list(session.scalars(in_turn))
 
 
-def one_at_random(session: Session, query: Select[T]) -> T | None:
-    """The one column of a query on prompts that may be learned from: of the first from a random place on, or None.
+def one_at_random(session: Session, project: Project, query: Select[T], rng: Random) -> T | None:
+    """The one column of a query on prompts that models may learn from: of one at random, or None.
 
-    A prompt beyond many that the query leaves out is found more often than others.
+    One beyond many that the query leaves out is found more often than others.
     """
-    start = secrets.token_hex(16)
-    for half in (place() >= start, place() < start):
-        found = session.scalar(query.where(half).order_by(place()).limit(1))
-        if found is not None:
-            return found
-    return None
+    start = f"{rng.getrandbits(128):032x}"
+    near = select(Prompt.id).where(*is_learned_from(project), place() >= start).order_by(place()).limit(FAR)
+    found = session.scalar(query.where(Prompt.id.in_(near)).order_by(place()).limit(1))
+    if found is None:  # the end of the order, or hardly any are left: sorted as no index is, which looks at all at once
+        found = session.scalar(query.order_by(func.md5(func.concat(Prompt.id, start))).limit(1))
+    return found

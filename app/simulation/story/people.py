@@ -39,6 +39,7 @@ class People:
         self.labeler_ids: dict[int, int] = {}  # by account
         self.turn = 0
         self.rng = Random(f"{scene.seed}/story")  # noqa: S311 - reproducible, not secret
+        self.drawing = Random(f"{scene.seed}/prompts")  # noqa: S311
         self.encoder = starter_encoder()
 
     def labeler(self, account_id: int) -> Labeler:
@@ -60,7 +61,12 @@ class People:
             account_id = self.next_labeler()
             labeler = self.labeler(account_id)
             writing = writings.open_writing(
-                self.scene.session, labeler, self.scene.project, WritingTask.ANSWER, self.scene.now
+                self.scene.session,
+                labeler,
+                self.scene.project,
+                WritingTask.ANSWER,
+                now=self.scene.now,
+                rng=self.drawing,
             )
             if writing is None:
                 raise StoryWentAstray("There is no prompt left to answer; nothing was kept.")
