@@ -69,7 +69,7 @@ def rule_words(rule: Rule) -> str:
     versions = "the weights of all versions stay"
     if rule.keep_versions is not None:
         num = rule.keep_versions
-        last = "version stays" if num == 1 else f"{num} versions stay"
+        last = "version stay" if num == 1 else f"{num} versions stay"
         versions = f"the weights of a project's last {last}, and of all that are needed"
     return f"{versions}; a stage that ended keeps its checkpoints for {rule.checkpoints_after.days} days"
 
