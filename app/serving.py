@@ -57,17 +57,8 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def address(settings: Settings, listener: socket.socket) -> str:
-    """What people type into a browser."""
-    return public_address(settings.model_copy(update={"port": listener.getsockname()[1]}))
-
-
-def public_address(settings: Settings) -> str:
-    """The same, as the settings alone say it."""
-    if settings.public_url is not None:
-        return settings.public_url.rstrip("/")
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{settings.port}"
+    """What people type into a browser to come to this socket."""
+    return settings.model_copy(update={"port": listener.getsockname()[1]}).address
 
 
 def trusted_proxies(settings: Settings) -> list[str]:

@@ -149,6 +149,15 @@ class Settings(BaseSettings):
         place = self.artifacts_place
         return place if place is not None and "://" in place else None
 
+    @property
+    def address(self) -> str:
+        """What people type into a browser."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        host = f"[{host}]" if ":" in host else host
+        return f"http://{host}:{self.port}"
+
 
 def host_and_port(place: str) -> tuple[str, int]:
     """An address to listen on: 127.0.0.1:9101, [::1]:9101. Raises ValueError."""

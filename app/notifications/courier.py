@@ -21,7 +21,6 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app import serving
 from app.db import EVENTS_CHANNEL, SessionFactory, clock, notify
 from app.notifications.alarms import clear, raise_alarm
 from app.notifications.models import Alarm, AlarmKind, Delivery, DeliveryState, Notification, Webhook
@@ -203,7 +202,7 @@ class Courier:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.address = serving.public_address(settings)
+        self.address = settings.address
         self.networks: Sequence[Network] = networks_of(settings.webhook_networks)
         self.refused: Sequence[Network] = networks_of(settings.webhook_refused)
         self.patrol = Patrol()

@@ -12,7 +12,6 @@ from app.people.access import access_to
 from app.people.errors import PersonNotFound, ProjectNotFound
 from app.people.models import KeyScope, Role
 from app.projects.models import Project
-from app.serving import public_address
 from app.settings import get_settings
 from app.terminal import open_session, say
 
@@ -50,7 +49,7 @@ def invite(
         if found is None:
             raise ProjectNotFound(project)
         token = invitations.invite(session, project=found, role=role, email=email, created_by=None, now=clock(session))
-    say(f"{public_address(get_settings())}/invitations/{token}")
+    say(f"{get_settings().address}/invitations/{token}")
 
 
 @users.command("reset")
@@ -61,7 +60,7 @@ def reset(email: Annotated[str, typer.Argument(help="Whose password it sets.")])
         if account is None:
             raise PersonNotFound(f"There is no account for {email}.")
         token = reset_links.make_reset_link(session, account, by=None, now=clock(session))
-    say(f"{public_address(get_settings())}/reset/{token}")
+    say(f"{get_settings().address}/reset/{token}")
 
 
 @keys.command("create")

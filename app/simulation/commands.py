@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from app import db, serving, terminal
+from app import db, terminal
 from app.projects.service import get_project
 from app.settings import get_settings
 from app.simulation.crowd import Crowd
@@ -37,7 +37,7 @@ def simulate(
     """Let simulated labelers rank slates of a project over the HTTP API of a running installation."""
     with terminal.open_session() as session:
         keys = hire(session, get_project(session, project), labelers, now=db.clock(session))
-    crowd = Crowd(url or serving.public_address(get_settings()), project, keys, noise=noise, seed=seed)
+    crowd = Crowd(url or get_settings().address, project, keys, noise=noise, seed=seed)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("Rankings", total=rankings)
         num_rankings = crowd.rank(rankings, lambda: progress.advance(task))
