@@ -62,8 +62,10 @@ def one_at_random(session: Session, project: Project, query: Select[T], rng: Ran
     One beyond many that the query leaves out is found more often than others.
     """
     start = f"{rng.getrandbits(128):032x}"
-    near = select(Prompt.id).where(*is_learned_from(project), place() >= start).order_by(place()).limit(FAR)
-    found = session.scalar(query.where(Prompt.id.in_(near)).order_by(place()).limit(1))
+    nearby = select(Prompt.id, place().label("place")).where(*is_learned_from(project), place() >= start)
+    near = nearby.order_by(place()).limit(FAR).subquery()
+    # By the places of those near: by the prompts' own the whole order would be walked to find them in it.
+    found = session.scalar(query.join(near, near.c.id == Prompt.id).order_by(near.c.place).limit(1))
     if found is None:  # the end of the order, or hardly any are left: sorted as no index is, which looks at all at once
         found = session.scalar(query.order_by(func.md5(func.concat(Prompt.id, start))).limit(1))
     return found
