@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer import team
+from trainer.checkpoint_names import checkpoint_name, saved_checkpoints, step_of
 from trainer.errors import StageError
 from trainer.parts import divided_like, gathered
-from trainer.round_folder import checkpoint_name, disk_errors, saved_checkpoints, step_of, sync
+from trainer.round_folder import disk_errors, sync
 
 KEPT = 2
 

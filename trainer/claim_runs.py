@@ -21,9 +21,10 @@ from app.db import SessionFactory, clock
 from app.monitoring import trainer_metrics
 from app.rounds.models import Phase
 from app.rounds.stage_copies import StageCopies
+from trainer.checkpoint_names import saved_checkpoints, step_of
 from trainer.hands import Hands
 from trainer.recipe_process import EXIT_LOCKED, RecipeProcess, explain, is_worth_another_try
-from trainer.round_folder import RoundFolder, saved_checkpoints, step_of
+from trainer.round_folder import RoundFolder
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from trainer.errors import StageError
 from trainer.settings import RecipeConfig, recipe_config
 
 MANIFEST = "manifest.json"
-OF_STEP = "step-"  # how a checkpoint's name begins; the step follows in eight digits, so that names sort
 Split = Literal["train", "validation", "test"]
 Row = TypeVar("Row")
 
@@ -408,17 +407,3 @@ def file_sha256(path: Path) -> str:
 
 def digest(file: IO[bytes]) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
-def checkpoint_name(step: int) -> str:
-    return f"{OF_STEP}{step:08d}"
-
-
-def step_of(checkpoint: Path) -> int:
-    """After how many steps the checkpoint was written."""
-    return int(checkpoint.name.removeprefix(OF_STEP))
-
-
-def saved_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in the folder, the newest last."""
-    return sorted(folder.glob(f"{OF_STEP}????????"))
