@@ -27,8 +27,10 @@ async function refresh() {
     const options = { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(ANSWER_MS) };
     const response = await fetch(`${part.dataset.live}/live`, options);
     if (response.ok && !response.redirected) await replace(await response.text());
-    else if (response.status < 500) location.reload(); // signed out, or no member any more: the page says so
-    else askLater();
+    else if (response.status < 500) {
+      location.reload(); // signed out, or no member any more: the page says so
+      return; // and nothing is asked for any more: a second reload would throw away the first, which may take its time
+    } else askLater();
   } catch {
     askLater();
   }

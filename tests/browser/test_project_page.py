@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -98,6 +98,25 @@ def test_whoever_was_signed_out_meanwhile_is_led_to_sign_in(admin_page: Page, ad
     expect(page.get_by_text(GONE)).to_be_visible()
     page.context.clear_cookies()
     web.start()
+    page.wait_for_url("**/sign-in**")
+
+
+def test_the_page_that_leads_to_sign_in_is_asked_for_once_however_long_it_takes(
+    admin_page: Page, admin: Person, web: WebServer
+) -> None:
+    page = admin_page
+    web.stop()
+    asked: list[Route] = []
+    page.route(f"**{ROOT}", lambda route: asked.append(route))  # a server that takes its time
+    page.context.clear_cookies()
+    web.start()
+    while not asked:
+        page.wait_for_timeout(50)
+    for _ in range(3):  # refused, the page looks again whether anything is heard
+        with page.expect_response(f"**{ROOT}/events"):
+            pass
+    assert len(asked) == 1  # a second navigation throws the first away: a slow server would never lead anywhere
+    asked[0].continue_()
     page.wait_for_url("**/sign-in**")
 
 
