@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from axe_playwright_python.base import AXE_SCRIPT
 from fastapi import FastAPI
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from app import security
 from tests.app.conftest import (  # noqa: F401 - fixtures are found by name
@@ -38,6 +38,8 @@ FLAGS = [
     "--disable-sync",
 ]
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+PATIENCE_MS = 30_000  # a machine may have much else to do; what comes sooner is not waited for
+expect.set_options(timeout=PATIENCE_MS)
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
@@ -121,7 +123,7 @@ def new_page(browser: Browser, server: str) -> Iterator[Callable[..., Page]]:
     def open_page(**options: Any) -> Page:
         defaults = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "UTC"}
         context = browser.new_context(base_url=server, **{**defaults, **options})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE_MS)
         context.set_default_navigation_timeout(30_000)  # the first request builds every route's forms
         contexts.append(context)
         page = context.new_page()

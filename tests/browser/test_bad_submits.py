@@ -132,7 +132,7 @@ def test_a_tab_whose_ranking_another_tab_has_sent_no_longer_says_that_it_waits(
     expect(page.locator("#banner")).to_contain_text("One ranking waits to be sent")
     other = page.context.new_page()
     submitted(other, lambda: open_ranking(other, sign_in, labeler, project) and None)
-    expect(page.locator("#banner:not([hidden])")).to_have_count(0, timeout=30_000)
+    expect(page.locator("#banner:not([hidden])")).to_have_count(0)
     assert stored_ranks(session) == IN_ORDER
 
 
@@ -159,7 +159,7 @@ def test_two_tabs_of_one_browser_send_what_waits_once_when_the_server_is_back(
     expect(other.locator("#banner")).to_contain_text("2 rankings wait to be sent")
     web.start()
     for tab in (page, other):
-        expect(tab.locator("#banner:not([hidden])", has_text="cannot be reached")).to_have_count(0, timeout=30_000)
+        expect(tab.locator("#banner:not([hidden])", has_text="cannot be reached")).to_have_count(0)
         expect(tab.locator(".prompt")).to_contain_text("The second")
     told = [tab.locator("#banner").filter(has_text="first ranking stands").count() for tab in (page, other)]
     assert sum(told) >= 1
@@ -238,7 +238,7 @@ def test_somebody_paused_in_the_middle_hands_in_what_they_began_and_gets_no_more
     assert [ranking.counted for ranking in rankings(session)] == [True]
     membership.paused_at = None
     session.commit()
-    expect(page.locator(".prompt")).to_contain_text("Not for them", timeout=30_000)  # it asks every few seconds
+    expect(page.locator(".prompt")).to_contain_text("Not for them")  # it asks every few seconds
     expect(page.locator("#banner")).to_be_hidden()
 
 

@@ -146,7 +146,7 @@ def test_what_is_said_without_a_network_is_sent_once_when_it_is_back(
     page.get_by_role("button", name="Send").click()
     expect(page.locator("#banner")).to_contain_text("waits to be sent")
     page.context.set_offline(False)
-    expect(page.locator(".reply.is-waiting")).to_have_count(4, timeout=15_000)
+    expect(page.locator(".reply.is-waiting")).to_have_count(4)
     session.rollback()
     assert len(session.scalars(select(ConversationTurn)).all()) == 1
 
