@@ -6,11 +6,11 @@
 
 Every GET address of pages and API is asked for, as the routes themselves name them, by an admin, a researcher and a
 labeler (the first of them who is let in), with ids that exist and with the choices that cost most; then a labeler
-ranks, and a sampler looks what it is to sample. Asked for in this process through the whole product: middleware,
-statements, templates. The first time is told beside the median of those after it, with the slowest statement and how
-many there were; where the answer is that a report is being made, the time begins when it has been. Files (exports) and
-streams (events) are left out: they are told by their rate. The folder (8 GB) is deleted afterwards. Prints tables,
-slowest first; --write puts them into results/scale.md.
+ranks and is given prompts to answer, and a sampler looks what it is to sample. Asked for in this process through the
+whole product: middleware, statements, templates. The first time is told beside the median of those after it, with the
+slowest statement and how many there were; where the answer is that a report is being made, the time begins when it has
+been. Files (exports) and streams (events) are left out: they are told by their rate. The folder (8 GB) is deleted
+afterwards. Prints tables, slowest first; --write puts them into results/scale.md.
 """
 
 import argparse
@@ -70,6 +70,7 @@ EXAMPLES = {
     "account_id": "7",
     "version": "1",
     "content": "rankings",
+    "kind": "plain",
     "left_id": "1",
     "right_id": "10",
     "metric": "loss",
@@ -188,6 +189,7 @@ def walk(engine: Engine, url: str, folder: Path, only: re.Pattern[str]) -> tuple
             (asked.append(one) if one.status < 400 else left_out.append(f"{found}: answered {one.status}"))
         if only.search("cycle"):
             asked += ranked(people[-1], statements)
+            asked += prompted(people[-1], statements)
         if only.search("queue"):
             asked += planned(engine, statements)
     return asked, left_out
@@ -279,6 +281,15 @@ def ranked(labeler: Person, statements: list[tuple[str, float]]) -> list[Asked]:
     return [next_slate, submit]
 
 
+def prompted(labeler: Person, statements: list[tuple[str, float]]) -> list[Asked]:
+    """Prompts for a labeler to answer, each given back for the next."""
+    next_prompt, skip = Asked("POST writings", labeler.who, status=200), Asked("POST skip", labeler.who, status=204)
+    for _ in range(CYCLES):
+        answer = timed(next_prompt, labeler, f"/api/v1/projects/{SLUG}/writings", {"task": "answer"}, statements)
+        timed(skip, labeler, f"/api/v1/writings/{answer['writing']['id']}/skip", {"reason": "not mine"}, statements)
+    return [next_prompt, skip]
+
+
 def timed(found: Asked, labeler: Person, path: str, body: Any, statements: list[tuple[str, float]]) -> Any:
     statements.clear()
     start = time.perf_counter()
@@ -286,7 +297,7 @@ def timed(found: Asked, labeler: Person, path: str, body: Any, statements: list[
     found.seconds.append(time.perf_counter() - start)
     found.statements = list(statements)
     assert response.status_code == found.status, response.text
-    return response.json()
+    return response.json() if response.content else None
 
 
 def planned(engine: Engine, statements: list[tuple[str, float]]) -> list[Asked]:

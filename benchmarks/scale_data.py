@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from app.datasets.breakdowns import count_labels
+from app.labeling.tasks import Task
 from app.projects.models import DEFAULT_FLAGS, Guidelines, Project
 from app.quality.judgements import make_digests
 
@@ -152,22 +153,24 @@ def fill(engine: Engine, num_rankings: int, num_completions: int, num_labelers: 
     """Make the project, its number 1; returns the seconds of each part. The schema is there, and nothing else is."""
     rankings = num_rankings // BLOCK * BLOCK
     ranked = rankings // BLOCK * SLATES_OF_BLOCK
+    prompts = max(1_000, rankings // 2)
     numbers = {
         "rankings": rankings,
         "ranked": ranked,
         "slates": max(ranked + QUEUE, round(num_completions / 6.5)),
-        "prompts": max(1_000, rankings // 2),
+        "prompts": prompts,
         "labelers": num_labelers,
         "queue": QUEUE,
         "slates_of_block": SLATES_OF_BLOCK,
         "snapshots": SNAPSHOTS,
         "metrics": ", ".join(f"'{name}'" for name in METRICS),
         "steps": STEPS,
-        "demonstrations": DEMONSTRATIONS,
+        "demonstrations": min(DEMONSTRATIONS, prompts // 4),  # prompts to answer are left
         "audit_events": AUDIT_EVENTS,
     }
     with Session(engine) as session:
-        session.add(Project(slug=SLUG, name="Some years", flags=list(DEFAULT_FLAGS)))
+        weights = dict.fromkeys(Task, 1.0)  # so that each task's pages have something to do
+        session.add(Project(slug=SLUG, name="Some years", flags=list(DEFAULT_FLAGS), task_weights=weights))
         session.flush()
         session.add(Guidelines(project_id=1, version=1, markdown="# What we look for\n\nHelpful and honest."))
         session.commit()
