@@ -38,6 +38,7 @@ from app.people.models import Labeler
 from app.people.owners import Owner
 from app.projects.models import Project
 from app.quality import onboarding
+from app.rounds.conclusions import conclude_if_compared, moment_of_comparison
 from app.rounds.models import Round, RoundState
 
 
@@ -101,8 +102,6 @@ def submit_ranking(
     place = Place(lease.state, lease.free_from, lease.done_at).settled(slots, now)
     compared_in = lease.round_id if lease.kind is SlateKind.EVALUATION and place.state is SlateState.DONE else None
     if compared_in is not None:
-        from app.rounds.service import conclude_if_compared, moment_of_comparison
-
         now = moment_of_comparison(session, compared_in, now)
     ranking = {
         "id": ranking_id,

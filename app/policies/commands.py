@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app import db, terminal
-from app.policies import benchmark_commands, service
+from app.policies import benchmark_commands, promotion, service
 from app.policies.models import PolicyVersion
 from app.projects.service import get_project
 
@@ -45,7 +45,7 @@ def promote(
     with terminal.open_session() as session:
         found = get_project(session, project)
         chosen = service.get_version(session, found, version)
-        service.promote(session, found, chosen, account=None, now=db.clock(session), on_command_line=True)
+        promotion.promote(session, found, chosen, account=None, now=db.clock(session), on_command_line=True)
         line = describe(chosen)
     say(line, as_json)
 
@@ -55,7 +55,7 @@ def rollback(project: ProjectSlug, as_json: AsJson = False) -> None:
     """Return to the version that was current before."""
     with terminal.open_session() as session:
         found = get_project(session, project)
-        line = describe(service.roll_back(session, found, account=None, now=db.clock(session)))
+        line = describe(promotion.roll_back(session, found, account=None, now=db.clock(session)))
     say(line, as_json)
 
 

@@ -246,3 +246,13 @@ def retire_evaluation_slates(session: Session, round: Round, now: datetime) -> N
         .where(Slate.id.in_(locked), Slate.id.not_in(held))
         .values(state=SlateState.RETIRED, retired_at=now)
     )
+
+
+def after_the_last(session: Session, round: Round, now: datetime) -> datetime:
+    """now, or when the round's last comparison came in, if that is later: its submit waited for the lock less long."""
+    last = session.scalar(
+        select(func.max(Ranking.submitted_at))
+        .join(Slate, Slate.id == Ranking.slate_id)
+        .where(Slate.round_id == round.id, Slate.kind == SlateKind.EVALUATION)
+    )
+    return now if last is None else max(now, last)

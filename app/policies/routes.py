@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 from app.db import SessionDep, clock
 from app.pages import render
 from app.people.access import Access, AdminAccess, ResearcherAccess
-from app.policies import graph, lineage, scores, service
+from app.policies import graph, lineage, promotion, scores, service
 from app.policies.benchmarks import told, way_in_words
 from app.policies.cards import FIGURES, card_of
 from app.policies.history import LONGEST_REASON, history
@@ -42,7 +42,7 @@ def list_versions(request: Request, access: ResearcherAccess, session: SessionDe
         evaluations=scores.evaluations(session, access.project),
         numbers={version.id: version.number for version in versions},
         current=service.current_version(session, access.project),
-        before=service.version_before(session, access.project),
+        before=promotion.version_before(session, access.project),
         longest_reason=LONGEST_REASON,
     )
 
@@ -78,7 +78,7 @@ def promote_version(
     reason: Reason = "",
 ) -> Response:
     """Make it the policy that labelers see."""
-    service.promote(
+    promotion.promote(
         session,
         access.project,
         version,
@@ -93,7 +93,7 @@ def promote_version(
 @router.post("/{number}/reject")
 def reject_version(access: AdminAccess, version: FoundVersion, session: SessionDep, reason: Reason = "") -> Response:
     """Set a candidate aside for good."""
-    service.reject(session, access.project, version, account=access.account, now=clock(session), reason=reason)
+    promotion.reject(session, access.project, version, account=access.account, now=clock(session), reason=reason)
     return to_version(access, version)
 
 
@@ -102,7 +102,7 @@ def roll_back(
     access: AdminAccess, session: SessionDep, replacing: Annotated[int, Form()], reason: Reason = ""
 ) -> Response:
     """Return to the version that was current before."""
-    version = service.roll_back(
+    version = promotion.roll_back(
         session, access.project, account=access.account, now=clock(session), replacing=replacing, reason=reason
     )
     return to_version(access, version)
@@ -133,14 +133,14 @@ def promote_version_out(
 ) -> PolicyVersionOut:
     """Make it the policy that labelers see."""
     replacing = seen.replacing if seen else None
-    service.promote(session, access.project, version, account=access.account, now=clock(session), replacing=replacing)
+    promotion.promote(session, access.project, version, account=access.account, now=clock(session), replacing=replacing)
     return PolicyVersionOut.model_validate(version)
 
 
 @api.post("/{number}/rejection")
 def reject_version_out(access: AdminAccess, version: FoundVersion, session: SessionDep) -> PolicyVersionOut:
     """Set a candidate aside for good."""
-    service.reject(session, access.project, version, account=access.account, now=clock(session))
+    promotion.reject(session, access.project, version, account=access.account, now=clock(session))
     return PolicyVersionOut.model_validate(version)
 
 
@@ -148,7 +148,7 @@ def reject_version_out(access: AdminAccess, version: FoundVersion, session: Sess
 def roll_back_out(access: AdminAccess, session: SessionDep, seen: Replacing | None = None) -> PolicyVersionOut:
     """Return to the version that was current before."""
     replacing = seen.replacing if seen else None
-    version = service.roll_back(
+    version = promotion.roll_back(
         session, access.project, account=access.account, now=clock(session), replacing=replacing
     )
     return PolicyVersionOut.model_validate(version)

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session, aliased
 from app.db import EVENTS_CHANNEL, TRAINER_CHANNEL, notify
 from app.projects.models import Project
 from app.rounds import claiming
+from app.rounds.announcing import announce
 from app.rounds.models import Phase, Round, RoundState, Stage, StageEvent, StageState
-from app.rounds.service import announce, close_cancelled
+from app.rounds.service import close_cancelled
 
 
 class ClaimLost(Exception):

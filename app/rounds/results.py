@@ -19,9 +19,10 @@ from app.policies.service import ROUNDS_PREFIX
 from app.projects.models import Project
 from app.reward_models.registration import register_report_of_stage, report_of_stage
 from app.reward_models.reports import Report
+from app.rounds.announcing import announce
 from app.rounds.claims import StageClaim, locked_stage, tell
+from app.rounds.conclusions import conclude_if_compared
 from app.rounds.models import POLICY_RECIPES, Metric, Phase, Recipe, RoundState, Stage, StageSample, StageState
-from app.rounds.service import announce, conclude_if_compared
 
 ROWS_PER_STATEMENT = 1000  # Postgres takes 65,535 parameters a statement
 

@@ -19,11 +19,12 @@ from app.db import TRAINER_CHANNEL, notify
 from app.people.models import Account
 from app.privacy.models import DoomedFolder
 from app.projects.models import Project
+from app.rounds.announcing import announce
 from app.rounds.configuration import Overrides, setting_problems
 from app.rounds.errors import BadRoundSetting, NotResumable, RoundIsActive
 from app.rounds.models import Metric, Phase, Round, RoundState, Stage, StageEvent, StageSample, StageState, StageTry
 from app.rounds.needs import check_what_settings_need
-from app.rounds.service import active_round, announce, lock, record
+from app.rounds.service import active_round, lock, record
 from trainer.settings import SAME_RESULT, recipe_config
 
 STOPPED = (RoundState.FAILED, RoundState.CANCELLED)

@@ -15,6 +15,7 @@ from app.policies.evaluation import win_rate
 from app.policies.models import PolicyVersion
 from app.rounds import (
     chart_routes,
+    conclusions,
     resuming,
     retry_routes,
     rule_api,
@@ -87,7 +88,7 @@ def cancel_round(access: AdminAccess, round: FoundRound, session: SessionDep) ->
 @router.post("/{number}/end-comparison")
 def end_comparison(access: AdminAccess, round: FoundRound, session: SessionDep) -> Response:
     """End the round with the comparisons that are in."""
-    service.end_comparison(session, round, account=access.account, now=clock(session))
+    conclusions.end_comparison(session, round, account=access.account, now=clock(session))
     return back_to(access, round)
 
 

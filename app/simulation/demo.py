@@ -26,7 +26,7 @@ from app import db, terminal
 from app.errors import PodiumError
 from app.policies.evaluation import win_rate
 from app.policies.models import PolicyVersion
-from app.policies.service import promote
+from app.policies.promotion import promote
 from app.projects.models import Project
 from app.projects.service import get_project
 from app.projects.starter import STARTER_SLUG

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.projects.models import Project
 from app.rounds import claims, heart, results
+from app.rounds.conclusions import conclude_if_compared
 from app.rounds.models import Round
-from app.rounds.service import conclude_if_compared
 from tests.app.conftest import Person
 from tests.app.loop import HOUR, compare, evaluation_slates, run_stage
 from tests.browser.conftest import PHONE

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from app import db
 from app.labeling.models import Draft, Ranking, RankingItem, Slate, SlateState
 from app.people.models import Labeler, Membership
-from app.policies import service as policies
 from app.policies.models import PolicyState
+from app.policies.promotion import promote
 from app.projects.models import Project
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import MakeSlate, make_slate, submit, take  # noqa: F401
@@ -244,7 +244,7 @@ def test_somebody_paused_in_the_middle_hands_in_what_they_began_and_gets_no_more
 
 def promote_a_new_policy(session: Session, project: Project) -> None:
     version = make_version(session, project, 2, PolicyState.CANDIDATE)
-    policies.promote(session, project, version, account=None, now=db.clock(session))
+    promote(session, project, version, account=None, now=db.clock(session))
     session.commit()
 
 

@@ -11,8 +11,9 @@ from app.policies.models import PolicyState
 from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Split
+from app.rounds.conclusions import conclude_if_compared
 from app.rounds.models import Round
-from app.rounds.service import conclude_if_compared, start_round
+from app.rounds.service import start_round
 from tests.app.conftest import Person
 from tests.app.loop import compare, evaluation_slates, make_prompts, make_version, make_what_a_round_needs, run_stage
 from tests.app.policies.comparisons import make_comparisons

@@ -21,7 +21,8 @@ from app.labeling.task_models import ConversationTurn, Writing, WritingTask
 from app.people.models import Labeler
 from app.people.owners import Owner
 from app.policies.models import PolicyState, RewardModelVersion
-from app.policies.service import InspectedPolicy, current_version, promote
+from app.policies.promotion import promote
+from app.policies.service import InspectedPolicy, current_version
 from app.projects.models import Project
 from app.projects.service import create_project
 from app.prompts.models import Prompt, Split

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from app.people import members
 from app.people.models import Account
 from app.policies.models import PolicyState, PolicyVersion
-from app.policies.service import current_version, promote, roll_back
+from app.policies.promotion import promote, roll_back
+from app.policies.service import current_version
 from app.projects.service import create_project, update_settings
 from app.projects.starter import inspect_starter, starter_prompts
 from app.prompts.messages import user_message

@@ -29,7 +29,8 @@ from app.labeling.queue import NewCompletion, SlateToSample
 from app.labeling.service import draft_of
 from app.labeling.task_models import ConversationTurn, Writing
 from app.policies.models import PolicyState, PolicyVersion
-from app.policies.service import current_version, promote
+from app.policies.promotion import promote
+from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptKind, Split
 from app.rounds.inputs import demonstrations_of

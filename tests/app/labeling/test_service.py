@@ -436,7 +436,7 @@ def test_the_last_comparison_of_a_round_concludes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("app.rounds.service.conclude_if_compared", lambda session, id_, now: asked.append(id_))
+    monkeypatch.setattr("app.labeling.service.conclude_if_compared", lambda session, id_, now: asked.append(id_))
     make_slate(["Yes.", "No."], kind=SlateKind.EVALUATION, round_id=comparing_round.id)
     make_slate()
     for _ in range(2):

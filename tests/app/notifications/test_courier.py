@@ -23,8 +23,9 @@ from app.notifications.signing import secret_text
 from app.notifications.webhooks import add_webhook, rotate_secret, send_again, switch_off, switch_on
 from app.projects.models import Project
 from app.rounds import claims
+from app.rounds.conclusions import end_comparison
 from app.rounds.resuming import resume_round
-from app.rounds.service import cancel_round, end_comparison
+from app.rounds.service import cancel_round
 from app.settings import Settings
 from tests.app.conftest import Clock
 from tests.app.loop import compare, evaluation_slates, make_account, run_stage

@@ -11,9 +11,9 @@ from app.notifications.models import Alarm, AlarmKind
 from app.projects.models import Project
 from app.rounds import claims, results
 from app.rounds.claims import StageClaim
+from app.rounds.conclusions import end_comparison
 from app.rounds.models import Round
 from app.rounds.resuming import resume_round
-from app.rounds.service import end_comparison
 from tests.app.loop import compare, evaluation_rows, evaluation_slates, make_account, run_stage
 from tests.app.notifications.series import healthy
 from tests.app.rounds.stages import claimed, make_loop, start

@@ -5,7 +5,8 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.policies.history import history
-from app.policies.service import get_version, promote, roll_back
+from app.policies.promotion import promote, roll_back
+from app.policies.service import get_version
 from app.projects.models import Project
 from app.rounds.models import Round
 from app.rounds.service import start_round

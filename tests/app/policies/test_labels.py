@@ -15,7 +15,8 @@ from app.labeling.models import CompletionSource, Ranking, Slate, SlateState
 from app.people.models import Labeler
 from app.policies import labels
 from app.policies.models import PolicyVersion
-from app.policies.service import get_version, promote
+from app.policies.promotion import promote
+from app.policies.service import get_version
 from app.projects.models import Project
 from app.prompts.models import Prompt, Split
 from app.rounds.models import Round, Stage

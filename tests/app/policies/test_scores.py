@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.labeling.models import Demonstration
+from app.policies.promotion import promote
 from app.policies.scores import evaluations
-from app.policies.service import get_version, promote
+from app.policies.service import get_version
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.rounds.models import RoundState

@@ -13,8 +13,9 @@ from app.db import SessionFactory, clock
 from app.labeling.models import Completion, Ranking, Slate, SlateState
 from app.projects.models import Project
 from app.prompts.models import Split
+from app.rounds.conclusions import conclude_if_compared, moment_of_comparison
 from app.rounds.models import Round, RoundState
-from app.rounds.service import conclude_if_compared, moment_of_comparison, start_round
+from app.rounds.service import start_round
 from tests.app.conftest import Person
 from tests.app.labeling.conftest import ids, submit, take
 from tests.app.locks import wait_until_blocked

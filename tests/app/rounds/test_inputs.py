@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.labeling.models import Demonstration
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
-from app.policies.service import current_version, promote
+from app.policies.promotion import promote
+from app.policies.service import current_version
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.rounds.inputs import MissingParent, stage_inputs

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from app.db import SessionFactory, clock
 from app.people.models import AuditEvent
 from app.policies.models import PolicyVersion
-from app.policies.service import get_version, promote, roll_back
+from app.policies.promotion import promote, roll_back
+from app.policies.service import get_version
 from app.projects.models import Project
 from app.prompts.models import Split
 from app.rounds.errors import NotResumable, RoundIsActive, RoundIsOver

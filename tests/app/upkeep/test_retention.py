@@ -13,7 +13,8 @@ from app.db import clock
 from app.people.models import AuditEvent
 from app.policies.errors import PolicyFilesMissing
 from app.policies.models import PolicyState, PolicyVersion, RewardModelVersion
-from app.policies.service import policy_files, promote
+from app.policies.promotion import promote
+from app.policies.service import policy_files
 from app.projects.models import Project
 from app.rounds.models import Round, RoundState, Stage, StageState
 from app.settings import Settings
