@@ -180,7 +180,6 @@ def kind_of(path: str, pages: dict[str, re.Pattern[str]]) -> str:
     return min((kind for kind, pattern in pages.items() if pattern.fullmatch(path)), key=lambda kind: kind.count("{"))
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("everything")
 def test_every_page_is_accessible_light_and_dark_and_fits_a_phone(
     new_page: Callable[..., Page],

@@ -35,7 +35,6 @@ def leaves_the_folder(words: list[str]) -> bool:
     return any(word.startswith("/") for word in words)
 
 
-@pytest.mark.timeout(900)  # half a minute of computing, on whatever is left of a busy machine
 def test_every_command_does_what_it_is_there_for(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """One test, since the story is told once: each command is run on a copy of it, and all that fail are named."""
     name = f"podium_docs_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}"

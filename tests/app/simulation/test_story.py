@@ -6,7 +6,6 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
-import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -32,7 +31,6 @@ def folders(settings: Settings) -> set[Path]:
     return {path.parent for path in settings.artifacts.rglob("manifest.json")}
 
 
-@pytest.mark.timeout(300)
 def test_every_page_tells_the_story_as_it_was(session: Session, settings: Settings, site_admin: Person) -> None:
     """One test, since it is told once: what is stored, and what the pages say of it."""
     started = clock(session)
