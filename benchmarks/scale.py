@@ -42,7 +42,7 @@ from app.people.models import Account, Membership, Role
 from app.people.sessions import open_session
 from app.projects.models import Project
 from app.settings import Settings
-from benchmarks import explorer, scale_data
+from benchmarks import explorer, scale_data, scale_reports
 from benchmarks.scale_data import SLUG
 
 RESULTS = Path(__file__).parent / "results" / "scale.md"
@@ -71,10 +71,13 @@ EXAMPLES = {
     "version": "1",
     "content": "rankings",
     "kind": "plain",
+    "evaluation_id": "1",
+    "other_id": "2",
     "left_id": "1",
     "right_id": "10",
     "metric": "loss",
 }
+ROUNDS = urlencode({"rounds": range(1, scale_data.SNAPSHOTS + 1)}, doseq=True)
 # Addresses whose answer hangs on a choice, with one that costs more than none.
 CHOICES = (
     "/projects/{slug}/slates?state=done",
@@ -86,6 +89,11 @@ CHOICES = (
     "/projects/{slug}/quality?prompt_kind=plain",
     "/projects/{slug}/audit?action=ranking.retract",
     "/projects/{slug}/datasets/compare?one=3&other=4",
+    "/projects/{slug}/reward-models/evaluations/1/disagreements?page=700",
+    "/projects/{slug}/reward-models/compare?first=1&second=2",
+    f"/projects/{{slug}}/rounds/compare?{ROUNDS}",
+    f"/projects/{{slug}}/rounds/compare/ppo/charts/loss?{ROUNDS}",
+    f"/projects/{{slug}}/rounds/compare/ppo/charts/loss.svg?{ROUNDS}",
 )
 
 
@@ -138,7 +146,7 @@ def main() -> None:
     try:
         url = embedded_postgres.start(folder / "postgres", fsync=False)
         engine = db.connect(url)
-        filled = [] if is_filled(engine) else filled_with(engine, arguments)
+        filled = [] if is_filled(engine) else filled_with(engine, url, folder, arguments)
         asked, left_out = walk(engine, url, folder, re.compile(arguments.only))
         told = report(arguments, sizes(engine), filled, asked, left_out)
         engine.dispose()
@@ -156,9 +164,12 @@ def is_filled(engine: Engine) -> bool:
         return connection.execute(text("SELECT to_regclass('project') IS NOT NULL")).scalar_one()
 
 
-def filled_with(engine: Engine, arguments: argparse.Namespace) -> list[tuple[str, float]]:
+def filled_with(engine: Engine, url: str, folder: Path, arguments: argparse.Namespace) -> list[tuple[str, float]]:
     migrate.upgrade(engine)
-    return scale_data.fill(engine, arguments.rankings, arguments.completions, arguments.labelers)
+    filled = scale_data.fill(engine, arguments.rankings, arguments.completions, arguments.labelers)
+    start = time.perf_counter()
+    scale_reports.write(engine, Settings(home=folder, DATABASE_URL=url))
+    return [*filled, ("reports on reward models", time.perf_counter() - start)]
 
 
 def walk(engine: Engine, url: str, folder: Path, only: re.Pattern[str]) -> tuple[list[Asked], list[str]]:
@@ -235,7 +246,7 @@ def address_of(path: str, ids: dict[str, str]) -> str | None:
     """The path with ids that exist; None where there is none. Rounds, models and policies have numbers of their own."""
     numbers = {"number": "14" if "/policies/" in path else str(scale_data.SNAPSHOTS)}
     if "/charts/" in path:
-        numbers["key"] = "loss"
+        numbers["key"] = "weeks" if "/quality/" in path else "loss"
     names = re.findall(r"{(\w+)[^}]*}", path)
     if any(name not in ids | numbers for name in names):
         return None
@@ -243,8 +254,8 @@ def address_of(path: str, ids: dict[str, str]) -> str | None:
 
 
 def ask(people: Sequence[Person], address: str, statements: list[tuple[str, float]]) -> Asked:
-    """The address some times, by the first who is let in."""
-    found = Asked(address, "")
+    """The address some times, by the first who is let in; where nobody is, the first answer."""
+    refused = None
     for person in people:
         found = Asked(address, person.who)
         deadline = time.monotonic() + LONGEST_REPORT_S
@@ -261,8 +272,10 @@ def ask(people: Sequence[Person], address: str, statements: list[tuple[str, floa
                 break
             found.statements = list(statements)
         if found.status < 400 or found.status >= 500:
-            break
-    return found
+            return found
+        refused = refused or found
+    assert refused is not None, "nobody asks"
+    return refused
 
 
 def is_being_made(response: Any) -> bool:

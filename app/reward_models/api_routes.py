@@ -10,8 +10,8 @@ from app.db import SessionDep, clock
 from app.people.access import ResearcherAccess
 from app.reward_models import scoring, service
 from app.reward_models.addresses import FoundEvaluation, FoundModel
-from app.reward_models.contradictions import A_PAGE, against_people, with_texts
-from app.reward_models.measures import comparisons_of
+from app.reward_models.contradictions import against_people, with_texts
+from app.reward_models.judged import judged
 from app.reward_models.schemas import (
     ContradictionOut,
     DifferenceOut,
@@ -21,7 +21,7 @@ from app.reward_models.schemas import (
     ScoringIn,
     ScoringOut,
 )
-from app.reward_models.side_by_side import compare, report_table
+from app.reward_models.side_by_side import compare
 
 api = APIRouter(prefix="/projects/{slug}", tags=["reward models"])
 
@@ -93,10 +93,9 @@ def disagreements_out(
     request: Request, found: FoundEvaluation, session: SessionDep, page: Annotated[int, Query(ge=1, le=100_000)] = 1
 ) -> list[ContradictionOut]:
     """Where the model and people disagree most, ten a page, one comparison a slate."""
-    table, slates = report_table(session, request.app.state.settings, found)
-    comparisons = comparisons_of(table)
-    wanted = against_people(comparisons, slates)[(page - 1) * A_PAGE : page * A_PAGE]
-    return [ContradictionOut.of(each, comparisons) for each in with_texts(session, comparisons, wanted, slates)]
+    rankings = judged(session, request.app.state.settings, found)
+    wanted = against_people(rankings).page(page, rankings)
+    return [ContradictionOut.of(each, rankings.table) for each in with_texts(session, rankings, wanted)]
 
 
 @api.get("/reward-evaluations/{evaluation_id}/against/{other_id}")
@@ -106,4 +105,6 @@ def difference_out(
     """Two reports on the comparisons that they have in common."""
     other = service.find_evaluation(session, access.project, other_id)
     both = compare(session, request.app.state.settings, found, other)
-    return DifferenceOut(num_rankings=both.num_rankings, num_comparisons=len(both.first), **asdict(both.difference))
+    return DifferenceOut(
+        num_rankings=both.num_rankings, num_comparisons=both.num_comparisons, **asdict(both.difference)
+    )

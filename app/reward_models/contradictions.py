@@ -13,31 +13,52 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets.models import SnapshotRanking
-from app.labeling.models import Completion, Ranking, Slate, SlateState
+from app.labeling.models import Completion, Slate
 from app.prompts.messages import Messages
 from app.prompts.models import Prompt
-from app.reward_models.measures import Comparisons, numbered
-from app.reward_models.tables import Bools, Floats, Ints
+from app.reward_models.judged import Judged
+from app.reward_models.kept import Kept
+from app.reward_models.measures import Comparisons, comparisons_of
+from app.reward_models.tables import Bools, Floats, Ints, ScoredRankings
 
 A_PAGE = 10
-AT_ONCE = 5_000  # rankings that one query asks for
-
-Slates = dict[str, tuple[UUID, bool]]  # ranking id -> its slate, and whether people may still be asked about that
+MOST_BYTES_KEPT = 16 * 2**20  # in each web process: of about a million slates
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A comparison to be shown. row: of the comparison.  better, worse: positions, as most people have it.
+    """A comparison to be shown. ranking: a row that has it so.  better, worse: positions, as most people see them.
 
     num_more: how many more comparisons of the slate are of this kind.
     """
 
-    row: int
+    ranking: int
     slate_id: UUID
     better: int
     worse: int
     num_more: int
+
+
+@dataclass(frozen=True)
+class Contradictions:
+    """All there are, in their order. rows: (M, 4) what a Contradiction says but for its slate."""
+
+    rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_bytes(self) -> int:
+        """What they take in memory."""
+        return int(self.rows.nbytes)
+
+    def page(self, number: int, of: Judged) -> list[Contradiction]:
+        """The number-th page, from 1; empty behind the last."""
+        return [
+            Contradiction(ranking, of.slate_ids[of.slate[ranking]], better, worse, num_more)
+            for ranking, better, worse, num_more in self.rows[(number - 1) * A_PAGE : number * A_PAGE].tolist()
+        ]
 
 
 @dataclass(frozen=True)
@@ -52,37 +73,28 @@ class Shown:
     others: Sequence[str]
 
 
-def slates_of(session: Session, snapshot_id: int, ids: Sequence[str]) -> Slates:
-    """Of those rankings that the snapshot still has: an erasure may have taken some out."""
-    rankings = (
-        select(Ranking.id, Ranking.slate_id, Slate.state)
-        .join(SnapshotRanking, SnapshotRanking.ranking_id == Ranking.id)
-        .join(Slate, Slate.id == Ranking.slate_id)
-        .where(SnapshotRanking.snapshot_id == snapshot_id)
-    )
-    found: Slates = {}
-    for start in range(0, len(ids), AT_ONCE):
-        asked = [UUID(id) for id in ids[start : start + AT_ONCE]]
-        for id, slate_id, state in session.execute(rankings.where(Ranking.id.in_(asked))):
-            found[str(id)] = (slate_id, state not in (SlateState.DONE, SlateState.RETIRED))
-    return found
-
-
-def against_people(comparisons: Comparisons, slates: Mapping[str, tuple[UUID, bool]]) -> list[Contradiction]:
+def against_people(judged: Judged) -> Contradictions:
     """Comparisons that most of a slate's people order one way and the model the other, the surest mistake first."""
-    return pick(comparisons, slates, comparisons.lead < 0, comparisons.lead)
+
+    def find() -> Contradictions:
+        comparisons = comparisons_of(judged.table)
+        return pick(judged, comparisons, comparisons.lead < 0, comparisons.lead)
+
+    return _kept.get(judged.name, judged.state, find)
 
 
-def between_models(
-    first: Comparisons, second: Comparisons, slates: Mapping[str, tuple[UUID, bool]], *, only: str
-) -> list[Contradiction]:
+_kept: Kept[Contradictions] = Kept(MOST_BYTES_KEPT)
+
+
+def between_models(judged: Judged, first: Comparisons, second: Comparisons, *, only: str) -> Contradictions:
     """Comparisons that one of two models alone orders as most people do, the clearest first.
 
-    only: "first" or "second", the one that is right.  Each model's leads count in units of their own spread.
+    judged: the rankings of both.  only: "first" or "second", the one that is right.  Each model's leads count in units
+    of their own spread.
     """
     right, wrong = (first, second) if only == "first" else (second, first)
     apart = in_units(wrong.lead) - in_units(right.lead)
-    return pick(first, slates, (right.lead > 0) & (wrong.lead < 0), apart)
+    return pick(judged, first, (right.lead > 0) & (wrong.lead < 0), apart)
 
 
 def in_units(lead: Floats) -> Floats:
@@ -90,47 +102,26 @@ def in_units(lead: Floats) -> Floats:
     return lead / (spread or 1.0)
 
 
-def pick(
-    comparisons: Comparisons, slates: Mapping[str, tuple[UUID, bool]], wanted: Bools, order: Floats
-) -> list[Contradiction]:
+def pick(judged: Judged, comparisons: Comparisons, wanted: Bools, order: Floats) -> Contradictions:
     """Of the comparisons that are wanted and that most people agree on, the first by `order` of each slate."""
-    rankings = comparisons.rankings
-    slate = numbered([slates[id][0] for id in rankings.ids])[comparisons.ranking]
-    is_open = np.array([slates[id][1] for id in rankings.ids], dtype=bool)[comparisons.ranking]
-    width = rankings.ranks.shape[1]
-    one_way = (slate * width + comparisons.better) * width + comparisons.worse
-    other_way = (slate * width + comparisons.worse) * width + comparisons.better
-    places, counts = np.unique(one_way, return_counts=True)
-    rows = np.nonzero(wanted & ~is_open & (count_of(places, counts, one_way) > count_of(places, counts, other_way)))[0]
-    rows = rows[np.unique(one_way[rows], return_index=True)[1]]  # several people may have said the same
+    slate = judged.slate[comparisons.ranking]
+    width = judged.table.ranks.shape[1]
+    low, high = (at(comparisons.better, comparisons.worse) for at in (np.minimum, np.maximum))
+    pair = slate * (width * (width - 1) // 2) + high * (high - 1) // 2 + low
+    votes = np.bincount(pair, weights=np.where(comparisons.better == low, 1.0, -1.0))  # for the lower position
+    most = np.where(comparisons.better == low, votes[pair], -votes[pair])
+    rows = np.nonzero(wanted & ~judged.is_open[slate] & (most > 0))[0]
+    one_way = (slate[rows] * width + comparisons.better[rows]) * width + comparisons.worse[rows]
+    rows = rows[np.unique(one_way, return_index=True)[1]]  # several people may have said the same
     rows = rows[np.argsort(order[rows], kind="stable")]
-    kept, first_at, num = np.unique(slate[rows], return_index=True, return_counts=True)
-    num_of_slate = dict(zip(kept.tolist(), num.tolist(), strict=True))
-    return [
-        Contradiction(
-            row=int(row),
-            slate_id=slates[rankings.ids[int(comparisons.ranking[row])]][0],
-            better=int(comparisons.better[row]),
-            worse=int(comparisons.worse[row]),
-            num_more=num_of_slate[int(slate[row])] - 1,
-        )
-        for row in rows[np.sort(first_at)]
-    ]
+    _, first_at, num = np.unique(slate[rows], return_index=True, return_counts=True)
+    by_order = np.argsort(first_at)
+    shown, num_more = rows[first_at[by_order]], num[by_order] - 1
+    columns = comparisons.ranking[shown], comparisons.better[shown], comparisons.worse[shown], num_more
+    return Contradictions(np.stack(columns, axis=1).astype(np.int32))
 
 
-def count_of(places: Ints, counts: Ints, wanted: Ints) -> Ints:
-    """How often each wanted place was counted; 0 where never. places: sorted."""
-    at = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
-    found: Ints = np.where(places[at] == wanted, counts[at], 0) if len(places) else np.zeros(len(wanted), np.int64)
-    return found
-
-
-def with_texts(
-    session: Session,
-    comparisons: Comparisons,
-    found: Sequence[Contradiction],
-    slates: Mapping[str, tuple[UUID, bool]],
-) -> list[Shown]:
+def with_texts(session: Session, judged: Judged, found: Sequence[Contradiction]) -> list[Shown]:
     """The texts of a page of contradictions, and who said what."""
     ids = [each.slate_id for each in found]
     prompts = select(Slate.id, Prompt.messages).join(Prompt, Prompt.id == Slate.prompt_id).where(Slate.id.in_(ids))
@@ -139,24 +130,24 @@ def with_texts(
     written = select(Completion.slate_id, Completion.text).where(Completion.slate_id.in_(ids))
     for slate_id, text in session.execute(written.order_by(Completion.slate_id, Completion.position)):
         texts.setdefault(slate_id, []).append(text)
-    rows_of: dict[UUID, list[int]] = {}
-    for row, id in enumerate(comparisons.rankings.ids):
-        if slates[id][0] in texts:
-            rows_of.setdefault(slates[id][0], []).append(row)
-    return [
-        Shown(
-            each,
-            messages[each.slate_id],
-            texts[each.slate_id][each.better],
-            texts[each.slate_id][each.worse],
-            who_prefers(comparisons, rows_of[each.slate_id], each.better, each.worse),
-            who_prefers(comparisons, rows_of[each.slate_id], each.worse, each.better),
-        )
-        for each in found
-    ]
+    return [shown_of(judged, each, messages, texts) for each in found]
 
 
-def who_prefers(comparisons: Comparisons, rows: Sequence[int], better: int, worse: int) -> list[str]:
+def shown_of(
+    judged: Judged, each: Contradiction, messages: Mapping[UUID, Messages], texts: Mapping[UUID, Sequence[str]]
+) -> Shown:
+    rows = np.nonzero(judged.slate == judged.slate[each.ranking])[0].tolist()
+    written = texts[each.slate_id]
+    return Shown(
+        each,
+        messages[each.slate_id],
+        written[each.better],
+        written[each.worse],
+        who_prefers(judged.table, rows, each.better, each.worse),
+        who_prefers(judged.table, rows, each.worse, each.better),
+    )
+
+
+def who_prefers(rankings: ScoredRankings, rows: Sequence[int], better: int, worse: int) -> list[str]:
     """Pseudonyms of those whose ranking places one above the other. rows: of the slate's rankings."""
-    rankings = comparisons.rankings
     return [rankings.labelers[row] for row in rows if rankings.ranks[row, better] < rankings.ranks[row, worse]]

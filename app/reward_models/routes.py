@@ -1,6 +1,5 @@
 """The pages of reward models: all of them, one of them, evaluations with their reports, two side by side."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
@@ -19,10 +18,11 @@ from app.reward_models.addresses import FoundEvaluation, FoundModel, FoundReport
 from app.reward_models.api_routes import api
 from app.reward_models.contradictions import A_PAGE, against_people, with_texts
 from app.reward_models.errors import BadEvaluation, ModelFromElsewhere, NoReportYet, NothingInCommon
+from app.reward_models.judged import judged
 from app.reward_models.measures import comparisons_of
 from app.reward_models.schemas import EvaluationForm
 from app.reward_models.service import DEFAULT_SPLITS, ENDED, Evaluated
-from app.reward_models.side_by_side import compare, report_table
+from app.reward_models.side_by_side import compare
 from app.rounds.events import live
 from app.rounds.heart import is_alive
 from app.rounds.models import StageState
@@ -111,15 +111,15 @@ def compare_page(
 ) -> Response:
     """Two reports on what they have in common. first, second: evaluations.  only: which model alone is right."""
     both = [service.find_evaluation(session, access.project, id) for id in (first, second)]
-    found, problem, shown, num_shown = None, None, [], 0
+    found, problem, shown, contradictions = None, None, [], None
     try:
         found = compare(session, request.app.state.settings, *both)
     except (NothingInCommon, NoReportYet) as error:
         problem = str(error)
     if found is not None:
-        contradictions = found.contradictions(only)
-        num_shown = len(contradictions)
-        shown = with_texts(session, found.first, page_of(contradictions, page), found.slates)
+        contradictions = found.contradictions[only]
+        shown = with_texts(session, found.first, contradictions.page(page, found.first))
+    num_shown = len(contradictions or [])
     return render(
         request,
         "reward_models/compare.html",
@@ -186,24 +186,19 @@ def disagreements_page(
     request: Request, access: ResearcherAccess, found: FoundEvaluation, session: SessionDep, page: Page = 1
 ) -> Response:
     """Where the model and people disagree most, with the texts."""
-    table, slates = report_table(session, request.app.state.settings, found)
-    comparisons = comparisons_of(table)
-    contradictions = against_people(comparisons, slates)
+    rankings = judged(session, request.app.state.settings, found)
+    contradictions = against_people(rankings)
     return render(
         request,
         "reward_models/disagreements.html",
         found=found,
-        comparisons=comparisons,
-        shown=with_texts(session, comparisons, page_of(contradictions, page), slates),
+        scores=rankings.table.scores,
+        shown=with_texts(session, rankings, contradictions.page(page, rankings)),
         num_shown=len(contradictions),
-        num_open=len({slate_id for slate_id, is_open in slates.values() if is_open}),
+        num_open=int(rankings.is_open.sum()),
         page=page,
         num_pages=num_pages(len(contradictions)),
     )
-
-
-def page_of(found: Sequence[Any], page: int) -> Sequence[Any]:
-    return found[(page - 1) * A_PAGE : page * A_PAGE]
 
 
 def num_pages(num: int) -> int:
@@ -231,8 +226,7 @@ def accuracy_numbers(found: FoundEvaluation, report: FoundReport) -> Response:
 @router.get("/evaluations/{evaluation_id}/comparisons.csv")
 def comparison_numbers(request: Request, found: FoundEvaluation, session: SessionDep) -> Response:
     """Every comparison with both scores."""
-    table, _ = report_table(session, request.app.state.settings, found)
-    comparisons = comparisons_of(table)
+    comparisons = comparisons_of(judged(session, request.app.state.settings, found).table)
     name = f"comparisons-{found.evaluation.id}.csv"
     return StreamingResponse(
         pictures.comparisons_csv(comparisons),

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from app.prompts.models import Split
 from app.reward_models.contradictions import Shown
-from app.reward_models.measures import Comparisons
 from app.reward_models.scoring import Scoring
 from app.reward_models.service import DEFAULT_SPLITS, Evaluated, Fitted
+from app.reward_models.tables import ScoredRankings
 from app.rounds.models import StageState
 
 
@@ -107,9 +107,8 @@ class ContradictionOut(BaseModel):
     num_more_of_slate: int
 
     @classmethod
-    def of(cls, shown: Shown, comparisons: Comparisons) -> Self:
-        ranking = int(comparisons.ranking[shown.of.row])
-        scores = comparisons.rankings.scores[ranking]
+    def of(cls, shown: Shown, rankings: ScoredRankings) -> Self:
+        scores = rankings.scores[shown.of.ranking]
         return cls(
             slate_id=shown.of.slate_id,
             messages=shown.messages,

@@ -23,7 +23,7 @@ from app.reward_models.models import RewardEvaluation
 from app.settings import Settings
 
 SCORES_FILE = "scores.parquet"  # of trainer.score_table
-MOST_BYTES_KEPT = 256 * 2**20  # in each web process: about 400,000 rankings of nine
+MOST_BYTES_KEPT = 128 * 2**20  # in each web process: about 200,000 rankings of nine
 BYTES_OF_AN_ID = 93  # a UUID as text, in a list
 Floats = NDArray[Any]
 Ints = NDArray[Any]

@@ -86,6 +86,28 @@ def test_reports_stay_and_neither_they_nor_files_know_the_person_any_more(
     assert waiting == []
 
 
+def test_pages_forget_the_person_though_the_files_still_wait_to_be_made_anew(
+    session: Session,
+    settings: Settings,
+    project: Project,
+    snapshot: Snapshot,
+    gone: Labeler,
+    admin: Person,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fit(session, settings, project, naive)
+    of_stage = session.scalars(select(RewardEvaluation)).one()
+    page = f"{ROOT}/evaluations/{of_stage.id}/disagreements"
+    assert gone.pseudonym in admin.get(page).text  # from here on it is kept in memory
+    monkeypatch.setattr("app.privacy.erasure_routes.redact_results", lambda settings: None)  # killed before it began
+    manifest = of_stage.manifest_sha256
+    assert erase(admin, gone) == ""
+    answer = admin.get(page)
+    assert (answer.status_code, gone.pseudonym in answer.text) == (200, False)
+    session.refresh(of_stage)
+    assert of_stage.manifest_sha256 == manifest
+
+
 def test_what_is_left_of_a_redacted_snapshot_judges_nothing_and_its_successor_does(
     session: Session,
     settings: Settings,
