@@ -1,6 +1,6 @@
 """Two reward models' reports on all validation rankings of the large project, with the tables of scores behind them.
 
-The scores are the ranks people gave with noise of a spread of three: right in about two of three comparisons.
+The scores are the ranks people gave with noise of a spread of three: right in about seven of ten comparisons.
 """
 
 from typing import Any
